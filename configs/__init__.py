@@ -1,0 +1,1 @@
+"""Parts of runs, as YAML: one folder per part, one file per choice."""

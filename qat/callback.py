@@ -1,0 +1,295 @@
+"""`QATCallback`: a schedule's decisions put into Lightning's hooks, from the first batch to the exported file.
+
+Only thin hooks live here. What to do when is `Schedule.state_at`, how it is done is the `Handle`, what the end of a run
+writes is `qat.training.delivery`.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+
+import pytorch_lightning
+import torch
+from torch import Tensor, nn
+
+from qat.errors import CheckpointError, ConfigurationError
+from qat.inject.handle import Handle, handle_of, prepare
+from qat.schedule import Progress, QuantState, Schedule
+from qat.spec import QuantConfig
+from qat.targets import target_named
+from qat.training.delivery import deliver
+from qat.training.discovery import copied, find_network, inputs_of
+from qat.training.history import History
+from qat.training.lightning_parts import final_checkpoints_only, hook_before_restore, shown_in_progress_bar
+from qat.training.preflight import learning_rate_advice, preflight
+from qat.training.scale_optimizer import ScaleOptimizer
+from qat.training.synchronize import average_across_ranks, synchronize_ranges
+
+_LOG = logging.getLogger("qat")
+
+#: Version of what `state_dict` returns.
+STATE_VERSION = 1
+
+
+class QATCallback(pytorch_lightning.Callback):
+    """Quantization-aware training of the network in any LightningModule, ending in a verified integer file.
+
+    quant: a preset such as "w4a8", or a `QuantConfig`. schedule: when what happens; by default float for the first
+    tenth of the run, observers frozen at half of it, batch norm at 0.6. target: the runtime to export for, None to
+    simulate only. module: the network or its path, where it cannot be told. example_inputs: inputs to record the network
+    with, by default `example_input_array` or the first batch. export_dir: folder for model.onnx, program.json,
+    program.safetensors and report.json, by default `integer/` in the run's directory.
+
+    Works with the trainers of `pytorch_lightning` and of `lightning.pytorch`. A checkpoint keeps the module's own keys;
+    the quantizers' state lies beside it in this callback's state. After `fit` the module stays prepared, `program` is the
+    exported program, `report` its verification, and `handle.remove()` gives the float module back.
+    """
+
+    def __init__(
+        self,
+        quant: str | QuantConfig = "w8a8",
+        schedule: Schedule | None = None,
+        target: str | None = "onnxruntime",
+        module: str | nn.Module | None = None,
+        example_inputs=None,
+        export_dir: str | Path | None = None,
+    ):
+        self.config = QuantConfig.parse(quant)
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise ConfigurationError(f"schedule is {schedule!r}; pass a qat.Schedule.")
+        self.schedule = schedule or Schedule()
+        self.schedule.check_reaches(self.config.weight.bits, self.config.activation.bits)
+        named = target_named(target)
+        if named is not None:
+            named.check(self.config)
+        self.target = target
+        self.module = module
+        self.example_inputs = example_inputs
+        self.export_dir = None if export_dir is None else Path(export_dir)
+        self.handle: Handle | None = None
+        self.program = None
+        self.report = None
+        self.history = History()
+        self._optimizer: ScaleOptimizer | None = None
+        self._restored: dict | None = None
+        self._undo: list = []
+        self._runs_before_batch = 0
+        self._advised = False
+
+    # --- setting up -------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer, pl_module, stage: str) -> None:
+        """Before anything is restored: keep early checkpoints from being called best, and see what is restored."""
+        self._undo.append(hook_before_restore(pl_module, self._before_restore))
+        if stage == "fit":
+            self._undo.append(final_checkpoints_only(trainer, lambda: self._state(trainer).final))
+            self._undo.append(shown_in_progress_bar(trainer, self._one_word))
+
+    def teardown(self, trainer, pl_module, stage: str) -> None:
+        """Leave trainer and module as they were; the network stays prepared."""
+        while self._undo:
+            self._undo.pop()()
+
+    def on_fit_start(self, trainer, pl_module) -> None:
+        """Prepare at once where the inputs are known without a batch; check the schedule against the run's length."""
+        for sentence in self.schedule.check_against(progress_of(trainer)):
+            warnings.warn(sentence, stacklevel=2)
+        examples = (
+            self.example_inputs if self.example_inputs is not None else getattr(pl_module, "example_input_array", None)
+        )
+        if examples is not None:
+            self._prepare(trainer, pl_module, torch.utils._pytree.tree_map(_to(pl_module.device), examples))
+
+    def _prepare(self, trainer, pl_module, examples) -> None:
+        if self.handle is not None and handle_of(self.handle.module) is self.handle:
+            return
+        network = find_network(pl_module, self.module)
+        with torch.inference_mode(False):
+            self.handle = prepare(network, copied(examples), self.config, self.target)
+            self.handle.set_state(self._state(trainer) if trainer.training else QuantState())
+            levels = {
+                f"{name}.zero_point": float(2**quantizer.spec.bits)
+                for name, quantizer in self.handle.quantizers.items()
+            }
+            named = ((name, parameter, levels.get(name)) for name, parameter in self.handle.named_parameters())
+            self._optimizer = ScaleOptimizer(named)
+            if self._restored is not None:
+                self._take_over(self._restored)
+                self._restored = None
+        if trainer.training and trainer.is_global_zero:
+            print(preflight(self.handle, self.schedule, progress_of(trainer)))
+
+    # --- every batch ------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        """Put the schedule's state into force; record the network at the first batch."""
+        if self.handle is None:
+            self._prepare(trainer, pl_module, inputs_of(batch, find_network(pl_module, self.module)))
+        self.handle.set_state(self._state(trainer, batch_idx))
+        self._runs_before_batch = self.handle.runs
+        last = batch_idx + 1 == trainer.num_training_batches
+        if last and self.handle.state.fake_quantize:
+            for quantizer in self.handle.quantizers.values():
+                quantizer.measure = True
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        """Step the learned scales with the user's optimizer, where that trains the network."""
+        if self._optimizer is None or not self._optimizer.parameters:
+            return
+        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if not any(id(parameter) in trained for parameter in self.handle.module.parameters()):
+            return
+        if trainer.world_size > 1:
+            self._optimizer.reduce(average_across_ranks)
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self._optimizer.step(optimizer.param_groups[0]["lr"], scaler.get_scale() if scaler is not None else 1.0)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        """Refuse a training step that went around the network; agree on ranges across ranks."""
+        if self.handle.runs == self._runs_before_batch and self.handle.is_on:
+            raise ConfigurationError(
+                f"{type(pl_module).__name__}.training_step never called {type(self.handle.module).__name__}.forward, so nothing was "
+                "quantized; call the module itself in training_step, or name the network that is called with QATCallback(module=...)."
+            )
+        if trainer.world_size > 1 and self.handle.state.observe:
+            synchronize_ranges(self.handle)
+        if self.handle.state.fake_quantize and not self._advised:
+            self._advised = True
+            if trainer.is_global_zero:
+                print(learning_rate_advice(self.handle, trainer.optimizers[0].param_groups[0]["lr"]))
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        """Write the epoch into the history and the trainer's loggers."""
+        self.handle.check_observed()
+        epoch = self.history.add(trainer, self.handle)
+        for logger in trainer.loggers:
+            logger.log_metrics(epoch, step=trainer.global_step)
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        """Validation may run after the epoch's entry was written: its metrics belong to that epoch."""
+        self.history.take_metrics(trainer)
+
+    # --- the other loops --------------------------------------------------------------------------------------------
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        """A checkpoint validated without a fit before it needs its quantizers."""
+        self._prepare_restored(trainer, pl_module, batch)
+
+    def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        """The same for testing."""
+        self._prepare_restored(trainer, pl_module, batch)
+
+    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        """And for predicting."""
+        self._prepare_restored(trainer, pl_module, batch)
+
+    def _prepare_restored(self, trainer, pl_module, batch) -> None:
+        if self._restored is not None and not trainer.sanity_checking:
+            self._prepare(trainer, pl_module, inputs_of(batch, find_network(pl_module, self.module)))
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        """Nothing is exported from a run that was not final; say so."""
+        if self.handle is None or not self.handle.state.final:
+            phase = "before its first batch" if self.handle is None else f"in phase {self.handle.state.phase!r}"
+            warnings.warn(
+                f"the run ended {phase}, before quantization was final, so nothing is exported; its checkpoint is kept: resume it "
+                "(ckpt_path=) with more epochs, or let the schedule end earlier.",
+                stacklevel=2,
+            )
+
+    def on_fit_end(self, trainer, pl_module) -> None:
+        """Save the trained checkpoint, then convert, export, verify and report."""
+        if self.handle is None or not self.handle.state.final or self.target is None:
+            return
+        directory = self.export_dir or Path(trainer.log_dir or trainer.default_root_dir) / "integer"
+        trainer.save_checkpoint(directory / "trained.ckpt")
+        if trainer.is_global_zero:
+            batches = _held_out(trainer, self.handle.module)
+            self.program, self.report = deliver(self.handle, directory, self.target, batches, self.history)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict:
+        """The quantizers' state, what they were made for, the scales' optimizer and the history."""
+        if self.handle is None:
+            return {} if self._restored is None else self._restored
+        return {
+            "version": STATE_VERSION,
+            "quant": self.config.name,
+            "bits": {name: quantizer.spec.bits for name, quantizer in self.handle.quantizers.items()},
+            "quantizers": self.handle.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "history": self.history.entries,
+            "advised": self._advised,
+        }
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Keep a restored state until the network is prepared."""
+        self._restored = state_dict or None
+
+    def _before_restore(self, checkpoint: dict) -> None:
+        """Lightning restores callbacks only when fitting; a checkpoint that is tested needs its quantizers as well."""
+        state = checkpoint.get("callbacks", {}).get(self.state_key)
+        if state and self.handle is None:
+            self._restored = state
+        elif state:
+            self._take_over(state)
+
+    def _take_over(self, state: dict) -> None:
+        if state.get("version") != STATE_VERSION:
+            raise CheckpointError(
+                f"the checkpoint's quantizers have version {state.get('version')}, this code reads {STATE_VERSION}; use the qat that wrote it."
+            )
+        bits = {name: quantizer.spec.bits for name, quantizer in self.handle.quantizers.items()}
+        different = [name for name in bits if name in state["bits"] and state["bits"][name] != bits[name]]
+        if different:
+            name = different[0]
+            raise CheckpointError(
+                f"the checkpoint was trained as {state['quant']}, with {name} at {state['bits'][name]} bits, and this run is "
+                f"{self.config.name}, with {bits[name]}; use the same quant=, or start from its weights alone."
+            )
+        self.handle.load_state_dict(state["quantizers"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.history = History(list(state["history"]))
+        self._advised = state["advised"]
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def _state(self, trainer, batch_idx: int | None = None) -> QuantState:
+        return self.schedule.state_at(progress_of(trainer, batch_idx))
+
+    def _one_word(self) -> str:
+        """For the progress bar: the phase and the widths in force."""
+        if self.handle is None:
+            return "float"
+        state = self.handle.state
+        weight = max(self.config.weight.bits, state.weight_bits or 0)
+        activation = max(self.config.activation.bits, state.activation_bits or 0)
+        return f"{state.phase} w{weight}a{activation}" if state.fake_quantize else state.phase
+
+
+def progress_of(trainer, batch_idx: int | None = None) -> Progress:
+    """Where a Lightning run stands. A run has no known end where neither max_epochs nor max_steps is set."""
+    batches = trainer.num_training_batches
+    share = batch_idx / batches if batch_idx is not None and 0 < batches < float("inf") else 0.0
+    return Progress(
+        epoch=trainer.current_epoch,
+        step=trainer.global_step,
+        total_epochs=trainer.max_epochs if trainer.max_epochs not in (None, -1) else None,
+        total_steps=trainer.max_steps if trainer.max_steps not in (None, -1) else None,
+        share_of_epoch=share,
+    )
+
+
+def _to(device):
+    return lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf
+
+
+def _held_out(trainer, network: nn.Module):
+    """Inputs of the validation batches, else of the training batches."""
+    loaders = trainer.val_dataloaders or trainer.train_dataloader
+    loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+    for batch in loaders[0]:
+        yield inputs_of(batch, network)

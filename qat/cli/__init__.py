@@ -1,0 +1,1 @@
+"""The commands: qat-train, qat-check, qat-export, qat-verify and qat-report."""

@@ -1,0 +1,52 @@
+"""What a command does with an error: one sentence for a mistake the user can mend, a record of every other."""
+
+import json
+from pathlib import Path
+
+from hydra.errors import InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+from qat.errors import ConfigurationError, QATError
+from qat.report.files import FAILED_JSON
+
+
+def as_sentence(error: BaseException) -> str:
+    """The message of `error`, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class FailureRecord:
+    """A context that leaves `failed.json`, {"error": sentence}, in `run_dir` when an error passes through it.
+
+    The error goes on; a record of an earlier try is removed on entering.
+    """
+
+    def __init__(self, run_dir: Path):
+        self.path = run_dir / FAILED_JSON
+
+    def __enter__(self) -> "FailureRecord":
+        self.path.unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if error is not None:
+            self.path.write_text(json.dumps({"error": as_sentence(error)}, indent=2) + "\n")
+
+
+class ConfigErrors:
+    """A context that turns what Hydra and OmegaConf raise into `QATError`: the original one, if they only wrap it."""
+
+    def __enter__(self) -> "ConfigErrors":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if isinstance(error, InstantiationException):
+            cause = error.__cause__
+            while isinstance(cause, InstantiationException):
+                cause = cause.__cause__
+            if isinstance(cause, QATError):
+                raise cause from None
+            if isinstance(cause, TypeError | ImportError | AttributeError | OmegaConfBaseException) or cause is None:
+                raise ConfigurationError(f"the config cannot be built: {as_sentence(error)}") from error
+        elif isinstance(error, OmegaConfBaseException):
+            raise ConfigurationError(f"the config cannot be read: {as_sentence(error)}") from error

@@ -1,0 +1,83 @@
+"""From a composed config to the objects it names; the only place that knows what the config's keys mean."""
+
+from pathlib import Path
+
+import pytorch_lightning
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+
+import qat
+from qat.cli.failure import ConfigErrors
+from qat.errors import ConfigurationError
+
+#: In the folder of a run: what is exported, and the file that runs.
+INTEGER = Path("integer")
+MODEL_ONNX = INTEGER / "model.onnx"
+
+#: The groups that every recipe has.
+REQUIRED = ("data", "model", "trainer", "quant", "export")
+
+
+def check_complete(config: DictConfig) -> None:
+    """Refuse a recipe in which a part is missing."""
+    missing = [name for name in REQUIRED if config.get(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"the recipe has no {' and no '.join(missing)}; add each to its defaults, for example "
+            f"'- {missing[0]}: NAME', with NAME from configs/{missing[0]}/."
+        )
+    if config.get("post_training") is not None and config.get("schedule") is not None:
+        raise ConfigurationError(
+            "the recipe has both a schedule, for quantization while training, and post_training, for quantization "
+            "after it; set one of the two to null."
+        )
+
+
+def data_of(config: DictConfig) -> pytorch_lightning.LightningDataModule:
+    with ConfigErrors():
+        return instantiate(config.data)
+
+
+def model_of(config: DictConfig) -> pytorch_lightning.LightningModule:
+    with ConfigErrors():
+        return instantiate(config.model)
+
+
+def quant_of(config: DictConfig) -> "qat.QuantConfig":
+    with ConfigErrors():
+        return instantiate(config.quant)
+
+
+def schedule_of(config: DictConfig) -> "qat.Schedule | None":
+    with ConfigErrors():
+        return instantiate(config.get("schedule"))
+
+
+def callback_of(config: DictConfig, export_dir: Path | None = None) -> "qat.QATCallback":
+    """The callback that quantizes while training, as `quant`, `schedule` and `export` describe it."""
+    return qat.QATCallback(
+        quant=quant_of(config), schedule=schedule_of(config), target=config.export.runtime, export_dir=export_dir
+    )
+
+
+def trainer_of(config: DictConfig, run_dir: Path, callbacks: list[Callback]) -> pytorch_lightning.Trainer:
+    """A trainer that keeps logs and the checkpoint of the last epoch in `run_dir`."""
+    checkpoint = ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="{epoch}", save_last="link")
+    with ConfigErrors():
+        make_logger = instantiate(config.get("logger"))
+        logger = False if make_logger is None else make_logger(save_dir=str(run_dir))
+        return instantiate(
+            config.trainer, default_root_dir=str(run_dir), logger=logger, callbacks=[*callbacks, checkpoint]
+        )
+
+
+def saved_config(run_dir: Path) -> DictConfig:
+    """The config of a finished run, as its folder keeps it. Raises `ConfigurationError` if this is no such folder."""
+    path = run_dir / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{str(run_dir)!r} is not the folder of a run: it has no .hydra/config.yaml; give a folder that qat-train "
+            "made, such as outputs/digits_cnn/<date>."
+        )
+    return OmegaConf.load(path)

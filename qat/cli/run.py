@@ -1,0 +1,154 @@
+"""One run of a recipe: train, export, verify on the test split, report."""
+
+import copy
+import itertools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from torch import nn
+
+import qat
+import qat.report
+from qat.cli import parts
+from qat.cli.parts import INTEGER, MODEL_ONNX
+from qat.errors import ConfigurationError, MissingExtraError
+from qat.inject.handle import Handle
+from qat.integer.program import IntegerProgram
+from qat.post_training import calibrate
+from qat.report.run import read
+from qat.report.tables import certificate_line, run_table
+from qat.training.delivery import write_report
+from qat.training.discovery import find_network
+
+#: The split that is held out of training and of every choice made while training.
+SPLIT = "test"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves.
+
+    handle: of the prepared network, in eval mode. float_network: what the float metrics are measured on, and
+    float_weights says what that is. epochs: completed.
+    """
+
+    program: IntegerProgram
+    handle: Handle
+    float_network: Callable
+    float_weights: str
+    epochs: int
+
+
+def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
+    """Run a composed recipe. Leaves in `run_dir` checkpoints, logs, plots and `integer/` with the verified file.
+
+    recipe: its name, for the report. Raises `QATError` for what the user can mend.
+    """
+    parts.check_complete(config)
+    if config.get("threads") is not None:
+        torch.set_num_threads(config.threads)
+    pytorch_lightning.seed_everything(config.seed, workers=True, verbose=False)
+    data, model = parts.data_of(config), parts.model_of(config)
+    train = _train_quantized if config.get("post_training") is None else _train_then_quantize
+    trained = train(config, run_dir, data, model)
+    report = verify_split(trained.program, run_dir, data, model, trained.handle.module, trained.float_network)
+    write_report(
+        run_dir / INTEGER,
+        report,
+        trained.program,
+        trained.handle,
+        recipe=recipe,
+        seed=config.seed,
+        epochs=trained.epochs,
+        split=SPLIT,
+        conditions={**report.conditions, "float_metrics": trained.float_weights},
+    )
+    _report(run_dir)
+
+
+def verify_split(
+    program: IntegerProgram,
+    run_dir: Path,
+    data: pytorch_lightning.LightningDataModule,
+    model: pytorch_lightning.LightningModule,
+    network: nn.Module | None = None,
+    float_network: Callable | None = None,
+) -> "qat.VerificationReport":
+    """Run the exported file of `run_dir` beside the program, and beside the networks given, on the whole test split.
+
+    The metrics are those that `model.test_metrics()` names, none where the model has no such method.
+    """
+    data.setup(SPLIT)
+    make_metrics = getattr(model, "test_metrics", dict)
+    return qat.verify(
+        program,
+        run_dir / MODEL_ONNX,
+        data.test_dataloader(),
+        module=network,
+        metrics=make_metrics(),
+        float_module=float_network,
+    )
+
+
+def _train_quantized(config: DictConfig, run_dir: Path, data, model) -> Trained:
+    """Quantization-aware training."""
+    # Weights that were trained in float are the network to compare with; otherwise there never is a finished one.
+    starts_trained = config.model.get("checkpoint") is not None
+    before = copy.deepcopy(find_network(model, None)).eval() if starts_trained else None
+    callback = parts.callback_of(config, run_dir / INTEGER)
+    trainer = parts.trainer_of(config, run_dir, [callback])
+    trainer.fit(model, datamodule=data, ckpt_path=config.get("resume"))
+    if callback.program is None:
+        raise ConfigurationError(
+            f"the run ended in epoch {trainer.current_epoch}, before quantization was final, so nothing was exported; "
+            "let it run longer, or resume it with resume= and its last checkpoint."
+        )
+    callback.handle.module.eval()
+    return Trained(
+        program=callback.program,
+        handle=callback.handle,
+        float_network=before or callback.handle.original_forward,
+        float_weights="the checkpoint, before training" if starts_trained else "trained, with quantization taken out",
+        epochs=trainer.current_epoch,
+    )
+
+
+def _train_then_quantize(config: DictConfig, run_dir: Path, data, model) -> Trained:
+    """Training in float, then quantization from batches of training data."""
+    trainer = parts.trainer_of(config, run_dir, [])
+    trainer.fit(model, datamodule=data, ckpt_path=config.get("resume"))
+    network = find_network(model, None).eval()
+    float_network = copy.deepcopy(network)
+    batches = itertools.islice(data.train_dataloader(), config.post_training.batches)
+    handle = calibrate(network, batches, parts.quant_of(config), config.export.runtime)
+    program = qat.convert(network)
+    program.save(run_dir / INTEGER)
+    qat.export(program, run_dir / MODEL_ONNX, runtime=config.export.runtime)
+    return Trained(
+        program=program,
+        handle=handle,
+        float_network=float_network,
+        float_weights="trained, before quantization",
+        epochs=trainer.current_epoch,
+    )
+
+
+def _report(run_dir: Path) -> None:
+    """Write report.html and the pictures, and print the table that heads them."""
+    console = Console()
+    try:
+        page = qat.report.write(run_dir)
+    except MissingExtraError as error:
+        print(f"no report.html was written: {error}", file=sys.stderr)
+    else:
+        console.print(f"report: {page}", soft_wrap=True, markup=False)
+    run = read(run_dir).run
+    console.print(run_table(run))
+    console.print(certificate_line(run))
+    console.print(f"integer file: {run_dir / MODEL_ONNX}", soft_wrap=True, markup=False)

@@ -1,0 +1,6 @@
+"""What the recipes train on: data modules whose order and augmentation are functions of the seed and the epoch."""
+
+from qat.data.cifar10 import CIFAR10DataModule
+from qat.data.digits import DigitsDataModule
+
+__all__ = ["CIFAR10DataModule", "DigitsDataModule"]

@@ -1,0 +1,101 @@
+"""An ONNX graph in the making: nodes and initializers with unique names, then deterministic bytes."""
+
+from collections.abc import Iterable
+
+import numpy
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from qat.errors import ExportError
+from qat.integer.packing import pack
+from qat.integer.values import Weight
+
+#: The lowest opset with what a graph uses, so that older runtimes can read it: INT4 came with 21, INT2 with 25.
+OPSET, OPSET_INT2 = 21, 25
+#: INT4 holds weights of 3 and 4 bits, INT2 of 2; wider ones are INT8.
+NARROW_TYPES = {2: (TensorProto.INT2, 2), 3: (TensorProto.INT4, 4), 4: (TensorProto.INT4, 4)}
+MICROSOFT_OPSET = 1
+
+
+class Graph:
+    """Collects nodes and initializers."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.opset = OPSET
+        self._names: set[str] = set()
+
+    def node(self, kind: str, inputs: Iterable[str], output: str, domain: str = "", **attributes) -> str:
+        """Add a node of one output. Returns the output's name."""
+        self.claim(output)
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, domain=domain, **attributes))
+        return output
+
+    def constant(self, name: str, array, dtype) -> str:
+        """Add an initializer. array: anything numpy takes. Returns its name."""
+        self.claim(name)
+        array = numpy.ascontiguousarray(numpy.asarray(array, dtype=dtype)).reshape(numpy.shape(array))
+        self.initializers[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def weight(self, name: str, weight: Weight) -> str:
+        """Add quantized weights at the narrowest type that holds them. Returns the name of the kernel's int8 tensor.
+
+        A narrow type is cast, and scaled where its grid has a step or an offset, by nodes that the runtime computes
+        once, when it loads the file.
+        """
+        grid = weight.grid
+        if grid.bits not in NARROW_TYPES:
+            return self.constant(name, weight.kernel.numpy(), numpy.int8)
+        kind, width = NARROW_TYPES[grid.bits]
+        if kind == TensorProto.INT2:
+            self.opset = OPSET_INT2
+        stored = f"{name}/codes"
+        self.claim(stored)
+        data = pack(weight.codes, width).numpy().tobytes()
+        shape = list(weight.codes.shape)
+        self.initializers[stored] = TensorProto(name=stored, data_type=kind, dims=shape, raw_data=data)
+        if grid.step == 1 and grid.offset == 0:
+            return self.node("Cast", [stored], name, to=TensorProto.INT8)
+        wide = self.node("Cast", [stored], f"{name}/wide", to=TensorProto.INT32)
+        step = self.constant(f"{name}/step", grid.step, numpy.int32)
+        wide = self.node("Mul", [wide, step], f"{name}/scaled")
+        if grid.offset:
+            offset = self.constant(f"{name}/offset", grid.offset, numpy.int32)
+            wide = self.node("Add", [wide, offset], f"{name}/shifted")
+        return self.node("Cast", [wide], name, to=TensorProto.INT8)
+
+    def to_bytes(self, inputs: Iterable[tuple[str, tuple]], outputs: Iterable[tuple[str, tuple]]) -> bytes:
+        """The checked model, equal graphs giving equal bytes. inputs, outputs: (name, shape without batch), float32."""
+        infos = [
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in edges]
+            for edges in (inputs, outputs)
+        ]
+        graph = helper.make_graph(self.nodes, "qat", *infos, list(self.initializers.values()))
+        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", MICROSOFT_OPSET)]
+        model = helper.make_model(
+            graph,
+            opset_imports=opsets,
+            producer_name="lightning-qat",
+            ir_version=helper.find_min_ir_version_for(opsets[:1]),
+        )
+        onnx.checker.check_model(model)
+        return model.SerializeToString(deterministic=True)
+
+    def claim(self, name: str) -> None:
+        """Take a tensor name, once."""
+        if name in self._names:
+            raise ExportError(f"two tensors of the file would be named {name!r}; rename an input, output or layer.")
+        self._names.add(name)
+
+
+def array_of(tensor: Tensor) -> numpy.ndarray:
+    """A tensor as numpy."""
+    return tensor.detach().cpu().numpy()
+
+
+def pads_of(padding: tuple[tuple[int, int], ...]) -> list[int]:
+    """(before, after) per dimension in ONNX order: all befores, then all afters."""
+    return [before for before, _ in padding] + [after for _, after in padding]

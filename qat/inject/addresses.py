@@ -1,0 +1,124 @@
+"""Where in a network's code a torch call stands, the same in every forward.
+
+The *site* of a call is the chain of code positions from the network's forward down to the call, leaving out torch's own
+plumbing. Sites alone are not unique (a Sequential calls all its children from one line), so an *address* also knows the
+address before it: `Walk` follows recorded transitions (previous address, site) -> address. A loop of any length walks
+in circles over the same addresses; a branch that was never recorded has no transition and raises.
+"""
+
+import os
+import sys
+import zlib
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+
+import torch
+import torch.utils.checkpoint
+
+from qat.errors import AddressError
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_TORCH_MODULES = os.path.join(_TORCH, "nn", "modules") + os.sep
+_MODULE_CALL = os.path.join(_TORCH_MODULES, "module.py")
+_CHECKPOINT = torch.utils.checkpoint.__file__
+
+#: Token of the forward of a prepared network: the chain ends there.
+_ROOT = -1
+
+#: id of a code object -> (the code object, kept alive; its token). None: plumbing, left out of the chain. A token is a
+#: checksum of the code's place and not of its text's hash, so that a pickled network finds its addresses elsewhere too.
+_TOKENS: dict[int, tuple[CodeType, int | None]] = {}
+
+START = -1
+
+
+def mark_root(code: CodeType) -> None:
+    """Declare that chains end at the frame that runs `code`."""
+    _TOKENS[id(code)] = (code, _ROOT)
+
+
+def _token(code: CodeType) -> int | None:
+    filename = code.co_filename
+    if filename == _CHECKPOINT:
+        token = _ROOT  # a recomputed region is entered from the backward pass: its chain ends at its boundary
+    elif filename.startswith(_TORCH) and (not filename.startswith(_TORCH_MODULES) or filename == _MODULE_CALL):
+        token = None
+    else:
+        token = zlib.crc32(f"{os.path.basename(filename)}:{code.co_qualname}:{code.co_firstlineno}".encode())
+    _TOKENS[id(code)] = (code, token)
+    return token
+
+
+def site_of(frame: FrameType) -> int:
+    """A number for the chain of code positions from `frame` up to the network's forward."""
+    chain = []
+    while frame is not None:
+        code = frame.f_code
+        known = _TOKENS.get(id(code))
+        token = known[1] if known is not None else _token(code)
+        if token == _ROOT:
+            break
+        if token is not None:
+            chain.append(token)
+            chain.append(frame.f_lasti)
+        frame = frame.f_back
+    return hash(tuple(chain))
+
+
+def source_of(frame: FrameType) -> str:
+    """`file:line` of the innermost line outside torch, as a person would look for the call."""
+    innermost = frame
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_TORCH):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return f"{innermost.f_code.co_filename}:{innermost.f_lineno}"
+
+
+def inside_checkpoint(frame: FrameType) -> str | None:
+    """`"reentrant"` or `"non_reentrant"` where the call stands in an activation-checkpointed region, else None."""
+    while frame is not None:
+        if frame.f_code.co_filename == _CHECKPOINT:
+            return "reentrant" if "CheckpointFunction" in frame.f_code.co_qualname else "non_reentrant"
+        known = _TOKENS.get(id(frame.f_code))
+        if known is not None and known[1] == _ROOT:
+            return None
+        frame = frame.f_back
+    return None
+
+
+def caller(depth: int) -> FrameType:
+    """The frame `depth` levels above the function that calls this one."""
+    return sys._getframe(depth + 1)
+
+
+@dataclass
+class Transitions:
+    """The recorded automaton.
+
+    steps: (previous address, site) -> address. names: address -> what the user calls it, for errors.
+    """
+
+    steps: dict[tuple[int, int], int] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def add(self, previous: int, site: int, address: int, name: str) -> None:
+        """Record one step. Raises `AddressError` where the code cannot be told apart by its positions."""
+        known = self.steps.setdefault((previous, site), address)
+        if known != address:
+            raise AddressError(
+                f"{name} and {self.names[known]} are called from the same place in the code and cannot be told apart; "
+                "give each its own line or its own module."
+            )
+        self.names[address] = name
+
+    def follow(self, previous: int, site: int, operation: str, frame: FrameType) -> int:
+        """The address of the call at `site` after `previous`."""
+        address = self.steps.get((previous, site))
+        if address is None:
+            after = f"after {self.names[previous]}" if previous in self.names else "at the start of the forward"
+            raise AddressError(
+                f"{operation} at {source_of(frame)} runs {after}, which it did not when the network was recorded, so it "
+                "would pass unquantized; prepare again with example_inputs that take this path, or keep the path fixed."
+            )
+        return address

@@ -1,0 +1,124 @@
+"""The eval forward, code for code as the integers will compute it.
+
+A fake-quantized forward in float32 is nearly what the integer program computes: rounding errors of the float sums move a
+few codes per million, and layers amplify them. But before every quantizer stands a computation whose result is a whole
+number of known units: a sum of products of codes, a sum of codes, a product. So in eval mode the float result is first
+rounded to that whole number, and the code is then made by the program's own arithmetic, in float32, whose operations are
+the runtime's by IEEE 754: `round(fl32(fl32(n) * M)) + zero_point`. Activations fused behind it become bounds of the code.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qat import folding
+from qat.integer.fixed_point import SumMultipliers
+from qat.integer.values import Grid, float32
+from qat.quantizers import FakeQuantize
+
+
+@dataclass
+class Accumulator:
+    """A computation that waits for the quantizer behind it.
+
+    unit: real units per whole number, broadcastable. rescale: whole numbers (float64) and the output grid to codes that
+    are not clamped yet. low, high: real bounds of the activations fused behind it.
+    """
+
+    unit: Tensor | Callable[[Grid], float]
+    rescale: Callable[[Tensor, Grid], Tensor]
+    low: float = -math.inf
+    high: float = math.inf
+
+    def bound(self, low: float, high: float) -> None:
+        """Fuse a clamp to low..high behind it."""
+        self.low, self.high = (max(min(value, high), low) for value in (self.low, self.high))
+
+    def quantize(self, real: Tensor, grid: Grid) -> Tensor:
+        """The real values of the codes that the integers will have for `real`, float32."""
+        unit = self.unit(grid) if callable(self.unit) else self.unit
+        codes = self.rescale(torch.round(real.double() / unit), grid)
+        lowest = max(grid.quant_min, code_of(self.low, grid))
+        highest = min(grid.quant_max, code_of(self.high, grid))
+        codes = codes.clamp(min(lowest, grid.quant_max), max(highest, grid.quant_min))
+        return (codes - grid.zero_point).float() * grid.scale
+
+
+def grid_of(quantizer: FakeQuantize) -> Grid:
+    """The grid of a per-tensor quantizer."""
+    parameters = quantizer.qparams()
+    return Grid(float(parameters.scale), int(parameters.zero_point), parameters.quant_min, parameters.quant_max)
+
+
+def number_grid(number: float) -> Grid:
+    """The grid on which a number beside a value is the single code 1 (or -1, or 0)."""
+    return Grid(float32(abs(number)) or 1.0, 0, -127, 127)
+
+
+def code_of(bound: float, grid: Grid) -> int:
+    """The code of a real bound, not clamped to the grid unless the bound is infinite."""
+    if math.isinf(bound):
+        return grid.quant_min if bound < 0 else grid.quant_max
+    return int(torch.round(torch.tensor(bound, dtype=torch.float32) / grid.scale)) + grid.zero_point
+
+
+def weighted(input_scale: Tensor, kernel_scale: Tensor, channel_shape: tuple[int, ...]) -> Accumulator:
+    """Sums of products with weights. kernel_scale: of the kernel's integers, batch norm folded in, (O,) or ().
+
+    channel_shape: to broadcast (O,) against the result.
+    """
+    unit = (input_scale * kernel_scale).reshape(channel_shape if kernel_scale.dim() else ())
+    return Accumulator(unit.double(), lambda whole, grid: _sum_code(whole, unit / grid.scale, grid))
+
+
+def sum_of_codes(input_grid: Grid, count: int) -> Accumulator:
+    """Means: the whole number is the sum of `count` codes less their zero points."""
+    multiplier = torch.tensor(input_grid.scale, dtype=torch.float32) * float32(1 / count)
+    unit = torch.tensor(input_grid.scale, dtype=torch.float64) / count
+    return Accumulator(unit, lambda whole, grid: _sum_code(whole, multiplier / grid.scale, grid))
+
+
+def product(first_scale: float, second_scale: float) -> Accumulator:
+    """A product of codes, or a code times a number (`second_scale`)."""
+    multiplier = torch.tensor(first_scale, dtype=torch.float32) * second_scale
+    unit = torch.tensor(first_scale, dtype=torch.float64) * second_scale
+    return Accumulator(unit, lambda whole, grid: _product_code(whole, multiplier / grid.scale, grid))
+
+
+def addition(
+    first: Tensor, first_grid: Grid, second: Tensor, second_grid: Grid, output: Grid
+) -> tuple[Tensor, Accumulator]:
+    """(the sum in real units, its accumulator): the integers add with short multipliers, not with the scales."""
+    factors = SumMultipliers.from_grids(first_grid, second_grid, output)
+    whole = _steps(first, first_grid) * factors.first + _steps(second, second_grid) * factors.second
+    unit = output.scale / 2**factors.shift
+
+    def rescale(whole: Tensor, grid: Grid) -> Tensor:
+        offset = grid.zero_point + grid.unsigned_offset
+        return torch.round(whole / 2**factors.shift + offset) - grid.unsigned_offset
+
+    return whole * unit, Accumulator(torch.tensor(unit, dtype=torch.float64), rescale)
+
+
+def normalized(input_scale: Tensor, batch_norm: folding.BatchNorm, channel_shape: tuple[int, ...]) -> Accumulator:
+    """A batch norm that stands alone: a depthwise convolution with the weight 127."""
+    multiplier, shift = batch_norm.affine(None)
+    kernel_scale, _ = folding.fold_scale(input_scale, torch.tensor(1 / 127), multiplier, shift)
+    return weighted(input_scale, kernel_scale, channel_shape)
+
+
+def _steps(real: Tensor, grid: Grid) -> Tensor:
+    """Codes less their zero point, float64."""
+    return torch.round(real.float() / grid.scale).double()
+
+
+def _sum_code(whole: Tensor, multiplier: Tensor, grid: Grid) -> Tensor:
+    return torch.round(whole.float() * multiplier) + grid.zero_point
+
+
+def _product_code(whole: Tensor, multiplier: Tensor, grid: Grid) -> Tensor:
+    offset = grid.zero_point + grid.unsigned_offset
+    return torch.round(whole.float() * multiplier + offset) - grid.unsigned_offset

@@ -1,0 +1,65 @@
+"""Which whole numbers the operations without weights compute, for `qat.inject.exact`."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from qat.inject import exact
+from qat.inject.exact import Accumulator
+from qat.inject.operations import Operation
+from qat.inject.record import Slot
+from qat.integer.values import Grid, float32
+
+
+def accumulate(
+    operation: Operation, args: tuple, kwargs: dict, result: Tensor, grids: dict[Slot | None, Grid]
+) -> tuple[Tensor, Accumulator] | None:
+    """(the result in real units, its accumulator) of one call; None where the operation has no integer form here.
+
+    grids: of each tensor operand by slot, and of the result under None.
+    """
+    slots = [slot for slot in grids if slot is not None]
+    source = grids[slots[0]]
+    match operation.name:
+        case "add" | "mul":
+            return _binary(operation, args, kwargs, result, grids)
+        case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d":
+            return result, exact.sum_of_codes(source, args[0].numel() // result.numel())
+        case "avg_pool1d" | "avg_pool2d":
+            dims = 1 if operation.name == "avg_pool1d" else 2
+            kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
+            count = (
+                math.prod(kernel)
+                if isinstance(kernel, tuple | list) and len(kernel) == dims
+                else _first(kernel) ** dims
+            )
+            return result, exact.sum_of_codes(source, count)
+        case "relu" | "relu6" | "hardtanh" | "clamp" | "clamp_min" | "clamp_max":
+            return result, exact.product(source.scale, 1.0)
+    return None
+
+
+def _binary(
+    operation: Operation, args: tuple, kwargs: dict, result: Tensor, grids
+) -> tuple[Tensor, Accumulator] | None:
+    if kwargs.get("alpha", 1) != 1:
+        return None
+    second = args[1] if len(args) > 1 else kwargs["other"]
+    entries = [(args[0], grids.get(("args", 0))), (second, grids.get(("args", 1), grids.get(("kwargs", "other"))))]
+    if entries[0][1] is None:  # the value first, as when lowering
+        entries.reverse()
+    (value, grid), (other, other_grid) = entries
+    if isinstance(other, int | float):
+        if operation.name == "mul":
+            factor = float32(abs(other))
+            return result, exact.product(grid.scale, factor) if other > 0 else None
+        other_grid = exact.number_grid(other)
+        other = torch.tensor(float32(other), device=value.device)
+    if operation.name == "mul":
+        return result, exact.product(grid.scale, other_grid.scale)
+    return exact.addition(value, grid, other, other_grid, grids[None])
+
+
+def _first(kernel) -> int:
+    return kernel[0] if isinstance(kernel, tuple | list) else kernel

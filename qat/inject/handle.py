@@ -1,0 +1,342 @@
+"""`prepare`: inject fake quantizers into a network, and the handle that steers and removes them."""
+
+import contextlib
+import inspect
+import io
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from qat.errors import CheckpointError, PreparationError
+from qat.inject import addresses
+from qat.inject.apply import QuantMode, recomputing
+from qat.inject.plan import Plan, make_plan
+from qat.inject.record import Recording, bind_examples, record
+from qat.quantizers import FakeQuantize, make_fake_quantize
+from qat.schedule import QuantState
+from qat.spec import QuantConfig
+from qat.targets import target_named
+
+
+def prepare(
+    module: nn.Module, example_inputs, quant: str | QuantConfig = "w8a8", target: str | None = "onnxruntime"
+) -> "Handle":
+    """Inject fake quantizers into `module`, in place, with observers and fake quantization on.
+
+    example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; dimension 0 is the batch.
+    quant: a preset such as "w4a8", or a `QuantConfig`. target: the runtime to export to; None to simulate only.
+
+    The module keeps its type, its parameters and its state_dict keys; only its `forward` is wrapped. Raises
+    `PreparationError` where a call cannot be followed or has no integer form on the target, with its source line.
+    """
+    config = QuantConfig.parse(quant)
+    target_named(target)
+    if handle_of(module) is not None:
+        raise PreparationError("the module is prepared already; call remove() on its handle first.")
+    _refuse_quantized(module)
+    args, kwargs = bind_examples(module, example_inputs)
+    recording = record(module, args, kwargs)
+    plan = make_plan(recording, config, target_named(target))
+    handle = Handle(module, config, target, plan, recording, (args, kwargs))
+    # a graph compiled before would go on running without quantizers
+    torch.compiler.reset()
+    return handle
+
+
+def handle_of(module: nn.Module) -> "Handle | None":
+    """The handle of a prepared module, None for any other."""
+    forward = module.__dict__.get("forward")
+    owner = getattr(forward, "__self__", None)
+    return owner if isinstance(owner, Handle) else None
+
+
+def _refuse_quantized(module: nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise PreparationError(
+            "the module is a TorchScript module, whose calls cannot be intercepted; pass the original nn.Module."
+        )
+    if isinstance(module, torch._dynamo.OptimizedModule):
+        raise PreparationError("the module is a torch.compile wrapper; prepare the original module, then compile it.")
+    for name, part in module.named_modules():
+        if handle_of(part) is not None:
+            raise PreparationError(f"the sub-module {name!r} is prepared already; call remove() on its handle first.")
+        if isinstance(part, torch.ao.quantization.FakeQuantizeBase) or type(part).__module__.startswith(
+            "torch.ao.nn.quantized"
+        ):
+            raise PreparationError(
+                f"{name!r} is a {type(part).__name__}, quantized by other means; pass the float network."
+            )
+
+
+class Handle:
+    """Steers the quantizers of one prepared module.
+
+    module, config, target, plan: what was prepared, and how. quantizers: name -> fake quantizer. `print(handle)` shows
+    every quantizer, where it sits, what shares it, and its bits.
+    """
+
+    def __init__(
+        self, module: nn.Module, config: QuantConfig, target: str | None, plan: Plan, recording: Recording, examples
+    ):
+        self.module = module
+        self.config = config
+        self.target = target
+        self.plan = plan
+        self.transitions = recording.transitions
+        self.sequences = recording.sequences
+        self.operations = {address: call.operation.name for address, call in recording.calls.items()}
+        self.expected = {training: frozenset(sequence) for training, sequence in recording.sequences.items()}
+        #: address of a computation -> address of the last call fused into it, where its quantizer stands
+        self.ends = {
+            action.head: address for address, action in sorted(plan.actions.items()) if action.head is not None
+        }
+        self.tracks_writes = any(call.in_place for call in recording.calls.values())
+        self.checkpointed = recording.checkpointed
+        self.sources = {call.layer: call.source for call in recording.calls.values()}
+        #: shape and dtype of each input as recorded, to make example inputs of any batch size
+        self.examples = examples
+        self.state = QuantState()
+        self._applied: QuantState | None = self.state  # what the quantizers were last told
+        self._own_forward = module.__dict__.get("forward")
+        self.quantizers: dict[str, FakeQuantize] = {
+            name: make_fake_quantize(
+                site.spec, name=name, role=site.role, shape=site.shape, axis=site.axis, nonnegative=site.nonnegative
+            )
+            for name, site in plan.sites.items()
+        }
+        self.input_names = _positional_names(
+            self._own_forward or type(module).forward, bound=self._own_forward is not None
+        )
+        #: a plain attribute, since compiled code is guarded on every attribute it reads
+        self.batch_norm_frozen = False
+        self._training = True
+        self._observes_in_eval = False
+        self._device = torch.device("cpu")
+        self._follow_device()
+        #: forwards that were quantized so far, in eager code
+        self.runs = 0
+        module.forward = self.forward
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    def forward(self, *args, **kwargs):
+        """The module's forward, quantized. While everything is off it is the module's own, at no cost."""
+        if not torch.compiler.is_dynamo_compiling():
+            if not self.is_on:
+                return self.original_forward(*args, **kwargs)
+            self.runs += 1
+            self._follow_device()
+            self._follow_mode()
+        args, kwargs = self._quantize_inputs(args, kwargs)
+        mode = QuantMode(self)
+        if self.checkpointed and not torch.compiler.is_compiling():
+            with recomputing(mode):
+                result = quantized_forward(mode, self, args, kwargs)
+        else:
+            result = quantized_forward(mode, self, args, kwargs)
+        mode.check_complete()
+        if not torch.compiler.is_compiling():
+            for quantizer in self.quantizers.values():
+                quantizer.commit()
+        return mode.current(result)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is observed or rounded."""
+        return self.state.observe or self.state.fake_quantize
+
+    @property
+    def original_forward(self):
+        """The forward that the module had before."""
+        return self._own_forward or type(self.module).forward.__get__(self.module)
+
+    @property
+    def folds(self) -> bool:
+        """Whether batch norm is folded and biases are fake-quantized: once batch norm is frozen, and in eager eval mode.
+
+        Compiled code asks for the frozen batch norm alone, so that it compiles anew at that point and at no other.
+        """
+        if torch.compiler.is_exporting():
+            return False  # the exported graph shows batch norm and bias as they are; lowering folds them
+        if torch.compiler.is_dynamo_compiling():
+            return self.batch_norm_frozen
+        return self.state.fake_quantize and (self.batch_norm_frozen or not self.module.training)
+
+    def _quantize_inputs(self, args: tuple, kwargs: dict):
+        if not self.plan.inputs:
+            return args, kwargs
+        for path, name in self.plan.inputs.items():
+            args, kwargs = _map_input(args, kwargs, path.split("."), self.input_names, self.quantizers[name])
+        return args, kwargs
+
+    @contextlib.contextmanager
+    def observing_in_eval(self):
+        """Let quantizers observe while the module is in eval mode, inside; for post-training quantization."""
+        self._observes_in_eval = True
+        try:
+            yield
+        finally:
+            self._observes_in_eval = False
+
+    def _follow_mode(self) -> None:
+        training = self.module.training or self._observes_in_eval
+        if training != self._training:
+            for quantizer in self.quantizers.values():
+                quantizer.train(training)
+            self._training = training
+
+    def _follow_device(self) -> None:
+        """Move the quantizers where the module is; parameters keep their identity, so optimizers still hold them."""
+        device = next((parameter.device for parameter in self.module.parameters()), self._device)
+        if device != self._device:
+            self.to(device)
+
+    def to(self, device) -> "Handle":
+        """Move every quantizer to `device`."""
+        self._device = torch.device(device)
+        for quantizer in self.quantizers.values():
+            quantizer.to(device)
+        return self
+
+    # --- steering ---------------------------------------------------------------------------------------------------
+
+    def set_state(self, state: QuantState) -> None:
+        """Put a schedule's state into force: phases, and widths (the larger of the state's and the config's)."""
+        if state == self._applied:
+            return
+        self.state = self._applied = state
+        self.batch_norm_frozen = state.freeze_batch_norm
+        with torch.no_grad():
+            for name, quantizer in self.quantizers.items():
+                # first on or off, then the width: one that is off chooses its scale when it is turned on
+                quantizer.set_state(state.observe, state.fake_quantize)
+                floor = state.weight_bits if self.plan.sites[name].role == "weight" else state.activation_bits
+                bits = max(quantizer.spec.bits, floor or 0)
+                if bits != quantizer.bits:
+                    quantizer.set_bits(bits, self.weight_of(name))
+                quantizer.freeze_scales = state.freeze_scales
+
+    def check_observed(self) -> None:
+        """Raise `ObservationError` for NaN or infinity seen on a device, where looking at every batch would wait for it."""
+        for quantizer in self.quantizers.values():
+            quantizer.check()
+
+    def weight_of(self, name: str) -> Tensor | None:
+        """The parameter or buffer that the quantizer `name` quantizes, None for an activation or a derived constant."""
+        if self.plan.sites[name].role != "weight":
+            return None
+        owner, _, attribute = name.rpartition(".")
+        try:
+            return getattr(self.module.get_submodule(owner), attribute)
+        except AttributeError:
+            return None
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The learned scales and zero points."""
+        for quantizer in self.quantizers.values():
+            yield from quantizer.learned_parameters()
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The learned scales and zero points with their names."""
+        for name, quantizer in self.quantizers.items():
+            for suffix, parameter in quantizer.named_parameters():
+                yield f"{name}.{suffix}", parameter
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """The state of every quantizer, by name."""
+        return {name: dict(quantizer.state_dict()) for name, quantizer in self.quantizers.items()}
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Take over a state; raises `CheckpointError` where it belongs to another network or another quantization."""
+        missing, foreign = sorted(set(self.quantizers) - set(state)), sorted(set(state) - set(self.quantizers))
+        if missing or foreign:
+            raise CheckpointError(
+                f"the checkpoint's quantizers are not this network's: missing {missing[:3] or 'none'}, unknown {foreign[:3] or 'none'}; "
+                "load it into the network and quantization it was made with."
+            )
+        for name, quantizer in self.quantizers.items():
+            own = quantizer.state_dict()
+            for key, tensor in own.items():
+                if key not in state[name] or state[name][key].shape != tensor.shape:
+                    found = tuple(state[name][key].shape) if key in state[name] else "nothing"
+                    raise CheckpointError(
+                        f"the checkpoint holds {found} for {name}.{key}, this network needs shape {tuple(tensor.shape)}; "
+                        "load it into the network and quantization it was made with."
+                    )
+        for name, quantizer in self.quantizers.items():
+            quantizer.load_state_dict(state[name])
+        self._applied = None
+
+    def remove(self) -> None:
+        """Give the module its own forward back. Parameters keep the values that training gave them."""
+        if handle_of(self.module) is self:
+            del self.module.forward
+            if self._own_forward is not None:
+                self.module.forward = self._own_forward
+            torch.compiler.reset()
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=f"{type(self.module).__name__} as {self.config.name} for {self.target or 'simulation'}")
+        for column in ("quantizer", "kind", "bits", "scales", "method", "sits on", "shared with"):
+            table.add_column(column, overflow="fold")
+        for name, site in self.plan.sites.items():
+            quantizer = self.quantizers[name]
+            shares = [layer for layer in site.shares if layer != site.layer]
+            bits = f"{quantizer.bits}" if quantizer.bits == site.spec.bits else f"{quantizer.bits} -> {site.spec.bits}"
+            method = "learned" if site.spec.learned else site.spec.observer
+            sits = self.sources.get(site.layer, "input")
+            table.add_row(name, site.role, bits, str(quantizer.scale.numel()), method, sits, ", ".join(shares))
+        buffer = io.StringIO()
+        Console(file=buffer, width=160).print(table)
+        if self.plan.float_layers:
+            buffer.write(f"left in float: {', '.join(self.plan.float_layers)}\n")
+        return buffer.getvalue()
+
+
+def _positional_names(function, bound: bool) -> tuple[str, ...]:
+    """Names of the positional parameters of a forward, without `self`."""
+    names = [
+        name for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]  # fmt: skip
+    return tuple(names if bound else names[1:])
+
+
+def _map_input(args: tuple, kwargs: dict, path: list[str], names: tuple[str, ...], function):
+    """The inputs with `function` applied to the tensor at `path`; inputs that were not passed are left out."""
+    head, rest = path[0], path[1:]
+    if head in kwargs:
+        return args, {**kwargs, head: _map_at(kwargs[head], rest, function)}
+    if head in names:
+        index = names.index(head)
+    else:  # *args: the path goes on with the index
+        index, rest = len(names) + int(rest[0]), rest[1:]
+    if index >= len(args):
+        return args, kwargs
+    return (*args[:index], _map_at(args[index], rest, function), *args[index + 1 :]), kwargs
+
+
+def _map_at(value, path: list[str], function):
+    if not path:
+        return function(value)
+    key = path[0]
+    if isinstance(value, dict):
+        key = next(known for known in value if str(known) == key)
+        return {**value, key: _map_at(value[key], path[1:], function)}
+    entries = [_map_at(entry, path[1:], function) if str(index) == key else entry for index, entry in enumerate(value)]
+    return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
+
+
+def quantized_forward(mode: QuantMode, handle: Handle, args: tuple, kwargs: dict):
+    """The module's own forward under `mode`; chains of code positions end at this frame."""
+    with mode:
+        return handle.original_forward(*args, **kwargs)
+
+
+addresses.mark_root(quantized_forward.__code__)

@@ -1,0 +1,199 @@
+"""What each torch function means to quantization: one table, keyed by the function object.
+
+Eager, compiled and exported code call the same operation through different callables (`torch.add`, `Tensor.add`,
+`operator.add`, `Tensor.__iadd__`); the table gives them one name and one kind.
+"""
+
+import enum
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+class Kind(enum.Enum):
+    """How an operation treats the grids of its operands."""
+
+    IGNORE = "ignore"  # returns no values of the network: shapes, flags, comparisons, fresh constants
+    PASS = "pass"  # moves values about; the result lies on the grid of the operand
+    JOIN = "join"  # moves values of several tensors into one; all share a grid
+    FUSE = "fuse"  # runs inside the integer kernel of the operation before it
+    COMPUTE = "compute"  # needs integer operands and makes new values
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation. name: the canonical name. in_place: the callable writes into its first operand.
+
+    out_of_place: the callable of the same operation that leaves its operands alone; None if there is none.
+    """
+
+    name: str
+    kind: Kind
+    in_place: bool = False
+    out_of_place: Callable | None = None
+
+
+_PASS = """
+    reshape view view_as reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims permute movedim
+    moveaxis t adjoint contiguous clone detach to type_as type float half bfloat16 double cpu cuda expand expand_as
+    broadcast_to narrow select getitem chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind repeat
+    tile flip roll ravel alias max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
+    max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax max pad constant_pad_nd
+    dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout pixel_shuffle pixel_unshuffle channel_shuffle
+    index_select gather requires_grad get as_subclass
+""".split()
+_JOIN = "cat concat concatenate stack hstack vstack dstack setitem".split()
+_FUSE = "batch_norm relu relu6 hardtanh clamp clamp_min clamp_max clip".split()
+_COMPUTE = """
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub mul div matmul bmm mm
+    addmm mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d neg
+""".split()
+_IGNORE = """
+    size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous element_size item
+    tolist len bool int index hash repr str format device get_device data_ptr storage untyped_storage backward
+    register_hook retain_grad zero fill new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like
+    empty_like rand_like randn_like randint_like eq ne lt le gt ge isnan isinf isfinite argmax argmin argsort nonzero
+    is_same_size set_ set delete contains iter dir reduce_ex deepcopy is_nonzero is_pinned is_shared has_names
+""".split()
+_KINDS = {name: kind for kind, names in (
+    (Kind.PASS, _PASS), (Kind.JOIN, _JOIN), (Kind.FUSE, _FUSE), (Kind.COMPUTE, _COMPUTE), (Kind.IGNORE, _IGNORE),
+) for name in names}  # fmt: skip
+_SYNONYMS = {"concat": "cat", "concatenate": "cat", "clip": "clamp", "iconcat": "cat", "subtract": "sub", "multiply": "mul",
+             "divide": "div", "true_divide": "div", "truediv": "div", "negative": "neg", "floordiv": "floor_divide"}  # fmt: skip
+_NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, operator)
+
+#: Operations whose result cannot be negative, besides clamps from 0.
+_NEVER_NEGATIVE = frozenset("sigmoid softmax abs square exp hardsigmoid".split())
+
+
+def _canonical(name: str) -> tuple[str, bool]:
+    """(canonical name, whether the spelling writes in place): `add_`, `__iadd__`, `__radd__` -> `add`."""
+    in_place = name.endswith("_") and not name.endswith("__")
+    bare = name.strip("_")
+    if bare not in _KINDS and bare[1:] in _KINDS and name.startswith("__"):
+        in_place = in_place or bare[0] == "i"
+        bare = bare[1:]
+    return _SYNONYMS.get(bare, bare), in_place
+
+
+def _build_table() -> dict[Callable, Operation]:
+    table: dict[Callable, Operation] = {}
+    for namespace in _NAMESPACES:
+        for spelling in dir(namespace):
+            name, in_place = _canonical(spelling)
+            function = getattr(namespace, spelling, None)
+            if name not in _KINDS or not callable(function) or isinstance(function, type):
+                continue
+            try:
+                table.setdefault(function, _operation(name, in_place))
+            except TypeError:  # an unhashable callable cannot reach a function mode
+                continue
+    return table
+
+
+def _operation(name: str, in_place: bool) -> Operation:
+    out_of_place = getattr(torch.Tensor, name, None) or getattr(torch, name, None) or getattr(F, name, None)
+    return Operation(name, _KINDS.get(name, Kind.COMPUTE), in_place, out_of_place if in_place else None)
+
+
+_TABLE = _build_table()
+_GETTER = Operation("get", Kind.PASS)
+
+
+def operation_of(function: Callable) -> Operation:
+    """The operation behind a callable; one that is not in the table is `COMPUTE`, so that nothing is lost silently."""
+    operation = _TABLE.get(function)
+    if operation is not None:
+        return operation
+    spelling = getattr(function, "__name__", type(function).__name__)
+    if spelling in ("__get__", "__set__", "__delete__"):
+        return _GETTER
+    name, in_place = _canonical(spelling)
+    operation = _operation(name, in_place)
+    _TABLE[function] = operation
+    return operation
+
+
+def kind_of(operation: Operation, args: tuple, kwargs: dict) -> Kind:
+    """The kind, where it depends on the arguments: padding with a constant that is not zero makes new values."""
+    if operation.name in ("pad", "constant_pad_nd"):
+        value = kwargs.get("value", args[3] if operation.name == "pad" and len(args) > 3 else None)
+        if operation.name == "constant_pad_nd" and len(args) > 2:
+            value = args[2]
+        return Kind.PASS if not value else Kind.COMPUTE
+    if operation.name == "max":
+        other = args[1] if len(args) > 1 else kwargs.get("other")
+        return Kind.COMPUTE if isinstance(other, torch.Tensor) else Kind.PASS
+    if operation.kind is Kind.FUSE and operation.name.startswith("clamp"):
+        bounds = (*args[1:], *kwargs.values())
+        return Kind.COMPUTE if any(isinstance(bound, torch.Tensor) for bound in bounds) else Kind.FUSE
+    return operation.kind
+
+
+def bounds_of(operation: Operation, args: tuple, kwargs: dict) -> tuple[float, float] | None:
+    """(low, high) of an activation that is a clamp, None for any other operation."""
+    if operation.name == "relu":
+        return 0.0, math.inf
+    if operation.name == "relu6":
+        return 0.0, 6.0
+    names = {
+        "hardtanh": ("min_val", "max_val"),
+        "clamp": ("min", "max"),
+        "clamp_min": ("min", None),
+        "clamp_max": (None, "max"),
+    }
+    if operation.name not in names:
+        return None
+    positional = list(args[1:])
+    bounds = {"hardtanh": (-1.0, 1.0)}.get(operation.name, (None, None))
+    low, high = (
+        kwargs.get(name, positional.pop(0) if positional and name is not None else bound)
+        for name, bound in zip(names[operation.name], bounds, strict=True)
+    )
+    return -math.inf if low is None else float(low), math.inf if high is None else float(high)
+
+
+def never_negative(operation: Operation, args: tuple, kwargs: dict) -> bool:
+    """Whether the result cannot be negative, whatever the operands are."""
+    bounds = bounds_of(operation, args, kwargs) if operation.kind is Kind.FUSE else None
+    if bounds is not None:
+        return bounds[0] >= 0
+    return operation.name in _NEVER_NEGATIVE
+
+
+def out_of_place(
+    operation: Operation, function: Callable, args: tuple, kwargs: dict
+) -> tuple[Callable, tuple, dict] | None:
+    """A call that writes in place, rewritten to leave its operands alone: (function, args, kwargs); None if it cannot be."""
+    if operation.name == "setitem" or kwargs.get("out") is not None:
+        return None
+    position = _inplace_position(function)
+    if position is not None:
+        return function, args[:position], {**kwargs, "inplace": False}
+    return (operation.out_of_place, args, kwargs) if operation.out_of_place else None
+
+
+def writes_in_place(operation: Operation, function: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether this call changes its first operand."""
+    if operation.in_place or operation.name == "setitem" or kwargs.get("out") is not None:
+        return True
+    if kwargs.get("inplace"):
+        return True
+    position = _inplace_position(function)
+    return position is not None and len(args) > position and args[position] is True
+
+
+_INPLACE_POSITIONS: dict[Callable, int | None] = {}
+
+
+def _inplace_position(function: Callable) -> int | None:
+    """Where `inplace` stands among the positional parameters of a function of torch.nn.functional."""
+    if function not in _INPLACE_POSITIONS:
+        code = getattr(function, "__code__", None)
+        names = code.co_varnames[: code.co_argcount] if code else ()
+        _INPLACE_POSITIONS[function] = names.index("inplace") if "inplace" in names else None
+    return _INPLACE_POSITIONS[function]

@@ -1,0 +1,136 @@
+"""Frozen dataclasses to json and back, by the types of their fields; tensors go by name to a table beside it.
+
+Each type that a field can have has one way out and one way in, so a new kind of operation needs nothing here.
+"""
+
+import dataclasses
+import functools
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qat.errors import ProgramError
+from qat.integer.packing import pack, unpack
+from qat.integer.values import MAX_NAME_LENGTH, Weight, WeightGrid, check_shape
+
+#: Longest list in a field; concatenations are the only ones that are not bound by the rank.
+MAX_LIST = 4096
+#: Integers in a field: shapes, codes and mantissas, all of which fit.
+MAX_INTEGER = 2**53
+
+
+class Encoder:
+    """Turns objects into json values; what tensors they hold is in `tensors`, by "owner.field"."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+
+    def fields(self, item: Any, owner: str) -> dict[str, Any]:
+        """All fields of a dataclass object."""
+        return {
+            field.name: self.value(getattr(item, field.name), f"{owner}.{field.name}")
+            for field in dataclasses.fields(item)
+        }
+
+    def value(self, value: Any, name: str) -> Any:
+        """One field's value. name: of its tensors."""
+        if isinstance(value, Weight):
+            return {
+                "shape": list(value.codes.shape),
+                "grid": self.fields(value.grid, name),
+                "codes": self._put(f"{name}.codes", pack(value.codes, value.grid.bits)),
+                "scale": self._put(f"{name}.scale", value.scale),
+            }
+        if isinstance(value, Tensor):
+            return self._put(name, value)
+        if dataclasses.is_dataclass(value):
+            return self.fields(value, name)
+        if isinstance(value, tuple):
+            return [self.value(entry, name) for entry in value]
+        return value
+
+    def _put(self, name: str, tensor: Tensor) -> str:
+        # A copy: two layers may share one tensor, which safetensors does not store.
+        self.tensors[name] = tensor.detach().cpu().contiguous().clone()
+        return name
+
+
+class Decoder:
+    """Turns json values back into objects, checking every field. tensors: by name, each to be used exactly once."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = dict(tensors)
+
+    def fields(self, entry: Any, kind: type, owner: str) -> Any:
+        """A dataclass object of `kind`. Its own checks raise `ProgramError` for values that contradict one another."""
+        types = _field_types(kind)
+        if not isinstance(entry, dict) or set(entry) != set(types):
+            keys = sorted(entry)[:20] if isinstance(entry, dict) else type(entry).__name__
+            raise ProgramError(
+                f"{owner}: a {kind.__name__} has {str(keys)[:200]}; expected exactly {', '.join(types)}."
+            )
+        return kind(**{name: self.value(entry[name], types[name], f"{owner}.{name}") for name in types})
+
+    def value(self, value: Any, kind: Any, name: str) -> Any:
+        """One field's value of type `kind`. name: for errors."""
+        origin = typing.get_origin(kind)
+        if origin is tuple:
+            return self._tuple(value, typing.get_args(kind), name)
+        if kind is Weight:
+            return self._weight(value, name)
+        if kind is Tensor:
+            return self._take(self.value(value, str, name))
+        if dataclasses.is_dataclass(kind):
+            return self.fields(value, kind, name)
+        if kind is str and isinstance(value, str) and len(value) <= 2 * MAX_NAME_LENGTH:
+            return value
+        if kind is bool and isinstance(value, bool):
+            return value
+        if kind is int and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER:
+            return value
+        if kind is float and isinstance(value, float) and math.isfinite(value):
+            return value
+        raise ProgramError(f"{name} is {str(value)[:40]!r}; expected {getattr(kind, '__name__', kind)}.")
+
+    def check_all_used(self) -> None:
+        """Refuse tensors that nothing referred to."""
+        if self._tensors:
+            raise ProgramError(
+                f"the tensor {min(self._tensors)!r} belongs to nothing in the program; the file is damaged."
+            )
+
+    def _tuple(self, value: Any, kinds: tuple, name: str) -> tuple:
+        if not isinstance(value, list) or len(value) > MAX_LIST:
+            raise ProgramError(f"{name} is {str(value)[:40]!r}; expected a list of at most {MAX_LIST} entries.")
+        if kinds[-1] is Ellipsis:
+            kinds = (kinds[0],) * len(value)
+        if len(kinds) != len(value):
+            raise ProgramError(f"{name} has {len(value)} entries; expected {len(kinds)}.")
+        return tuple(self.value(entry, kind, name) for entry, kind in zip(value, kinds, strict=True))
+
+    def _weight(self, value: Any, name: str) -> Weight:
+        if not isinstance(value, dict) or set(value) != {"shape", "grid", "codes", "scale"}:
+            raise ProgramError(f"{name} must have exactly a shape, a grid, codes and a scale.")
+        shape = self.value(value["shape"], tuple[int, ...], f"{name}.shape")
+        check_shape(shape, name)
+        grid = self.fields(value["grid"], WeightGrid, f"{name}.grid")
+        packed = self._take(self.value(value["codes"], str, f"{name}.codes"))
+        if packed.dtype != torch.uint8:
+            raise ProgramError(f"{name} has packed codes of {packed.dtype}; expected torch.uint8.")
+        scale = self._take(self.value(value["scale"], str, f"{name}.scale"))
+        return Weight(unpack(packed, grid.bits, shape), grid, scale)
+
+    def _take(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise ProgramError(f"the tensor {name[:80]!r} is missing, or used twice; the file is damaged.")
+        return self._tensors.pop(name)
+
+
+@functools.cache
+def _field_types(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

@@ -1,0 +1,209 @@
+"""The reference interpreter: what an integer program computes, by integer arithmetic alone.
+
+`run` takes and gives codes and shows every value on the way; `run_real` is what calling a program does.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from qat.errors import ProgramError
+from qat.integer import kernels
+from qat.integer.fixed_point import requantize_product, requantize_sum
+from qat.integer.operations import (
+    Add,
+    AveragePool,
+    Concatenate,
+    Conv,
+    Linear,
+    Max,
+    MaxPool,
+    Mean,
+    Mul,
+    Operation,
+    Pad,
+    Requantize,
+    Reshape,
+    Slice,
+    Transpose,
+)
+from qat.integer.program import Inputs, IntegerProgram
+from qat.integer.values import Constant, Grid
+
+#: Samples computed at a time by `run_real`: bounds the memory of a call with a whole data set.
+_CHUNK = 128
+
+
+def run_real(program: IntegerProgram, inputs: Inputs):
+    """Quantize real inputs, run the program, dequantize. Returns as `program.output_structure` says, float32."""
+    tensors = named_inputs(program, inputs)
+    size = len(next(iter(tensors.values())))
+    pieces = []
+    for start in range(0, size, _CHUNK):
+        codes = quantize_inputs(program, {name: tensor[start : start + _CHUNK] for name, tensor in tensors.items()})
+        results = run(program, codes, keep_all=False)
+        pieces.append([results[edge.value] for edge in program.outputs])
+    outputs = {
+        edge.name: dequantize(torch.cat(parts), program.value(edge.value).grid)
+        for edge, parts in zip(program.outputs, zip(*pieces, strict=True), strict=True)
+    }
+    match program.output_structure:
+        case "dict":
+            return outputs
+        case "tuple":
+            return tuple(outputs.values())
+    return next(iter(outputs.values()))
+
+
+def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
+    """Real inputs as float32 tensors by input name, checked: all there, of the right shape, one batch size, no NaN.
+
+    inputs: a tensor, tensors by position, or tensors by input name.
+    """
+    names = [edge.name for edge in program.inputs]
+    if isinstance(inputs, Tensor):
+        inputs = (inputs,)
+    if not isinstance(inputs, Mapping):
+        if len(inputs) != len(names):
+            raise ProgramError(f"{len(inputs)} inputs given; the program takes {len(names)}: {', '.join(names)}.")
+        inputs = dict(zip(names, inputs, strict=True))
+    if set(inputs) != set(names):
+        raise ProgramError(f"inputs {', '.join(map(str, inputs))} given; the program takes {', '.join(names)}.")
+    tensors = {}
+    for edge in program.inputs:
+        tensor, shape = inputs[edge.name].detach().to("cpu", torch.float32), program.value(edge.value).shape
+        if tensor.dim() != len(shape) + 1 or tuple(tensor.shape[1:]) != tuple(shape) or not len(tensor):
+            raise ProgramError(
+                f"input {edge.name!r} has shape {tuple(tensor.shape)}; expected (batch, {', '.join(map(str, shape))}) "
+                "with a batch of at least 1."
+            )
+        if bool(tensor.isnan().any()):
+            raise ProgramError(f"input {edge.name!r} contains NaN, which has no code; clean the data.")
+        tensors[edge.name] = tensor
+    sizes = {name: len(tensor) for name, tensor in tensors.items()}
+    if len(set(sizes.values())) > 1:
+        raise ProgramError(f"inputs have different batch sizes, {sizes}; they must be equal.")
+    return tensors
+
+
+def quantize_inputs(program: IntegerProgram, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Codes by value name, of real inputs by input name."""
+    return {edge.value: quantize(tensors[edge.name], program.value(edge.value).grid) for edge in program.inputs}
+
+
+def quantize(real: Tensor, grid: Grid) -> Tensor:
+    """clamp(round_half_even(fl32(real / scale)) + zero_point), as codes of `grid.dtype`. real: float32."""
+    lowest, highest = grid.reach
+    steps = torch.round(real / torch.tensor(grid.scale, dtype=torch.float32)).clamp_(lowest, highest)
+    return (steps.to(torch.int32) + grid.zero_point).to(grid.dtype)
+
+
+def dequantize(codes: Tensor, grid: Grid) -> Tensor:
+    """fl32(scale * (code - zero_point)), float32."""
+    return (codes.to(torch.int32) - grid.zero_point).to(torch.float32) * torch.tensor(grid.scale, dtype=torch.float32)
+
+
+def run(program: IntegerProgram, codes: Mapping[str, Tensor], keep_all: bool = True) -> dict[str, Tensor]:
+    """Run on codes. codes: of the inputs, by value name, (N, *shape) of their grid's dtype.
+
+    Returns the codes of every value, or where not `keep_all` of those that the outputs need.
+    """
+    batch = len(next(iter(codes.values())))
+    held: dict[str, Tensor] = {}
+    for edge in program.inputs:
+        held[edge.value] = _checked(program, edge.value, codes[edge.value], batch)
+    for constant in program.constants:
+        held[constant.name] = constant.codes[None]
+    grids = {entry.name: entry.grid for entry in (*program.values, *program.constants)}
+    last_use = {name: index for index, operation in enumerate(program.operations) for name in operation.inputs}
+    kept = {edge.value for edge in program.outputs}
+    for index, operation in enumerate(program.operations):
+        result = compute(operation, [held[name] for name in operation.inputs], grids)
+        held[operation.output] = _checked(program, operation.output, result, batch)
+        if not keep_all:
+            for name in {*operation.inputs, operation.output}:
+                if name not in kept and last_use.get(name, -1) <= index:
+                    held.pop(name, None)
+    names = {constant.name for constant in program.constants}
+    return {name: tensor for name, tensor in held.items() if name not in names}
+
+
+def compute(operation: Operation, operands: list[Tensor], grids: Mapping[str, Grid]) -> Tensor:
+    """Codes that one operation makes of the codes of its inputs."""
+    source, target = grids[operation.inputs[0]], grids[operation.output]
+    codes = operands[0]
+    match operation:
+        case Conv():
+            return kernels.convolve(codes, operation, source, target)
+        case Linear():
+            return kernels.linear(codes, operation, source, target)
+        case Add():
+            first, second = _centered_operands(operation, operands, grids)
+            return requantize_sum(first, second, operation.factors, target, operation.clamp_min, operation.clamp_max)
+        case Mul():
+            first, second = _centered_operands(operation, operands, grids)
+            return _rescale_product(first * second, operation, target)
+        case Requantize():
+            return _requantize(codes, operation, source, target)
+        case AveragePool():
+            return kernels.average_pool(codes, operation, source, target)
+        case Mean():
+            return kernels.mean(codes, operation, source, target)
+        case MaxPool():
+            return kernels.max_pool(codes, operation)
+        case Max():
+            return codes.amax(operation.dims, keepdim=operation.keepdim)
+        case Concatenate():
+            return torch.cat(operands, operation.dim)
+        case Reshape():
+            return codes.reshape(len(codes), *operation.shape)
+        case Transpose():
+            return codes.permute(operation.permutation).contiguous()
+        case Slice():
+            cuts = tuple(map(slice, operation.starts, operation.ends, operation.steps))
+            return codes[(slice(None), *cuts)].contiguous()
+        case Pad():
+            return kernels.pad(codes, operation.amounts, target.zero_point)
+    raise operation.error("is of a kind that the interpreter does not know")
+
+
+def _centered_operands(operation: Operation, operands: list[Tensor], grids: Mapping[str, Grid]) -> list[Tensor]:
+    """Both operands less their zero points, int64."""
+    return [
+        codes.to(torch.int64) - grids[name].zero_point for codes, name in zip(operands, operation.inputs, strict=True)
+    ]
+
+
+def _rescale_product(products: Tensor, operation: Mul | Requantize, target: Grid) -> Tensor:
+    limits = operation.clamp_min, operation.clamp_max
+    return requantize_product(products.unsqueeze(-1), operation.multiplier, target, *limits).squeeze(-1)
+
+
+def _requantize(codes: Tensor, operation: Requantize, source: Grid, target: Grid) -> Tensor:
+    if is_clamp(operation, source, target):
+        return codes.to(torch.int64).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
+    sign = 1 if operation.factor > 0 else -1
+    return _rescale_product((codes.to(torch.int64) - source.zero_point) * sign, operation, target)
+
+
+def is_clamp(operation: Requantize, source: Grid, target: Grid) -> bool:
+    """Whether codes stay what they are, apart from the clamp."""
+    same = source.scale == target.scale and source.zero_point == target.zero_point
+    return same and operation.factor == 1.0
+
+
+def _checked(program: IntegerProgram, name: str, codes: Tensor, batch: int) -> Tensor:
+    """`codes` if they are integers of the declared shape, dtype and range."""
+    value = program.value(name)
+    if isinstance(value, Constant) or codes.dtype != value.grid.dtype or codes.shape != (batch, *value.shape):
+        raise ProgramError(
+            f"value {name!r} has codes of {codes.dtype} and shape {tuple(codes.shape)}; expected {value.grid.dtype} "
+            f"and ({batch}, {', '.join(map(str, value.shape))})."
+        )
+    lowest, highest = (int(extreme) for extreme in torch.aminmax(codes))
+    if lowest < value.grid.quant_min or highest > value.grid.quant_max:
+        raise ProgramError(
+            f"value {name!r} has codes {lowest}..{highest}, outside {value.grid.quant_min}..{value.grid.quant_max}."
+        )
+    return codes

@@ -1,0 +1,168 @@
+"""IntegerProgram: a network as typed integer operations, the one thing that lowering makes and emitters read.
+
+Everything is checked when a program is made: names resolve, operations are in order, shapes and grids agree,
+multipliers are those of the scales, and no accumulator can leave int32.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+
+from torch import Tensor
+
+from qat.integer.checks import check_edges, check_operation, check_order
+from qat.integer.fixed_point import Multiplier, SumMultipliers
+from qat.integer.operations import (
+    Add,
+    AveragePool,
+    Concatenate,
+    Conv,
+    Linear,
+    Max,
+    MaxPool,
+    Mean,
+    Mul,
+    Operation,
+    Pad,
+    Requantize,
+    Reshape,
+    Slice,
+    Transpose,
+    WeightedOperation,
+)
+from qat.integer.values import Constant, Grid, Value, Weight, WeightGrid, check_name, float32
+
+__all__ = [
+    "Add", "AveragePool", "Concatenate", "Constant", "Conv", "Grid", "Input", "IntegerProgram", "Layer", "Linear",
+    "Max", "MaxPool", "Mean", "Mul", "Multiplier", "Output", "Pad", "Requantize", "Reshape", "Slice",
+    "SumMultipliers", "Transpose", "Value", "Weight", "WeightGrid", "float32",
+]  # fmt: skip
+
+Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Input:
+    """A real float32 input, quantized first: code = clamp(round_half_even(fl32(x / scale)) + zero_point).
+
+    name: what callers and exported files call it. value: the value that holds its codes.
+    """
+
+    name: str
+    value: str
+
+    def __post_init__(self):
+        check_name(self.name, "an input")
+
+
+@dataclass(frozen=True)
+class Output:
+    """A real float32 output, dequantized last: fl32(scale * (code - zero_point)). name, value: as for `Input`."""
+
+    name: str
+    value: str
+
+    def __post_init__(self):
+        check_name(self.name, "an output")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operation as a report shows it. weight_bits: None without weights. bytes: weights at true width and bias."""
+
+    name: str
+    source: str
+    kind: str
+    weight_bits: int | None
+    activation_bits: int
+    weight_count: int
+    bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerProgram:
+    """Integer operations in the order in which they run.
+
+    inputs, outputs: real tensors at the edges, in the order of the network's arguments and results.
+    values: every integer tensor, inputs and results of operations. constants: second operands of Add and Mul.
+    output_structure: what `program(inputs)` returns: "tensor" (one output), "tuple" or "dict" (by output name).
+    """
+
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    values: tuple[Value, ...]
+    operations: tuple[Operation, ...]
+    constants: tuple[Constant, ...] = ()
+    output_structure: str = "tensor"
+
+    def __post_init__(self):
+        check_edges(self)
+        check_order(self)
+        for operation in self.operations:
+            check_operation(operation, self.named)
+
+    def __call__(self, inputs: Inputs):
+        """Run the reference interpreter. inputs: real float32 tensor(s), by position or by input name.
+
+        Returns real float32 output(s) in `output_structure`.
+        """
+        # The interpreter is above the program it runs; only this convenience looks up.
+        from qat.integer.interpreter import run_real
+
+        return run_real(self, inputs)
+
+    @functools.cached_property
+    def named(self) -> dict[str, Value | Constant]:
+        """Values and constants by name."""
+        return {entry.name: entry for entry in (*self.values, *self.constants)}
+
+    def value(self, name: str) -> Value | Constant:
+        """The value or constant of that name."""
+        return self.named[name]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The operations as a report shows them, in order."""
+        known = self.named
+        return tuple(_layer(operation, known[operation.output]) for operation in self.operations)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all weights at their true width, and of all biases."""
+        return sum(layer.bytes for layer in self.layers)
+
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of the same weights and biases in float32."""
+        return sum(4 * (op.weight.codes.numel() + op.bias.numel()) for op in self.weighted())
+
+    def weighted(self) -> Iterator[WeightedOperation]:
+        """The operations that have weights."""
+        return (operation for operation in self.operations if isinstance(operation, WeightedOperation))
+
+    def save(self, directory: str | PathLike) -> None:
+        """Write program.json and program.safetensors into `directory`, each complete or not at all."""
+        from qat.integer.storage import save
+
+        save(self, directory)
+
+    @classmethod
+    def load(cls, directory: str | PathLike) -> "IntegerProgram":
+        """Read what `save` wrote. Raises `ProgramError` for a file that is damaged, hostile or of another version."""
+        from qat.integer.storage import load
+
+        return load(directory)
+
+
+def _layer(operation: Operation, output: Value) -> Layer:
+    weighted = isinstance(operation, WeightedOperation)
+    return Layer(
+        name=operation.name,
+        source=operation.source,
+        kind=type(operation).__name__,
+        weight_bits=operation.weight.grid.bits if weighted else None,
+        activation_bits=output.grid.bits,
+        weight_count=operation.weight.codes.numel() if weighted else 0,
+        bytes=operation.weight.packed_bytes + 4 * operation.bias.numel() if weighted else 0,
+    )

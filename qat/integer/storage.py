@@ -1,0 +1,180 @@
+"""Programs on disk: program.json (operations, values) and program.safetensors (packed weights, biases, scales).
+
+The bytes hold no time and no path, so equal programs give equal files. Both files are written under temporary names and
+renamed, the json last: with its digests of itself and of the tensors, a pair that does not belong together is an error.
+Reading trusts nothing: sizes are bounded before anything is read, every field is checked for its type and range, and
+every tensor for its dtype and shape.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from qat.errors import ProgramError
+from qat.integer.codec import Decoder, Encoder
+from qat.integer.operations import OPERATIONS
+from qat.integer.program import Input, IntegerProgram, Output
+from qat.integer.values import Constant, Value
+
+VERSION = 1
+JSON_NAME, TENSORS_NAME = "program.json", "program.safetensors"
+#: Largest files that are read: a thousand times those of the networks this is for, and still in memory.
+MAX_JSON_BYTES, MAX_TENSORS_BYTES, MAX_HEADER_BYTES = 2**26, 2**32, 2**24
+MAX_ENTRIES = 100_000
+_KINDS = {kind.__name__: kind for kind in OPERATIONS}
+_FIELDS = {
+    "version",
+    "output_structure",
+    "inputs",
+    "outputs",
+    "values",
+    "constants",
+    "operations",
+    "tensors_sha256",
+    "sha256",
+}
+
+
+def save(program: IntegerProgram, directory: str | PathLike) -> None:
+    """Write both files into `directory`, which is made where it does not exist."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    encoder = Encoder()
+    document: dict[str, Any] = {
+        "version": VERSION,
+        "output_structure": program.output_structure,
+        "inputs": [encoder.fields(edge, "") for edge in program.inputs],
+        "outputs": [encoder.fields(edge, "") for edge in program.outputs],
+        "values": [encoder.fields(value, "") for value in program.values],
+        "constants": [encoder.fields(constant, f"constant.{constant.name}") for constant in program.constants],
+        "operations": [
+            {"kind": type(operation).__name__} | encoder.fields(operation, operation.name)
+            for operation in program.operations
+        ],
+    }
+    content = save_tensors(dict(sorted(encoder.tensors.items())))
+    document["tensors_sha256"] = hashlib.sha256(content).hexdigest()
+    document["sha256"] = _digest(document)
+    _write(directory / TENSORS_NAME, content)
+    _write(directory / JSON_NAME, (json.dumps(document, sort_keys=True, indent=1) + "\n").encode())
+
+
+def load(directory: str | PathLike) -> IntegerProgram:
+    """Read what `save` wrote. Raises `ProgramError` for anything else."""
+    directory = Path(directory)
+    document = _parse(_read(directory / JSON_NAME, MAX_JSON_BYTES), directory / JSON_NAME)
+    if document.get("version") != VERSION:
+        raise ProgramError(
+            f"{directory / JSON_NAME} has version {str(document.get('version'))[:40]!r}, this package reads "
+            f"{VERSION}; export the program again."
+        )
+    if set(document) != _FIELDS or document["sha256"] != _digest(document):
+        raise ProgramError(
+            f"{directory / JSON_NAME} is damaged: its content does not have its digest; export it again."
+        )
+    content = _read(directory / TENSORS_NAME, MAX_TENSORS_BYTES)
+    if hashlib.sha256(content).hexdigest() != document["tensors_sha256"]:
+        raise ProgramError(f"{directory / TENSORS_NAME} is damaged, or not of this {JSON_NAME}; export both again.")
+    decoder = Decoder(_tensors(content, directory / TENSORS_NAME))
+    program = IntegerProgram(
+        inputs=_entries(decoder, document, "inputs", Input),
+        outputs=_entries(decoder, document, "outputs", Output),
+        values=_entries(decoder, document, "values", Value),
+        constants=_entries(decoder, document, "constants", Constant),
+        operations=_entries(decoder, document, "operations", None),
+        output_structure=decoder.value(document["output_structure"], str, "output_structure"),
+    )
+    decoder.check_all_used()
+    return program
+
+
+def _entries(decoder: Decoder, document: dict, section: str, kind: type | None) -> tuple:
+    """The objects of one section. kind: their class, or None for operations, which name theirs."""
+    entries = document[section]
+    if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
+        raise ProgramError(f"{section} must be a list of at most {MAX_ENTRIES} entries.")
+    objects = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise ProgramError(f"an entry of {section} is a {type(entry).__name__}; expected an object.")
+        entry_kind = kind
+        if kind is None:
+            entry = dict(entry)
+            name = entry.pop("kind", None)
+            if not isinstance(name, str) or name not in _KINDS:
+                raise ProgramError(f"an operation is of kind {str(name)[:40]!r}; known are {', '.join(_KINDS)}.")
+            entry_kind = _KINDS[name]
+        objects.append(decoder.fields(entry, entry_kind, section))
+    return tuple(objects)
+
+
+def _digest(document: dict) -> str:
+    content = {key: value for key, value in document.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _parse(content: bytes, path: Path) -> dict:
+    def unique(pairs: list[tuple[str, Any]]) -> dict:
+        document = dict(pairs)
+        if len(document) != len(pairs):
+            raise ValueError("a key is written twice")
+        return document
+
+    def refuse(constant: str):
+        raise ValueError(f"{constant} is not a number")
+
+    try:
+        document = json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ProgramError(f"{path} is not readable json ({str(error)[:100]}); export the program again.") from error
+    if not isinstance(document, dict):
+        raise ProgramError(f"{path} holds a {type(document).__name__}, not a program; export the program again.")
+    return document
+
+
+def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    if len(content) < 8 or int.from_bytes(content[:8], "little") > min(MAX_HEADER_BYTES, len(content) - 8):
+        raise ProgramError(f"{path} is damaged: its header is longer than the file or {MAX_HEADER_BYTES} bytes.")
+    try:
+        return load_tensors(content)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise ProgramError(f"{path} is damaged ({str(error)[:100]}); export the program again.") from error
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise ProgramError(f"{path} has {size} bytes, more than the {limit} that a program takes.")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise ProgramError(
+            f"{path} cannot be read ({error.strerror}); give the directory a program was saved to."
+        ) from error
+    if len(content) > limit:
+        raise ProgramError(f"{path} has more than the {limit} bytes that a program takes.")
+    return content
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename: a reader sees the old file or the new one, whole."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

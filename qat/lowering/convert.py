@@ -1,0 +1,289 @@
+"""`convert`: a prepared network becomes an `IntegerProgram`.
+
+The network is exported with `torch.export`; every quantizer is one node of that graph. A computation waits, with the
+batch norm and activations fused into it, until the quantizer behind it tells its output grid. A node with no integer
+form, or with an operand that is not on a grid, is reported with its module and source line, all of them at once.
+"""
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from qat.errors import ConversionError, ObservationError, ProgramError
+from qat.inject.exact import grid_of
+from qat.inject.handle import Handle, handle_of
+from qat.inject.record import input_paths
+from qat.integer.program import Input, IntegerProgram, Output
+from qat.lowering import elementwise, movement, pooling, weighted
+from qat.lowering.state import (
+    Failed,
+    Pending,
+    Program,
+    Quantized,
+    QuantizedConstant,
+    Unlowerable,
+    module_path,
+    source_line,
+)
+
+aten = torch.ops.aten
+
+RULES: dict[Callable, Callable] = {
+    aten.conv1d.default: weighted.conv,
+    aten.conv1d.padding: weighted.conv,
+    aten.conv2d.default: weighted.conv,
+    aten.conv2d.padding: weighted.conv,
+    aten.linear.default: weighted.linear,
+    aten.batch_norm.default: weighted.batch_norm,
+    aten.add.Tensor: elementwise.add,
+    aten.add.Scalar: elementwise.add,
+    aten.mul.Tensor: elementwise.mul,
+    aten.mul.Scalar: elementwise.mul,
+    aten.relu.default: elementwise.relu,
+    aten.relu6.default: lambda program, node, x: elementwise.clamp(program, node, x, 0.0, 6.0),
+    aten.hardtanh.default: lambda program, node, x, low=-1.0, high=1.0: elementwise.clamp(program, node, x, low, high),
+    aten.clamp.default: elementwise.clamp,
+    aten.clamp_min.default: elementwise.clamp,
+    aten.clamp_max.default: lambda program, node, x, high: elementwise.clamp(program, node, x, None, high),
+    aten.max_pool1d.default: pooling.max_pool(1),
+    aten.max_pool2d.default: pooling.max_pool(2),
+    aten.avg_pool1d.default: pooling.avg_pool(1),
+    aten.avg_pool2d.default: pooling.avg_pool(2),
+    aten.adaptive_avg_pool1d.default: pooling.adaptive_avg_pool(1),
+    aten.adaptive_avg_pool2d.default: pooling.adaptive_avg_pool(2),
+    aten.mean.dim: pooling.mean,
+    aten.mean.default: pooling.mean,
+    aten.amax.default: pooling.amax,
+    aten.cat.default: movement.cat,
+    aten.stack.default: movement.stack,
+    aten.permute.default: movement.permute,
+    aten.transpose.int: movement.transpose,
+    aten.t.default: lambda program, node, x: movement.transpose(program, node, x, 0, 1),
+    aten.slice.Tensor: movement.cut,
+    aten.select.int: movement.select,
+    aten.split.Tensor: movement.split,
+    aten.split_with_sizes.default: movement.split,
+    aten.chunk.default: movement.split,
+    aten.pad.default: movement.pad,
+    aten.constant_pad_nd.default: movement.pad,
+    **dict.fromkeys(
+        (aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim,
+         aten.squeeze.dims, aten.squeeze.default, aten.unsqueeze.default, aten._unsafe_view.default),
+        movement.reshape,
+    ),
+    **dict.fromkeys(
+        (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.contiguous.default,
+         aten.clone.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default,
+         aten.to.dtype, aten._to_copy.default),
+        movement.identity,
+    ),
+}  # fmt: skip
+
+
+def convert(module: nn.Module) -> IntegerProgram:
+    """The integer program of a prepared network, with the weights, scales and running statistics it has now.
+
+    The network is read in eval mode and left as it was. Raises `ConversionError` where a value that should be integer is
+    not, naming every such operation with its module path, source line and the way out.
+    """
+    handle = handle_of(module)
+    if handle is None:
+        raise ConversionError(
+            "the module is not prepared; call qat.prepare(module, example_inputs) and train it first."
+        )
+    if not handle.state.fake_quantize:
+        raise ConversionError(
+            f"quantization is off (phase {handle.state.phase!r}), so there is nothing to convert; train past schedule.start."
+        )
+    if handle.plan.float_layers:
+        raise ConversionError(
+            f"a rule leaves {', '.join(handle.plan.float_layers)} in float, so the network is no integer program; drop the rule."
+        )
+    _refuse_unobserved(handle)
+    with _eval_on_cpu(module, handle), warnings.catch_warnings():
+        # torch.export looks at every attribute of every module, deprecated ones too
+        warnings.simplefilter("ignore")
+        graph = _exported(module, handle)
+        return _Lowering(handle, graph).program()
+
+
+def _refuse_unobserved(handle: Handle) -> None:
+    unseen = [name for name, quantizer in handle.quantizers.items() if not quantizer.ready]
+    if unseen:
+        raise ObservationError(
+            f"{len(unseen)} quantizers met no data, the first of them {unseen[0]}; run training steps, or qat.quantize with batches."
+        )
+
+
+@contextlib.contextmanager
+def _eval_on_cpu(module: nn.Module, handle: Handle):
+    """The module in eval mode and on the CPU, while inside; then as it was."""
+    modes = {name: part.training for name, part in module.named_modules()}
+    device = next(iter(module.parameters())).device
+    try:
+        module.eval().to("cpu")
+        handle.to("cpu")
+        yield
+    finally:
+        module.to(device)
+        handle.to(device)
+        for name, part in module.named_modules():
+            part.training = modes[name]
+
+
+def _exported(module: nn.Module, handle: Handle) -> torch.export.ExportedProgram:
+    args, kwargs = pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, handle.examples)
+    # the prepared forward takes *args and **kwargs, under whose names export looks for the shapes
+    arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    shapes = pytree.tree_map(_dynamic_batch, dict(arguments))
+    with torch.no_grad():
+        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+
+
+def _dynamic_batch(leaf):
+    return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() else None
+
+
+class _Lowering:
+    """Walks the exported graph once, in order."""
+
+    def __init__(self, handle: Handle, exported: torch.export.ExportedProgram):
+        self.handle = handle
+        self.exported = exported
+        self.builder = Program(handle)
+        self.results: dict[Node, object] = {}
+        self.inputs: list[Input] = []
+        self.problems: list[str] = []
+
+    def program(self) -> IntegerProgram:
+        """The program; raises `ConversionError` with every problem."""
+        self._place_constants()
+        placeholders = self._user_inputs()
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder":
+                self.results.setdefault(node, placeholders.get(node.name))
+            elif node.op == "call_function":
+                self.results[node] = self._lower(node)
+        outputs, structure = self._outputs()
+        if self.problems:
+            raise ConversionError(
+                f"{len(self.problems)} operations have no integer form: " + "; ".join(self.problems) + "."
+            )
+        try:
+            return IntegerProgram(
+                inputs=tuple(self.inputs),
+                outputs=tuple(outputs),
+                values=tuple(self.builder.values),
+                operations=tuple(self.builder.operations),
+                constants=tuple(self.builder.constants),
+                output_structure=structure,
+            )
+        except ProgramError as error:
+            raise ConversionError(f"the network cannot run as integers: {error}") from error
+
+    def _place_constants(self) -> None:
+        signature = self.exported.graph_signature
+        tensors = {**self.exported.state_dict, **self.exported.constants}
+        names = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder" and node.name in names:
+                self.results[node] = tensors[names[node.name]].detach()
+
+    def _user_inputs(self) -> dict[str, "_RealInput"]:
+        args, kwargs = self.handle.examples
+        paths = {id(leaf): path for path, leaf in input_paths(self.handle.module, args, kwargs)}
+        leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        names = [name for name in self.exported.graph_signature.user_inputs if isinstance(name, str)]
+        return {name: _RealInput(paths[id(leaf)]) for name, leaf in zip(names, leaves, strict=True)}
+
+    def _lower(self, node: Node):
+        arguments = pytree.tree_map(self._resolve, (tuple(node.args), dict(node.kwargs)))
+        leaves = pytree.tree_leaves(arguments)
+        if any(isinstance(leaf, Failed) for leaf in leaves):
+            return Failed()
+        args, kwargs = arguments
+        made = node.meta.get("val")
+        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(made)):
+            return made  # a size, or an assertion about one
+        try:
+            if node.target is torch.ops.qat.fake_quantize.default:
+                return self._quantize(node, *args)
+            if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
+                return args[0][args[1]]
+            if not any(isinstance(leaf, Quantized | Pending | _RealInput | QuantizedConstant) for leaf in leaves):
+                return node.target(*args, **kwargs)
+            rule = RULES.get(node.target)
+            if rule is None:
+                raise Unlowerable("it has no integer form; replace it, or quantize a sub-network (module=)")
+            return rule(self.builder, node, *args, **kwargs)
+        except Unlowerable as problem:
+            self.problems.append(self._problem(node, str(problem)))
+            return Failed()
+
+    def _resolve(self, argument):
+        return self.results[argument] if isinstance(argument, Node) else argument
+
+    def _problem(self, node: Node, reason: str) -> str:
+        name = getattr(node.target, "__name__", str(node.target))
+        return f"{name} in {module_path(node) or 'the network'} at {source_line(node)}: {reason}"
+
+    def _quantize(self, node: Node, x, name: str):
+        quantizer = self.handle.quantizers[name]
+        if isinstance(x, Tensor):
+            return QuantizedConstant(x, quantizer)
+        grid = grid_of(quantizer)
+        if isinstance(x, Pending):
+            return self.builder.finish(x, name)
+        if isinstance(x, _RealInput):
+            shape = tuple(node.meta["val"].shape[1:])
+            self.inputs.append(Input(x.path, self.builder.unique(f"input.{x.path}")))
+            return self.builder.value(self.inputs[-1].value, shape, grid, name)
+        if isinstance(x, Quantized) and x.grid == grid:
+            return x
+        raise Unlowerable(f"a value on the grid of {x.quantizer} is quantized again by {name}")
+
+    def _outputs(self) -> tuple[list[Output], str]:
+        node = next(node for node in self.exported.graph.nodes if node.op == "output")
+        structure, names = _output_names(self.exported.call_spec.out_spec)
+        outputs = []
+        for name, entry in zip(names, node.args[0], strict=True):
+            result = self.results.get(entry) if isinstance(entry, Node) else None
+            if isinstance(result, Quantized):
+                outputs.append(Output(name, result.name))
+            elif not isinstance(result, Failed):
+                self.problems.append(
+                    f"output {name!r} is not on an integer grid: return values that the network computes"
+                )
+        return outputs, structure
+
+
+class _RealInput:
+    """A real input of the network, before its quantizer. path: its name."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+
+def _output_names(spec: pytree.TreeSpec) -> tuple[str, list[str]]:
+    """(output_structure, output names) of what the network returns."""
+    if spec.is_leaf():
+        return "tensor", ["output"]
+    children = spec.children()
+    if not all(child.is_leaf() for child in children):
+        raise ConversionError(
+            "the network returns a nested structure; return a tensor, a tuple or a flat dict of tensors."
+        )
+    if issubclass(spec.type, Mapping):
+        return "dict", [str(key) for key in spec.context]
+    return "tuple", [f"output_{index}" for index in range(len(children))]

@@ -1,0 +1,118 @@
+"""Addition, multiplication, and the activations that are a clamp."""
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from qat.inject.exact import grid_of, number_grid
+from qat.integer.program import Add, Constant, Mul, Multiplier, Requantize, SumMultipliers, float32
+from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
+
+
+def add(program: Program, node: Node, first, second, alpha=1) -> Pending:
+    """aten.add of two values, or of a value and a constant."""
+    if alpha != 1:
+        raise Unlowerable(f"alpha={alpha} scales the second operand; multiply it before adding")
+    first, second = _operands(program, node, first, second)
+
+    def build(name, output, grid, clamp_min, clamp_max):
+        factors = SumMultipliers.from_grids(first.grid, second.grid, grid)
+        return Add(
+            name=name, source=module_path(node), inputs=(first.name, second.name), output=output, clamp_min=clamp_min,
+            clamp_max=clamp_max, factors=factors,
+        )  # fmt: skip
+
+    return Pending(batch_shape(node), build)
+
+
+def mul(program: Program, node: Node, first, second) -> Pending:
+    """aten.mul of two values, of a value and a constant, or of a value and a number."""
+    for value, number in ((first, second), (second, first)):
+        if isinstance(number, int | float):
+            return _rescale(node, value, float(number))
+    first, second = _operands(program, node, first, second)
+
+    def build(name, output, grid, clamp_min, clamp_max):
+        multiplier = Multiplier.from_scales(first.grid.scale, second.grid.scale, grid.scale)
+        return Mul(
+            name=name, source=module_path(node), inputs=(first.name, second.name), output=output, clamp_min=clamp_min,
+            clamp_max=clamp_max, multiplier=multiplier,
+        )  # fmt: skip
+
+    return Pending(batch_shape(node), build)
+
+
+def clamp(program: Program, node: Node, x, low=None, high=None) -> Pending:
+    """aten.clamp, hardtanh, relu6 and relu: bounds of the kernel before, or a requantization of its own."""
+    low = -math.inf if low is None else float(low)
+    high = math.inf if high is None else float(high)
+    pending = x if isinstance(x, Pending) else _rescale(node, x, 1.0)
+
+    def bounded(bound: float) -> float:
+        return max(min(bound, high), low)
+
+    return dataclasses.replace(pending, low=bounded(pending.low), high=bounded(pending.high), fold=None)
+
+
+def relu(program: Program, node: Node, x) -> Pending:
+    """aten.relu."""
+    return clamp(program, node, x, low=0.0)
+
+
+def _rescale(node: Node, x, factor: float) -> Pending:
+    """A value times a number, on a grid of its own."""
+    if not isinstance(x, Quantized):
+        raise Unlowerable("its input is not on an integer grid")
+    factor = float32(factor)
+    if factor == 0.0 or not math.isfinite(factor):
+        raise Unlowerable(f"it multiplies by {factor}, which leaves nothing to compute; remove it")
+
+    def build(name, output, grid, clamp_min, clamp_max):
+        return Requantize(
+            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min, clamp_max=clamp_max,
+            factor=factor, multiplier=Multiplier.from_scales(x.grid.scale, abs(factor), grid.scale),
+        )  # fmt: skip
+
+    return Pending(batch_shape(node), build)
+
+
+def _operands(program: Program, node: Node, first, second) -> tuple:
+    """Both operands as values or constants of one rank, the value first."""
+    if not isinstance(first, Quantized):
+        first, second = second, first
+    if not isinstance(first, Quantized):
+        raise Unlowerable("neither operand is on an integer grid")
+    if isinstance(second, Quantized):
+        if len(first.shape) != len(second.shape):
+            raise Unlowerable(
+                f"its operands have shapes {first.shape} and {second.shape}, whose batch dimensions do not meet; reshape one"
+            )
+        return first, second
+    rank = len(node.meta["val"].shape) - 1
+    if isinstance(second, int | float):
+        return first, _number(program, node, float(second), rank)
+    if isinstance(second, QuantizedConstant):
+        return first, _constant(program, node, second, rank)
+    raise Unlowerable("its second operand is not on an integer grid")
+
+
+def _number(program: Program, node: Node, number: float, rank: int) -> Constant:
+    """A number as the single code of a grid of its own."""
+    codes = torch.full((1,) * rank, int(math.copysign(1, number)) if number else 0)
+    return program.constant(f"{module_path(node) or 'network'}.constant", number_grid(number), codes)
+
+
+def _constant(program: Program, node: Node, operand: QuantizedConstant, rank: int) -> Constant:
+    """A fake-quantized constant, its leading batch dimension (of one) taken off."""
+    codes: Tensor = operand.quantizer.codes(operand.tensor)
+    if codes.dim() > rank:
+        if codes.shape[0] != 1:
+            raise Unlowerable(
+                f"its constant has shape {tuple(codes.shape)} over the batch; constants cannot depend on the batch"
+            )
+        codes = codes[0]
+    codes = codes.reshape((1,) * (rank - codes.dim()) + tuple(codes.shape))
+    return program.constant(operand.quantizer.name, grid_of(operand.quantizer), codes)

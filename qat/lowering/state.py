@@ -1,0 +1,144 @@
+"""What a node of the exported graph becomes while lowering, and the program under construction."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.fx import Node
+
+from qat.folding import BatchNorm
+from qat.inject.exact import code_of, grid_of
+from qat.inject.handle import Handle
+from qat.integer.operations import Operation
+from qat.integer.program import Constant, Grid, Reshape, Value
+from qat.quantizers import FakeQuantize
+
+
+class Unlowerable(Exception):
+    """A node has no integer form; the message says why and what to do. Collected into one `ConversionError`."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A value of the program. shape: without the batch. quantizer: whose grid it lies on."""
+
+    name: str
+    shape: tuple[int, ...]
+    grid: Grid
+    quantizer: str
+
+
+@dataclass(frozen=True)
+class QuantizedConstant:
+    """A constant behind its fake quantizer."""
+
+    tensor: Tensor
+    quantizer: FakeQuantize
+
+
+#: Makes the operation once its output grid is known: (name, output name, output grid, clamp_min, clamp_max).
+Builder = Callable[[str, str, Grid, int, int], Operation]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A computation that waits for the quantizer behind it.
+
+    shape: of what the operation makes, without the batch. view: another shape that the result is given then.
+    low, high: real bounds of fused activations. build: makes the operation.
+    fold: for a layer with weights, the same computation with a batch norm folded in; None where that is not possible.
+    """
+
+    shape: tuple[int, ...]
+    build: Builder
+    low: float = -math.inf
+    high: float = math.inf
+    fold: Callable[[BatchNorm], "Pending"] | None = None
+    view: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A node that was reported already, or depends on one that was."""
+
+
+@dataclass
+class Program:
+    """The program under construction."""
+
+    handle: Handle
+    values: list[Value] = field(default_factory=list)
+    constants: list[Constant] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    names: dict[str, int] = field(default_factory=dict)
+
+    def unique(self, name: str) -> str:
+        """`name`, with a number behind it where it is taken."""
+        count = self.names[name] = self.names.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
+
+    def value(self, name: str, shape: tuple[int, ...], grid: Grid, quantizer: str) -> Quantized:
+        """Declare a value."""
+        self.values.append(Value(name, shape, grid))
+        return Quantized(name, shape, grid, quantizer)
+
+    def constant(self, name: str, grid: Grid, codes: Tensor) -> Constant:
+        """Declare a constant."""
+        constant = Constant(self.unique(name), grid, codes.to(grid.dtype).contiguous())
+        self.constants.append(constant)
+        return constant
+
+    def move(
+        self, node: Node, source: Quantized, shape: tuple[int, ...], kind: type[Operation], /, **attributes
+    ) -> Quantized:
+        """Append an operation that moves codes of `source` into `shape`."""
+        return self.join(node, (source,), shape, kind, **attributes)
+
+    def join(self, node: Node, sources, shape: tuple[int, ...], kind: type[Operation], /, **attributes) -> Quantized:
+        """Append an operation that moves codes of all `sources` into one value of `shape`."""
+        path = module_path(node)
+        name = self.unique(".".join(filter(None, (path, kind.__name__.lower()))))
+        inputs = tuple(source.name for source in sources)
+        self.operations.append(kind(name=name, source=path, inputs=inputs, output=name, **attributes))
+        return self.value(name, shape, sources[0].grid, sources[0].quantizer)
+
+    def finish(self, pending: Pending, quantizer_name: str) -> Quantized:
+        """Append a pending computation with the grid of the quantizer behind it."""
+        grid = grid_of(self.handle.quantizers[quantizer_name])
+        name = self.unique(quantizer_name.removesuffix(".output"))
+        clamp_min = max(grid.quant_min, code_of(pending.low, grid))
+        clamp_max = min(grid.quant_max, code_of(pending.high, grid))
+        self.operations.append(
+            pending.build(name, name, grid, min(clamp_min, grid.quant_max), max(clamp_max, grid.quant_min))
+        )
+        result = self.value(name, pending.shape, grid, quantizer_name)
+        if pending.view is None:
+            return result
+        viewed = self.unique(f"{name}.reshape")
+        self.operations.append(Reshape(name=viewed, source="", inputs=(name,), output=viewed, shape=pending.view))
+        return self.value(viewed, pending.view, grid, quantizer_name)
+
+
+def module_path(node: Node) -> str:
+    """Path of the innermost module that the node was traced in; empty for the network itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return list(stack.values())[-1][0] if stack else ""
+
+
+def source_line(node: Node) -> str:
+    """`file:line` of the innermost line outside torch that made the node."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    outside = [frame for frame in frames if "/torch/" not in frame[0]] or frames
+    return ":".join(outside[-1]) if outside else "an unknown line"
+
+
+def batch_shape(node: Node) -> tuple[int, ...]:
+    """Shape of what the node makes, without the batch dimension."""
+    shape = node.meta["val"].shape
+    if not len(shape) or isinstance(shape[0], int):
+        raise Unlowerable("it fixes or removes the batch dimension; keep dimension 0 for the batch, of any size")
+    if not all(isinstance(size, int) for size in shape[1:]):
+        raise Unlowerable("it mixes the batch dimension into others; keep dimension 0 for the batch alone")
+    return tuple(shape[1:])

@@ -1,0 +1,152 @@
+"""Layers with weights: convolution, linear, and a batch norm that stands alone."""
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from qat import folding
+from qat.errors import ConversionError
+from qat.folding import BatchNorm, KernelWeight
+from qat.integer.program import Conv, Grid, Linear, Multiplier, Reshape, Weight, WeightGrid
+from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
+
+
+def conv(program: Program, node: Node, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Pending:
+    """aten.conv1d, aten.conv2d."""
+    _check_weighted(x, weight)
+    dims = weight.tensor.dim() - 2
+    kernel, dilation = tuple(weight.tensor.shape[2:]), _per_dimension(dilation, dims)
+    attributes = {
+        "stride": _per_dimension(stride, dims),
+        "padding": _conv_padding(padding, kernel, dilation),
+        "dilation": dilation,
+        "groups": groups,
+    }
+    return _weighted(node, Conv, x, weight, bias, attributes)
+
+
+def linear(program: Program, node: Node, x, weight, bias=None) -> Pending:
+    """aten.linear."""
+    _check_weighted(x, weight)
+    return _weighted(node, Linear, x, weight, bias, {})
+
+
+def batch_norm(
+    program: Program, node: Node, x, weight, bias, mean, variance, training, momentum, eps, cudnn
+) -> Pending:
+    """aten.batch_norm in eval mode: folded into the layer before it, or a depthwise convolution of its own."""
+    constants = BatchNorm(mean, variance, weight, bias, eps)
+    if isinstance(x, Pending) and x.fold is not None:
+        return x.fold(constants)
+    if not isinstance(x, Quantized):
+        raise Unlowerable("its input is not on an integer grid")
+    multiplier, shift = constants.affine(None)
+    features = len(x.shape) == 1
+    if features:  # a convolution needs a spatial dimension
+        x = program.move(node, x, (*x.shape, 1), Reshape, shape=(*x.shape, 1))
+    channels, dims = x.shape[0], len(x.shape) - 1
+    if dims > 2:
+        raise Unlowerable(
+            f"a batch norm over {dims} spatial dimensions that follows no convolution has no integer kernel; put it behind one"
+        )
+
+    def build(name, output, grid, clamp_min, clamp_max):
+        codes = torch.full((channels, 1, *[1] * dims), 127, dtype=torch.int8)
+        arithmetic = _fold(x.grid, codes, KernelWeight(1, 0), torch.tensor(1 / 127), 8, (multiplier, shift), name)
+        one = (1,) * dims
+        return Conv(
+            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min, clamp_max=clamp_max,
+            stride=one, padding=((0, 0),) * dims, dilation=one, groups=channels, **arithmetic(grid),
+        )  # fmt: skip
+
+    return Pending(x.shape, build, view=x.shape[:1] if features else None)
+
+
+def _weighted(
+    node: Node, kind, x: Quantized, weight: QuantizedConstant, bias: Tensor | None, attributes: dict
+) -> Pending:
+    def pending(affine, foldable: bool) -> Pending:
+        def build(name, output, grid, clamp_min, clamp_max):
+            codes, bits, kernel, scale = _codes_of(weight)
+            arithmetic = _fold(x.grid, codes, kernel, scale, bits, affine, name)
+            return kind(
+                name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min,
+                clamp_max=clamp_max, **attributes, **arithmetic(grid),
+            )  # fmt: skip
+
+        def fold(batch_norm: BatchNorm) -> Pending:
+            return pending(batch_norm.affine(bias), foldable=False)
+
+        return Pending(batch_shape(node), build, fold=fold if foldable else None)
+
+    return pending((None, bias), foldable=True)
+
+
+def _codes_of(weight: QuantizedConstant) -> tuple[Tensor, int, KernelWeight, Tensor]:
+    """(codes int8, bits, kernel integers of a code, scale per output channel or scalar)."""
+    quantizer = weight.quantizer
+    return (
+        quantizer.codes(weight.tensor).to(torch.int8),
+        quantizer.bits,
+        quantizer.kernel_weight(),
+        quantizer.qparams().scale,
+    )
+
+
+def _fold(input_grid: Grid, codes: Tensor, kernel: KernelWeight, scale: Tensor, bits: int, affine, name: str):
+    """Weight, bias and multipliers of a layer, given its output grid: the arithmetic that training simulated.
+
+    affine: (multiplier or None, shift or None) behind the sum of products, each (O,).
+    """
+    channels = codes.shape[0]
+    input_scale = torch.tensor(input_grid.scale, dtype=torch.float32)
+    kernel_scale = (scale.float() / kernel.step).expand(channels)
+    multiplier, shift = affine
+    if multiplier is not None:
+        kernel_scale, dead = folding.fold_scale(input_scale, kernel_scale, multiplier, shift)
+        codes = _signed(codes, multiplier, dead, kernel, name)
+    bias = torch.zeros(channels) if shift is None else folding.bias_codes(shift.float(), input_scale * kernel_scale)
+    weight = Weight(codes.contiguous(), WeightGrid(bits, kernel.step, kernel.offset), kernel_scale.contiguous())
+
+    def arithmetic(output_grid: Grid) -> dict:
+        return {
+            "weight": weight,
+            "bias": bias.to(torch.int32),
+            "multiplier": Multiplier.from_scales(input_grid.scale, weight.scale, output_grid.scale),
+        }
+
+    return arithmetic
+
+
+def _signed(codes: Tensor, multiplier: Tensor, dead: Tensor, kernel: KernelWeight, name: str) -> Tensor:
+    """Codes with the sign of the batch norm's multiplier taken in, and dead channels at zero."""
+    shape = (-1,) + (1,) * (codes.dim() - 1)
+    flipped = -codes - 1 if kernel.offset else -codes
+    codes = torch.where((multiplier < 0).view(shape), flipped, codes)
+    if kernel.offset and bool(dead.any()):
+        raise ConversionError(
+            f"the batch norm behind {name} scales channel {int(dead.nonzero()[0])} to nearly nothing, and a 2-bit grid has no zero "
+            f"to put there; keep {name} at 3 bits or more with a rule."
+        )
+    return torch.where(dead.view(shape), torch.zeros_like(codes), codes)
+
+
+def _check_weighted(x, weight) -> None:
+    if not isinstance(x, Quantized):
+        raise Unlowerable("its input is not on an integer grid")
+    if not isinstance(weight, QuantizedConstant):
+        raise Unlowerable("its weight is not quantized, or not a constant")
+
+
+def _per_dimension(value, dims: int) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * dims if len(values) == 1 else values
+
+
+def _conv_padding(padding, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    if padding == "valid":
+        return ((0, 0),) * len(kernel)
+    if padding == "same":  # torch puts the odd one at the end
+        totals = [spread * (size - 1) for size, spread in zip(kernel, dilation, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((amount, amount) for amount in _per_dimension(padding, len(kernel)))

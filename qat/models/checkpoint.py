@@ -1,0 +1,75 @@
+"""Weights from a file into a network: a plain state dict, or a Lightning checkpoint. Never unpickles code."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from qat.errors import CheckpointError
+
+#: A counter of batch norm that files from before torch 0.4.1 do not have and that evaluation never reads.
+BATCH_COUNT = "num_batches_tracked"
+
+#: How many keys an error names of each kind.
+NAMED_KEYS = 5
+
+
+def load_weights(network: nn.Module, path: str | Path, prefix: str = "network.") -> None:
+    """Fill `network` with the weights in `path`.
+
+    path: a state dict, or a Lightning `.ckpt`, whose keys begin with `prefix` (the attribute that held the network).
+    Raises `CheckpointError`, naming what differs, unless keys and shapes are the network's (counts of batches seen by
+    batch norm may be left out); the network is then as it was.
+    """
+    state = read_state_dict(path)
+    if state and all(key.startswith(prefix) for key in state):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    own = network.state_dict()
+    differences = [
+        _named("misses", [key for key in own if key not in state and not key.endswith(BATCH_COUNT)]),
+        _named("has besides", [key for key in state if key not in own]),
+        _named(
+            "has another shape for",
+            [
+                f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+                for key in own
+                if key in state and state[key].shape != own[key].shape
+            ],
+        ),
+    ]
+    if any(differences):
+        raise CheckpointError(
+            f"the checkpoint {str(path)!r} is not of a {type(network).__name__}: it "
+            f"{' and '.join(filter(None, differences))}; set model.checkpoint= to a file of this network."
+        )
+    network.load_state_dict(own | state)
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors by name in `path`. Raises `CheckpointError` if there is no such file or it holds anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"the checkpoint {str(path)!r} does not exist; set model.checkpoint= to a file.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{str(path)!r} cannot be read as weights alone ({reason}); save it anew with "
+            "torch.save(network.state_dict(), path)."
+        ) from error
+    state = content["state_dict"] if isinstance(content, Mapping) and "state_dict" in content else content
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(
+            f"{str(path)!r} holds no state dict of tensors; save it anew with torch.save(network.state_dict(), path)."
+        )
+    return dict(state)
+
+
+def _named(verb: str, keys: list[str]) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
+    return f"{verb} {', '.join(keys[:NAMED_KEYS])}{more}"

@@ -1,0 +1,256 @@
+"""What range was seen: statistics of the values a quantizer met, and the scale they ask for.
+
+Every observer averages over batches in the same way: the n-th batch counts 1/n until that falls to `momentum`, and
+`momentum` from then on. So a handful of batches (post-training quantization) is a plain mean, and a long training
+forgets what the network was like a few hundred steps ago. No random numbers are used.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from qat.errors import ObservationError
+from qat.functional import Grid, choose_qparams, rows
+from qat.range_search import sample, search_range, squared_error
+from qat.spec import QuantSpec
+
+#: Weight of a new batch in the long run, about the last hundred batches: long against the noise of a batch, short
+#: against the change of a network within an epoch.
+MOMENTUM = 0.01
+
+#: Bins of a histogram over -range..range: eight for each code of an 8-bit grid. A power of two, so that bins merge.
+BINS_EXPONENT = 10
+BINS = 2 * 2**BINS_EXPONENT
+
+#: Values of a batch counted in a histogram, per scale and evenly spread: a quarter of a millisecond on a CPU, whatever
+#: the size of the batch; a rare value missed in one batch is met in the next ones.
+HISTOGRAM_SAMPLE = 16_384
+
+#: Share of the values that `PercentileObserver` keeps inside the range, on each side (the usual 99.99 %).
+PERCENTILE = 0.9999
+
+#: Candidates for each end of the range of `HistogramObserver`: from all of it down to 1/64.
+END_RATIOS = tuple(2.0 ** (-step / 4) for step in range(25))
+
+
+class Observer(nn.Module):
+    """Statistics of batches, one row per scale; they are buffers, so a `state_dict` holds them exactly.
+
+    name: whose values these are, for errors. shape: of the scale, () or (C,) or (C, groups). axis, group_size: see
+    `functional.rows`. momentum: weight of a new batch in the long run; 1.0 keeps the last batch only (weights).
+    """
+
+    statistics: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...] = (),
+        axis: int | None = None,
+        group_size: int | None = None,
+        momentum: float = MOMENTUM,
+    ):
+        super().__init__()
+        self.name = name
+        self.axis = axis
+        self.group_size = group_size
+        self.momentum = momentum
+        self.register_buffer("minimum", torch.zeros(shape))
+        self.register_buffer("maximum", torch.zeros(shape))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("bad_batches", torch.zeros((), dtype=torch.int64))
+
+    def observe(self, x: Tensor, enabled: Tensor | None = None) -> None:
+        """Take in one batch. x: real, not empty. enabled: bool tensor that decides on the device, for compiled code.
+
+        Raises `ObservationError` for an empty batch, and for NaN or infinity: at once on a CPU; elsewhere such a batch
+        is left out and counted, and `check` raises, since looking at once would stall the device.
+        """
+        if x.numel() == 0:
+            raise ObservationError(
+                f"{self.name} met an empty batch of shape {tuple(x.shape)} while observing; drop empty batches."
+            )
+        values = x.detach().float()
+        minimum, maximum = self._extremes(values)
+        usable = torch.isfinite(minimum).all() & torch.isfinite(maximum).all()
+        if torch.compiler.is_compiling() or x.device.type != "cpu":
+            wanted = enabled if enabled is not None else torch.ones_like(usable)
+            self.bad_batches.add_(wanted & ~usable)
+            self._store(self._updated(values, minimum, maximum), usable & wanted)
+            return
+        if not usable:
+            raise self._not_finite(values)
+        self._store(self._updated(values, minimum, maximum), None)
+
+    def check(self) -> None:
+        """Raise `ObservationError` if a batch with NaN or infinity was left out since the last call."""
+        count = int(self.bad_batches)
+        if count:
+            self.bad_batches.zero_()
+            raise ObservationError(
+                f"{self.name} met NaN or infinity in {count} batches while observing and left them out; "
+                "lower the learning rate or look for the layer that overflows."
+            )
+
+    @property
+    def has_observed(self) -> bool:
+        """Whether there are statistics at all."""
+        return int(self.batches) > 0
+
+    def qparams(self, spec: QuantSpec | Grid) -> tuple[Tensor, Tensor]:
+        """The (scale, zero_point) of `spec`'s grid for what was seen: float32 and int32, of the scale's shape."""
+        return choose_qparams(self.minimum, self.maximum, spec)
+
+    def _updated(self, values: Tensor, minimum: Tensor, maximum: Tensor) -> dict[str, Tensor]:
+        """The statistics after a batch with these extremes per scale, by buffer name."""
+        raise TypeError(f"{type(self).__name__} observes nothing; use one of its subclasses.")
+
+    def _share_of_new(self) -> Tensor:
+        """The weight of the batch that comes now."""
+        return (1.0 / (self.batches + 1)).clamp(min=self.momentum)
+
+    def _extremes(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        if self.axis is None:
+            return torch.aminmax(values)  # one pass, whatever the memory layout
+        return torch.aminmax(rows(values, self.axis, self.group_size), dim=-1)
+
+    def _store(self, updated: dict[str, Tensor], wanted: Tensor | None) -> None:
+        """Write new statistics, where `wanted` says so."""
+        updated["batches"] = self.batches + 1
+        for name, new in updated.items():
+            buffer = getattr(self, name)
+            buffer.copy_(new if wanted is None else torch.where(wanted, new, buffer))
+
+    def _not_finite(self, values: Tensor) -> ObservationError:
+        nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
+        return ObservationError(
+            f"{self.name} met {nan} NaN and {infinite} infinite of {values.numel()} values while observing; "
+            "its range is unchanged; lower the learning rate or look for the layer that overflows."
+        )
+
+
+class MinMaxObserver(Observer):
+    """The smallest and the largest value ever seen."""
+
+    def _updated(self, values, minimum, maximum):
+        first = self.batches == 0
+        return {
+            "minimum": torch.where(first, minimum, torch.minimum(self.minimum, minimum)),
+            "maximum": torch.where(first, maximum, torch.maximum(self.maximum, maximum)),
+        }
+
+
+class MovingAverageObserver(Observer):
+    """The average over batches of their smallest and largest value."""
+
+    def _updated(self, values, minimum, maximum):
+        share = self._share_of_new()
+        return {
+            "minimum": torch.lerp(self.minimum, minimum, share),
+            "maximum": torch.lerp(self.maximum, maximum, share),
+        }
+
+
+class _HistogramBase(Observer):
+    """A histogram of fixed size over -2^exponent..2^exponent, averaged over batches.
+
+    When a value falls outside, the range doubles as often as needed and neighbouring bins merge around the middle:
+    nothing is split or interpolated. counts: (..., BINS), the average number of values of a batch per bin.
+    """
+
+    def __init__(self, name, shape=(), axis=None, group_size=None, momentum=MOMENTUM):
+        super().__init__(name, shape, axis, group_size, momentum)
+        self.register_buffer("counts", torch.zeros(*shape, BINS))
+        self.register_buffer("exponent", torch.zeros(shape, dtype=torch.int32))
+
+    def _updated(self, values, minimum, maximum):
+        first = self.batches == 0
+        # frexp: largest = mantissa * 2^exponent with mantissa < 1, so all values lie inside -2^exponent..2^exponent;
+        # bounded so that 2^exponent and its reciprocal times BINS are finite
+        _, exponent = torch.frexp(torch.maximum(-minimum, maximum))
+        exponent = exponent.clamp(-100, 127)
+        exponent = exponent if self.momentum == 1.0 else torch.where(first, exponent, exponent.maximum(self.exponent))
+        share = self._share_of_new()
+        new = self._count(sample(rows(values, self.axis, self.group_size), HISTOGRAM_SAMPLE), exponent)
+        return {
+            "minimum": torch.where(first | (share == 1.0), minimum, torch.minimum(self.minimum, minimum)),
+            "maximum": torch.where(first | (share == 1.0), maximum, torch.maximum(self.maximum, maximum)),
+            "counts": torch.lerp(self._widened(exponent), new, share),
+            "exponent": exponent,
+        }
+
+    def _count(self, values: Tensor, exponent: Tensor) -> Tensor:
+        """Histogram of `values` (..., n) over -2^exponent..2^exponent."""
+        scaled = torch.ldexp(values, BINS_EXPONENT - exponent.unsqueeze(-1))
+        # NaN comes this far where it is left out only afterwards, and must not become an index
+        bins = (torch.floor(scaled) + BINS // 2).nan_to_num(0.0).clamp(0, BINS - 1).long()
+        return torch.zeros_like(self.counts).scatter_add_(-1, bins, torch.ones_like(values))
+
+    def _widened(self, exponent: Tensor) -> Tensor:
+        """The counts on the wider range: 2^k neighbouring bins become one."""
+        bins = torch.arange(BINS, device=self.counts.device) - BINS // 2
+        doublings = (exponent - self.exponent).clamp(0, 31).unsqueeze(-1)
+        merged = (bins >> doublings) + BINS // 2
+        return torch.zeros_like(self.counts).scatter_add_(-1, merged.long().expand_as(self.counts), self.counts)
+
+    def centres(self) -> Tensor:
+        """The middle of each bin, (..., BINS)."""
+        middles = (torch.arange(BINS, device=self.counts.device) - BINS // 2 + 0.5) * (2.0 / BINS)
+        return middles * torch.ldexp(torch.ones_like(self.minimum), self.exponent).unsqueeze(-1)
+
+
+class PercentileObserver(_HistogramBase):
+    """The range that holds all but 0.01 % of the values on either side."""
+
+    def qparams(self, spec):
+        total = self.counts.sum(-1, keepdim=True)
+        below = self.counts.cumsum(-1)
+        edges = self.centres()
+        tail = (1.0 - PERCENTILE) * total
+        low = edges.gather(-1, (below <= tail).sum(-1, keepdim=True).clamp(max=BINS - 1)).squeeze(-1)
+        high = edges.gather(-1, (below < total - tail).sum(-1, keepdim=True).clamp(max=BINS - 1)).squeeze(-1)
+        return choose_qparams(low.maximum(self.minimum), high.minimum(self.maximum), spec)
+
+
+class MSEObserver(_HistogramBase):
+    """The range of least squared error, both ends shrunk by one ratio."""
+
+    def qparams(self, spec):
+        return search_range(self.centres(), self.counts, self.minimum, self.maximum, spec)
+
+
+class HistogramObserver(_HistogramBase):
+    """The range of least squared error, each end shrunk on its own: first the upper, then the lower one.
+
+    Better than `MSEObserver` where one tail is longer than the other; the same on a symmetric grid.
+    """
+
+    def qparams(self, spec):
+        if spec.symmetric:
+            return search_range(self.centres(), self.counts, self.minimum, self.maximum, spec)
+        centres = self.centres()
+        low, high = self.minimum, self.maximum
+        high = _best_end(
+            [high * ratio for ratio in END_RATIOS], lambda end: squared_error(centres, self.counts, low, end, spec)
+        )
+        low = _best_end(
+            [low * ratio for ratio in END_RATIOS], lambda end: squared_error(centres, self.counts, end, high, spec)
+        )
+        return choose_qparams(low, high, spec)
+
+
+def _best_end(candidates: list[Tensor], error_of) -> Tensor:
+    """The candidate of least error, row by row; the first of equals."""
+    best, least = candidates[0], error_of(candidates[0])
+    for candidate in candidates[1:]:
+        error = error_of(candidate)
+        best, least = torch.where(error < least, candidate, best), torch.minimum(error, least)
+    return best
+
+
+OBSERVERS = {
+    "minmax": MinMaxObserver,
+    "moving_average": MovingAverageObserver,
+    "percentile": PercentileObserver,
+    "mse": MSEObserver,
+    "histogram": HistogramObserver,
+}

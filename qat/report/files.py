@@ -1,0 +1,54 @@
+"""Where reports lie in a run's directory, and how they get there whole."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from qat.errors import MissingExtraError, ReportError
+
+REPORT_JSON = Path("integer", "report.json")
+HISTORY_JSON = Path("integer", "history.json")
+PROGRAM_JSON = Path("integer", "program.json")
+PROGRAM_TENSORS = Path("integer", "program.safetensors")
+REPORT_HTML = Path("integer", "report.html")
+PLOTS = Path("plots")
+FAILED_JSON = Path("failed.json")
+
+
+def require_report_extra() -> None:
+    """Raise `MissingExtraError` unless what draws and lays out a report is installed."""
+    missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f'a report needs {" and ".join(missing)}; install it with pip install "lightning-qat[report]".'
+        )
+
+
+def require_directory(directory: Path) -> None:
+    """Raise `ReportError` unless `directory` is one."""
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "does not exist"
+        raise ReportError(f"{directory} {what}; give the directory of a run or of a sweep.")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename: whoever opens `path` sees all of the old or all of the new content."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ReportError(
+            f"{path} cannot be written ({error.strerror}); free some space or check permissions."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_or_remove(path: Path, content: bytes | None) -> None:
+    """Write `content`, or remove what an earlier report left there when this one has none."""
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_whole(path, content)

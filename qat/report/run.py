@@ -1,0 +1,64 @@
+"""Writes the report of one run: reads what the run left, draws it, lays it out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qat.integer.program import IntegerProgram
+from qat.report.advice import Advice, advise
+from qat.report.files import (
+    HISTORY_JSON,
+    PLOTS,
+    PROGRAM_JSON,
+    PROGRAM_TENSORS,
+    REPORT_HTML,
+    REPORT_JSON,
+    require_directory,
+    require_report_extra,
+    write_or_remove,
+    write_whole,
+)
+from qat.report.records import EpochRecord, RunRecord, read_history, read_run
+from qat.report.weights import LayerWeights, weight_codes
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """All that is known of a run. history, weights: empty where the run left none."""
+
+    run: RunRecord
+    history: tuple[EpochRecord, ...]
+    weights: dict[str, LayerWeights]
+
+    @property
+    def advice(self) -> list[Advice]:
+        """What to try for the layers that lose most."""
+        return advise(self.run, self.history, [name for name, weights in self.weights.items() if weights.per_tensor])
+
+
+def read(run_dir: str | Path) -> RunFiles:
+    """Read a run's directory. Raises `ReportError` or `ProgramError` where a file is damaged or there is no report."""
+    directory = Path(run_dir)
+    require_directory(directory)
+    run = read_run(directory / REPORT_JSON)
+    history = read_history(directory / HISTORY_JSON)
+    weights = {}
+    if (directory / PROGRAM_JSON).exists() and (directory / PROGRAM_TENSORS).exists():
+        weights = weight_codes(IntegerProgram.load((directory / PROGRAM_JSON).parent))
+    return RunFiles(run, history, weights)
+
+
+def write(run_dir: str | Path) -> Path:
+    """Write `integer/report.html` and the same pictures as `plots/*.png`; returns the path of the page.
+
+    A picture that has nothing to show is left out, the page says why, and an older file of its name is removed.
+    """
+    require_report_extra()
+    from qat.report.page import draw, render
+
+    directory = Path(run_dir)
+    files = read(directory)
+    pictures = draw(files)
+    for name, content in pictures.items():
+        write_or_remove(directory / PLOTS / f"{name}.png", content)
+    write_whole(directory / REPORT_HTML, render(files, pictures).encode())
+    return directory / REPORT_HTML

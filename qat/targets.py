@@ -1,0 +1,82 @@
+"""What each runtime can run, so that a scheme it cannot run is refused before training and not at the end."""
+
+from dataclasses import dataclass
+
+from qat.errors import ConfigurationError
+from qat.spec import QuantConfig, QuantSpec
+
+
+@dataclass(frozen=True)
+class Target:
+    """One runtime. operations: canonical names of the computing and fused operations that have an integer form there.
+
+    max_weight_bits, max_activation_bits: widest grid with a kernel. granularities: of the weights.
+    """
+
+    name: str
+    operations: frozenset[str]
+    max_weight_bits: int
+    max_activation_bits: int
+    granularities: tuple[str, ...]
+
+    def check(self, config: QuantConfig) -> None:
+        """Refuse a config with a grid that this runtime has no kernel for."""
+        self._check_spec(config.weight, "weight", self.max_weight_bits)
+        self._check_spec(config.activation, "activation", self.max_activation_bits)
+        for rule in config.rules:
+            for bits, what, most in (
+                (rule.weight_bits, "weight", self.max_weight_bits),
+                (rule.activation_bits, "activation", self.max_activation_bits),
+            ):
+                if bits is not None and bits > most:
+                    raise ConfigurationError(
+                        f"the rule for {rule.name!r} asks for {bits} {what} bits, but {self.name} has integer kernels up "
+                        f"to {most} bits; use {most} or fewer, or target=None to train without export."
+                    )
+
+    def _check_spec(self, spec: QuantSpec, what: str, most: int) -> None:
+        if spec.bits > most:
+            raise ConfigurationError(
+                f"{what}.bits is {spec.bits}, but {self.name} has integer kernels up to {most} bits; use {most} or fewer, "
+                "or target=None to train without export."
+            )
+        if what == "weight" and (not spec.symmetric or not spec.signed):
+            raise ConfigurationError(
+                f"the weight grid is {'signed' if spec.signed else 'unsigned'} {'symmetric' if spec.symmetric else 'affine'}, "
+                f"but {self.name} needs signed symmetric weights; set signed=True, symmetric=True."
+            )
+        allowed = self.granularities if what == "weight" else ("per_tensor",)
+        if spec.granularity not in allowed:
+            raise ConfigurationError(
+                f"{what}.granularity is {spec.granularity!r}, but {self.name} has integer kernels for "
+                f"{' and '.join(allowed)} only; use one of these, or target=None to train without export."
+            )
+
+
+_INTEGER_OPERATIONS = frozenset(
+    """
+    conv1d conv2d linear add mul batch_norm relu relu6 hardtanh clamp clamp_min clamp_max avg_pool1d avg_pool2d
+    adaptive_avg_pool1d adaptive_avg_pool2d mean
+    """.split()
+)
+
+ONNXRUNTIME = Target(
+    name="onnxruntime",
+    operations=_INTEGER_OPERATIONS,
+    max_weight_bits=8,
+    max_activation_bits=8,
+    granularities=("per_tensor", "per_channel"),
+)
+
+_TARGETS = {target.name: target for target in (ONNXRUNTIME,)}
+
+
+def target_named(name: str | None) -> Target | None:
+    """The target called `name`; None (train and simulate, export nothing) for None."""
+    if name is None:
+        return None
+    if name not in _TARGETS:
+        raise ConfigurationError(
+            f"unknown target {name!r}; choose one of {', '.join(_TARGETS)}, or None to export nothing."
+        )
+    return _TARGETS[name]

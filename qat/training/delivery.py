@@ -1,0 +1,91 @@
+"""The end of a run: convert, export, verify, and write down what was found."""
+
+import itertools
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from qat.emitters import export
+from qat.inject.handle import Handle
+from qat.integer.program import IntegerProgram
+from qat.lowering.convert import convert
+from qat.training.history import History
+from qat.verification import VerificationReport, verify
+
+_LOG = logging.getLogger("qat")
+
+#: Batches that the callback verifies on; a recipe verifies on its whole test split.
+VERIFIED_BATCHES = 8
+
+
+def deliver(
+    handle: Handle, directory: Path, target: str, batches: Iterable, history: History
+) -> tuple[IntegerProgram, VerificationReport]:
+    """Write program, model, report and history into `directory`; raises `ExportError` where the file is not equal."""
+    directory.mkdir(parents=True, exist_ok=True)
+    module = handle.module
+    training = module.training
+    program = convert(module)
+    program.save(directory)
+    path = directory / "model.onnx"
+    export(program, path, runtime=target)
+    module.eval()
+    try:
+        report = verify(program, path, itertools.islice(batches, VERIFIED_BATCHES), module=module)
+    finally:
+        module.train(training)
+    write_json(directory / "history.json", {"epochs": history.entries})
+    write_report(directory, report, program, handle)
+    _LOG.info("exported %s", path)
+    return program, report
+
+
+def write_report(
+    directory: Path, report: VerificationReport, program: IntegerProgram, handle: Handle | None, **extra
+) -> dict:
+    """Write report.json: what verification found, the layers, and `extra` entries."""
+    measured = {} if handle is None else last_measured(handle)
+    content = {**report.to_dict(), "layers": layer_rows(program, measured), **extra}
+    write_json(directory / "report.json", content)
+    return content
+
+
+def last_measured(handle: Handle) -> dict[str, dict]:
+    """Signal to quantization noise of every weight now, by the layer that it belongs to."""
+    from qat.functional import signal_to_quantization_noise
+
+    measured = {}
+    for name, site in handle.plan.sites.items():
+        weight = handle.weight_of(name)
+        if weight is not None:
+            quantizer = handle.quantizers[name]
+            quantizer.eval()
+            measured[site.layer] = {
+                "sqnr_db": signal_to_quantization_noise(weight.detach(), quantizer(weight.detach()))
+            }
+    return measured
+
+
+def layer_rows(program: IntegerProgram, measured: dict[str, dict]) -> list[dict]:
+    """One row for each operation of the program, with what was measured of its layer."""
+    return [
+        {
+            "name": layer.name,
+            "kind": layer.kind,
+            "weight_bits": layer.weight_bits,
+            "activation_bits": layer.activation_bits,
+            "weights": layer.weight_count,
+            "bytes": layer.bytes,
+            **measured.get(layer.name, {}),
+        }
+        for layer in program.layers
+    ]
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write to a temporary name, then rename: no reader ever sees half a file."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,96 @@
+"""Which part of a LightningModule is the network, and which part of a batch are its inputs."""
+
+import inspect
+
+import torch
+from torch import Tensor, nn
+
+from qat.errors import ConfigurationError
+
+
+def find_network(pl_module: nn.Module, module: str | nn.Module | None) -> nn.Module:
+    """The network to quantize.
+
+    module: the network itself or its path in `pl_module`; None to find it: `pl_module` where it overrides forward, else
+    its one child with parameters. Raises `ConfigurationError` naming the candidates where that is not clear.
+    """
+    if isinstance(module, nn.Module):
+        if not any(part is module for part in pl_module.modules()):
+            raise ConfigurationError(
+                f"module= is a {type(module).__name__} that is no part of {type(pl_module).__name__}; pass one of {_candidates(pl_module)}."
+            )
+        return module
+    if module is not None:
+        try:
+            return pl_module.get_submodule(module)
+        except AttributeError as error:
+            raise ConfigurationError(
+                f"module={module!r} is no part of {type(pl_module).__name__}; pass one of {_candidates(pl_module)}."
+            ) from error
+    if overrides_forward(pl_module):
+        return pl_module
+    children = [child for _, child in _children_with_parameters(pl_module)]
+    if len(children) == 1:
+        return children[0]
+    raise ConfigurationError(
+        f"{type(pl_module).__name__} has no forward of its own and {len(children)} children with parameters; "
+        f"say which is the network: QATCallback(module=...) with one of {_candidates(pl_module)}."
+    )
+
+
+def overrides_forward(pl_module: nn.Module) -> bool:
+    """Whether a LightningModule (of either package) defines its own forward."""
+    owner = next(base for base in type(pl_module).__mro__ if "forward" in base.__dict__)
+    return owner.__name__ != "LightningModule" and owner is not nn.Module
+
+
+def _children_with_parameters(pl_module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, child) for name, child in pl_module.named_children() if any(True for _ in child.parameters())]
+
+
+def _candidates(pl_module: nn.Module) -> str:
+    names = [repr(name) for name, _ in _children_with_parameters(pl_module)]
+    return ", ".join(names) or "its sub-modules (it has none with parameters yet)"
+
+
+def inputs_of(batch, network: nn.Module):
+    """The part of `batch` that `network.forward` takes: a tensor, a tuple of positional or a dict of keyword arguments.
+
+    A tensor is the input; of a tuple or list, the leading entries, as many as forward requires (one for the usual pair
+    of inputs and targets); of a dict, the entries named like forward's parameters.
+    """
+    parameters = inspect.signature(network.forward).parameters.values()
+    required = [
+        p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, tuple | list) and batch:
+        inputs = tuple(batch[: max(len(required), 1)])
+        if len(inputs) == 1 and isinstance(inputs[0], dict | tuple | list):
+            return inputs_of(inputs[0], network)
+        return inputs
+    if isinstance(batch, dict):
+        named = {
+            name: value for name, value in batch.items() if name in {p.name for p in parameters} and value is not None
+        }
+        if named and all(parameter.name in named for parameter in required):
+            return named
+    raise ConfigurationError(
+        f"a batch is a {_describe(batch)}, from which the arguments of {type(network).__name__}.forward"
+        f"({', '.join(p.name for p in parameters)}) cannot be told; pass QATCallback(example_inputs=...)."
+    )
+
+
+def _describe(batch) -> str:
+    if isinstance(batch, dict):
+        return f"dict with the keys {', '.join(map(str, batch))}"
+    return type(batch).__name__
+
+
+def copied(inputs):
+    """`inputs` as ordinary tensors, detached: those of an inference-mode loop could not be used outside of it."""
+    with torch.inference_mode(False):
+        return torch.utils._pytree.tree_map(
+            lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs
+        )

@@ -1,0 +1,55 @@
+"""What happened in every epoch: phase, widths, learning rate, metrics, and how well each layer is represented."""
+
+import math
+
+#: Names under which numbers go to the trainer's loggers.
+PREFIX = "qat"
+
+
+class History:
+    """Entries of `history.json`, one for each epoch; plain numbers and strings, so that a checkpoint can hold them."""
+
+    def __init__(self, entries: list[dict] | None = None):
+        self.entries = entries or []
+
+    def add(self, trainer, handle) -> dict[str, float]:
+        """Append the epoch that ends now; returns its numbers for a logger."""
+        layers = {}
+        for name, quantizer in handle.quantizers.items():
+            if quantizer.measured is not None:
+                sqnr, clipped = quantizer.measured
+                layers[name] = {"sqnr_db": _finite(sqnr), "clip_share": clipped}
+                quantizer.measured = None
+        widths = {
+            role: [q.bits for n, q in handle.quantizers.items() if handle.plan.sites[n].role == role]
+            for role in ("weight", "activation")
+        }
+        entry = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "phase": handle.state.phase,
+            "weight_bits": min(widths["weight"]) if handle.state.fake_quantize else 32,
+            "activation_bits": min(widths["activation"], default=32) if handle.state.fake_quantize else 32,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "metrics": _metrics(trainer),
+            "layers": layers,
+        }
+        self.entries.append(entry)
+        numbers = {f"{PREFIX}/{key}": float(entry[key]) for key in ("weight_bits", "activation_bits")}
+        for name, measured in layers.items():
+            numbers.update({f"{PREFIX}/{key}/{name}": value for key, value in measured.items() if value is not None})
+        return numbers
+
+    def take_metrics(self, trainer) -> None:
+        """Add metrics that came after the epoch's entry."""
+        if self.entries and not trainer.sanity_checking and self.entries[-1]["epoch"] == trainer.current_epoch:
+            self.entries[-1]["metrics"].update(_metrics(trainer))
+
+
+def _metrics(trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: a layer that is represented without any error has no ratio."""
+    return value if math.isfinite(value) else None

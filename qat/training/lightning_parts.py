@@ -1,0 +1,69 @@
+"""The places where Lightning has no hook: each function attaches to one instance and returns what detaches it."""
+
+import functools
+from collections.abc import Callable
+
+Undo = Callable[[], None]
+
+
+def _attach(instance, name: str, function) -> Undo:
+    """Shadow the method `name` of one instance with `function`, until the returned callable runs."""
+    shadowed = instance.__dict__.get(name)
+    instance.__dict__[name] = function
+
+    def detach() -> None:
+        if shadowed is None:
+            instance.__dict__.pop(name, None)
+        else:
+            instance.__dict__[name] = shadowed
+
+    return detach
+
+
+def hook_before_restore(pl_module, see: Callable[[dict], None]) -> Undo:
+    """Show every checkpoint to `see` before the module's weights are restored from it, for any kind of loop."""
+    original = pl_module.on_load_checkpoint
+
+    @functools.wraps(original)
+    def on_load_checkpoint(checkpoint: dict) -> None:
+        see(checkpoint)
+        original(checkpoint)
+
+    return _attach(pl_module, "on_load_checkpoint", on_load_checkpoint)
+
+
+def final_checkpoints_only(trainer, is_final: Callable[[], bool]) -> Undo:
+    """Let checkpoint callbacks with a monitor choose among final states alone: a float one would score best.
+
+    Checkpoints without a monitor, and `save_last`, are written as always.
+    """
+    undos = []
+    for callback in trainer.checkpoint_callbacks:
+        if getattr(callback, "monitor", None) is None or not hasattr(callback, "_save_topk_checkpoint"):
+            continue
+        original = callback._save_topk_checkpoint
+
+        def save(trainer, monitor_candidates, original=original) -> None:
+            if is_final():
+                original(trainer, monitor_candidates)
+
+        undos.append(_attach(callback, "_save_topk_checkpoint", save))
+
+    def undo() -> None:
+        for detach in undos:
+            detach()
+
+    return undo
+
+
+def shown_in_progress_bar(trainer, word: Callable[[], str]) -> Undo:
+    """Show `word()` among the metrics of the trainer's progress bar."""
+    bar = trainer.progress_bar_callback
+    if bar is None:
+        return lambda: None
+    original = bar.get_metrics
+
+    def get_metrics(trainer, pl_module):
+        return {**original(trainer, pl_module), "qat": word()}
+
+    return _attach(bar, "get_metrics", get_metrics)

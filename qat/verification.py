@@ -1,0 +1,242 @@
+"""Run a program's interpreter, its exported file and the fake-quantized network side by side on held-out batches."""
+
+import dataclasses
+import functools
+import io
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qat.emitters import emitter_of
+from qat.errors import ConfigurationError
+from qat.integer.interpreter import named_inputs
+from qat.integer.program import IntegerProgram
+from qat.integer.values import Grid
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Output codes of one backend against the interpreter's. max_lsb: largest difference, in codes."""
+
+    differing: int
+    total: int
+    max_lsb: int
+
+    def __add__(self, other: "Mismatch") -> "Mismatch":
+        return Mismatch(self.differing + other.differing, self.total + other.total, max(self.max_lsb, other.max_lsb))
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What `verify` found.
+
+    samples: how many were run. mismatches: by backend, "onnxruntime" and, with a module, "fake_quant".
+    float_ops: nodes that the runtime computes in floating point. size_bytes: "float" (4 bytes per weight and bias),
+    "integer" (the exported file) and "program" (weights at true width, int32 biases).
+    latency_ms: medians of one run in one thread, "integer" and "float", side by side; empty where not measured.
+    metrics: by backend ("integer": the exported file, "fake_quant", "float") and name.
+    conditions: what the figures hold for: runtime, processor, session options.
+    """
+
+    samples: int
+    mismatches: Mapping[str, Mismatch]
+    float_ops: tuple[str, ...]
+    size_bytes: Mapping[str, int]
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is integer and equal to the program, code for code.
+
+        The fake-quantized network is not asked: its float sums differ from integers by a few codes per million.
+        """
+        exact = all(entry.differing == 0 for name, entry in self.mismatches.items() if name != "fake_quant")
+        return exact and not self.float_ops
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts and numbers, for json."""
+        return dataclasses.asdict(self) | {"float_ops": list(self.float_ops), "ok": self.ok}
+
+    def __str__(self) -> str:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=f"verified on {self.samples} samples: {'equal' if self.ok else 'NOT EQUAL'}")
+        for column in ("what", "", "value"):
+            table.add_column(column, justify="right" if column == "value" else "left")
+        for backend, entry in self.mismatches.items():
+            share = f"{entry.differing} of {entry.total} codes, at most {entry.max_lsb} LSB"
+            table.add_row("differing", backend, share)
+        table.add_row("float ops", "", ", ".join(self.float_ops) or "0")
+        for kind, size in self.size_bytes.items():
+            table.add_row("bytes", kind, f"{size:,}")
+        for kind, milliseconds in self.latency_ms.items():
+            table.add_row("latency", kind, f"{milliseconds:.3f} ms")
+        for backend, values in self.metrics.items():
+            for name, value in values.items():
+                table.add_row(name, backend, f"{value:.4f}")
+        for name, condition in self.conditions.items():
+            table.add_row("condition", name, str(condition))
+        console = Console(file=io.StringIO(), width=100, color_system=None)
+        console.print(table)
+        return console.file.getvalue()
+
+
+def codes_of(output: Tensor, grid: Grid) -> Tensor:
+    """The codes that a real output stands for: round(output / scale) + zero_point, int64, not clamped."""
+    steps = torch.round(output.detach().to("cpu", torch.float32) / torch.tensor(grid.scale, dtype=torch.float32))
+    return steps.to(torch.int64) + grid.zero_point
+
+
+def verify(
+    program: IntegerProgram,
+    path: str | PathLike,
+    batches: Iterable,
+    module: Callable | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    float_module: Callable | None = None,
+    runtime: str = "onnxruntime",
+    repeats: int = 30,
+) -> VerificationReport:
+    """Compare the file at `path`, and the fake-quantized `module`, with `program` on every batch.
+
+    batches: inputs (a tensor, a mapping by name, or as many tensors as there are several inputs) or (inputs, targets).
+    module, float_module: prepared and float network, called as they are; a torch module must be in eval mode.
+    metrics: name -> torchmetrics.Metric, cloned for each backend and updated with (output, target).
+    repeats: how many runs the latency is the median of, of one sample; 0 measures none.
+    Raises `ConfigurationError` for no batches, for metrics without targets, for a module in train mode.
+    """
+    emitter = emitter_of(runtime)
+    backends = {"integer": None, "fake_quant": module, "float": float_module}
+    backends = {name: backend for name, backend in backends.items() if name == "integer" or backend is not None}
+    for name, backend in backends.items():
+        if isinstance(backend, torch.nn.Module) and backend.training:
+            raise ConfigurationError(f"the {name} module is in train mode; call module.eval() before verifying.")
+    session = emitter.open_session(path)
+    backends["integer"] = functools.partial(_run_file, emitter, session, program)
+    meters = {name: {key: metric.clone() for key, metric in (metrics or {}).items()} for name in backends}
+    mismatches: dict[str, Mismatch] = {}
+    samples, sample = 0, None
+    for batch in batches:
+        inputs, targets = split_batch(program, batch)
+        tensors = named_inputs(program, inputs)
+        sample = sample or {name: tensor[:1].contiguous() for name, tensor in tensors.items()}
+        samples += len(next(iter(tensors.values())))
+        expected = _by_name(program, program(tensors))
+        for name, backend in backends.items():
+            output = backend(tensors) if name == "integer" else _call(backend, inputs)
+            if name != "float":
+                label = runtime if name == "integer" else name
+                found = _compare(program, expected, _by_name(program, output))
+                mismatches[label] = mismatches[label] + found if label in mismatches else found
+            _update(meters[name], output, targets)
+    if sample is None:
+        raise ConfigurationError("there are no batches to verify on; pass at least one, e.g. the test data loader.")
+    return VerificationReport(
+        samples=samples,
+        mismatches=mismatches,
+        float_ops=tuple(emitter.float_ops(path)),
+        size_bytes={"float": program.float_bytes, "integer": os.path.getsize(path), "program": program.bytes},
+        latency_ms=_latency(emitter, program, session, sample, repeats) if repeats else {},
+        metrics={
+            name: {key: float(metric.compute()) for key, metric in entries.items()} for name, entries in meters.items()
+        }
+        if metrics
+        else {},
+        conditions=emitter.session_conditions() | {"latency": "batch of 1, one thread, float and integer in turn"},
+    )
+
+
+def split_batch(program: IntegerProgram, batch: Any) -> tuple[Any, Tensor | None]:
+    """(inputs, targets) of a batch as a data loader gives it; targets are None where there are none."""
+    if isinstance(batch, Tensor | Mapping):
+        return batch, None
+    if not isinstance(batch, Sequence) or not len(batch):
+        raise ConfigurationError(f"a batch is a {type(batch).__name__}; expected inputs or (inputs, targets).")
+    if len(program.inputs) == 1 or (len(batch) == 2 and not isinstance(batch[0], Tensor)):
+        if len(batch) > 2:
+            raise ConfigurationError(f"a batch has {len(batch)} entries; expected inputs or (inputs, targets).")
+        return (batch[0], batch[1]) if len(batch) == 2 else (batch[0], None)
+    return tuple(batch), None
+
+
+def _run_file(emitter, session, program: IntegerProgram, tensors: Mapping[str, Tensor]):
+    """Outputs of the exported file, in the program's output structure."""
+    outputs = emitter.run_session(session, tensors)
+    if program.output_structure == "dict":
+        return outputs
+    ordered = tuple(outputs[edge.name] for edge in program.outputs)
+    return ordered if program.output_structure == "tuple" else ordered[0]
+
+
+def _call(module: Callable, inputs: Any):
+    """Call a network on inputs as a loader gives them, on the device where it lies."""
+    parameter = next(module.parameters(), None) if isinstance(module, torch.nn.Module) else None
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor if parameter is None else tensor.to(parameter.device)
+
+    with torch.no_grad():
+        if isinstance(inputs, Mapping):
+            return module(**{name: move(tensor) for name, tensor in inputs.items()})
+        if isinstance(inputs, Tensor):
+            return module(move(inputs))
+        return module(*map(move, inputs))
+
+
+def _by_name(program: IntegerProgram, output: Any) -> dict[str, Tensor]:
+    """A network's result by output name."""
+    names = [edge.name for edge in program.outputs]
+    if isinstance(output, Mapping):
+        return {name: output[name] for name in names}
+    tensors = (output,) if isinstance(output, Tensor) else tuple(output)
+    if len(tensors) != len(names):
+        raise ConfigurationError(
+            f"the network returns {len(tensors)} tensors, the program {len(names)}; they must agree."
+        )
+    return dict(zip(names, tensors, strict=True))
+
+
+def _compare(program: IntegerProgram, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> Mismatch:
+    found = Mismatch(0, 0, 0)
+    for edge in program.outputs:
+        grid = program.value(edge.value).grid
+        distance = (codes_of(expected[edge.name], grid) - codes_of(actual[edge.name], grid)).abs()
+        found += Mismatch(int(distance.count_nonzero()), distance.numel(), int(distance.max()))
+    return found
+
+
+def _update(meters: Mapping[str, Any], output: Any, targets: Tensor | None) -> None:
+    if meters and targets is None:
+        raise ConfigurationError("metrics need targets; give batches as (inputs, targets).")
+    for metric in meters.values():
+        metric.to("cpu").update(output.cpu() if isinstance(output, Tensor) else output, targets)
+
+
+def _latency(emitter, program: IntegerProgram, session, sample: Mapping[str, Tensor], repeats: int) -> dict[str, float]:
+    """Median milliseconds of the file and of the float network behind it, run in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        float_path = Path(folder) / "float.onnx"
+        emitter.emit_float(program, float_path)
+        sessions = {"integer": session, "float": emitter.open_session(float_path)}
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for _ in range(3):  # the first runs allocate
+        for opened in sessions.values():
+            emitter.run_session(opened, sample)
+    for _ in range(repeats):
+        for name, opened in sessions.items():
+            start = time.perf_counter()
+            emitter.run_session(opened, sample)
+            times[name].append((time.perf_counter() - start) * 1000)
+    return {name: statistics.median(values) for name, values in times.items()}

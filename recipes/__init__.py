@@ -1,0 +1,1 @@
+"""Finished runs, as YAML; each begins with the command that starts it."""

@@ -1,0 +1,42 @@
+import torch
+
+from qat.emitters.onnxruntime import emit_float, float_ops, open_session, run_session
+from qat.integer.builder import ProgramBuilder
+from qat.integer.values import Grid, Weight, WeightGrid, float32
+
+FINE = Grid(float32(0.02), 128, 0, 255)
+RELU = Grid(float32(0.02), 0, 0, 255)
+
+
+def every_operation():
+    generator = torch.Generator().manual_seed(3)
+
+    def weight(*shape):
+        codes = torch.randint(-127, 128, shape, generator=generator).to(torch.int8)
+        return Weight(codes, WeightGrid(8), torch.full((shape[0],), 0.7 / (73 * codes[0].numel() ** 0.5)))
+
+    builder = ProgramBuilder()
+    x = builder.input("x", (4, 8, 8), FINE)
+    y = builder.conv("c", x, weight(4, 4, 3, 3), RELU, padding=((1, 1), (1, 1)), bias=torch.full((4,), 900).int())
+    z = builder.conv("d", y, weight(4, 1, 3, 3), FINE, padding=((1, 1), (1, 1)), groups=4, clamp=(128, 200))
+    y = builder.add("s", y, z, FINE)
+    y = builder.mul("p", y, builder.constant("k", torch.tensor([[[3]]]), Grid(0.25, 0, 0, 15)), FINE)
+    y = builder.concatenate("j", (y, builder.requantize("r", y, FINE, factor=-0.5)), 1)
+    y = builder.slice("cut", builder.pad("pad", y, ((0, 0), (1, 0), (0, 1))), (0, 1, 0), (8, 9, 8))
+    y = builder.average_pool("a", builder.max_pool("m", y, (2, 2)), (2, 2), FINE, stride=(1, 1))
+    y = builder.linear("rows", builder.transpose("t", y, (0, 2, 3, 1)), weight(6, 8), FINE)
+    builder.output("most", builder.max("amax", y, (1, 2)))
+    y = builder.linear("fc", builder.mean("mean", y, (1,), FINE), weight(5, 6), FINE)
+    builder.output("logits", builder.linear("last", builder.reshape("flat", y, (15,)), weight(3, 15), FINE))
+    return builder.build("dict")
+
+
+def test_the_float_network_is_what_the_integers_stand_for(tmp_path):
+    program, path = every_operation(), tmp_path / "float.onnx"
+    emit_float(program, path)
+    x = torch.randn(16, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    real, integer = run_session(open_session(path), {"x": x}), program(x)
+    for name, output in integer.items():
+        assert output.std() > 0.05, "a test of constants shows nothing"
+        assert (real[name] - output).abs().max() < 0.1  # five steps of the grid, for rounding in ten layers
+    assert float_ops(path)

@@ -1,0 +1,233 @@
+import hashlib
+import json
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from qat.errors import ProgramError
+from qat.integer import storage
+from qat.integer.builder import ProgramBuilder
+from qat.integer.program import Grid, IntegerProgram, Weight, WeightGrid, float32
+
+FILES = ("program.json", "program.safetensors")
+
+
+def stored_program(seed=0, bits=4):
+    generator = torch.Generator().manual_seed(seed)
+    half = 2 ** (bits - 1)
+    grid = Grid(float32(0.1), 20, 0, 255)
+
+    def weight(*shape):
+        codes = torch.randint(-half, half, shape, generator=generator).to(torch.int8)
+        return Weight(codes, WeightGrid(bits), torch.rand(shape[0], generator=generator) + 0.01)
+
+    builder = ProgramBuilder()
+    x = builder.input("x", (2, 6), grid)
+    y = builder.conv("conv", x, weight(3, 2, 3), grid, padding=((1, 1),), clamp=(20, 200), module="net.conv")
+    k = builder.constant("k", torch.tensor([[1], [2], [3]]), Grid(0.5, 0, 0, 15))
+    y = builder.mul("mul", builder.add("add", y, k, grid), k, grid)
+    y = builder.concatenate("cat", (y, builder.requantize("r", y, grid, factor=0.7)), 1)
+    y = builder.average_pool("pool", builder.max_pool("max", y, (2,), ceil_mode=True), (3,), grid)
+    y = builder.linear("fc", builder.reshape("flat", y, (6,)), weight(4, 6), grid)
+    builder.output("logits", y)
+    return builder.build("dict")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    stored_program().save(tmp_path)
+    return tmp_path
+
+
+def redigested(document):
+    """A document changed on purpose, with a digest that fits."""
+    return document | {"sha256": storage._digest(document)}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 1000), st.integers(2, 8))
+def test_a_loaded_program_computes_the_same_and_saves_the_same_bytes(tmp_path, seed, bits):
+    program = stored_program(seed, bits)
+    program.save(tmp_path / "a")
+    loaded = IntegerProgram.load(tmp_path / "a")
+    loaded.save(tmp_path / "b")
+    for name in FILES:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    x = torch.randn(3, 2, 6, generator=torch.Generator().manual_seed(seed)) * 10
+    assert torch.equal(loaded(x)["logits"], program(x)["logits"])
+    assert loaded.layers == program.layers
+
+
+def test_files_hold_no_path_and_leave_nothing_else(saved):
+    assert sorted(os.listdir(saved)) == sorted(FILES)
+    content = b"".join((saved / name).read_bytes() for name in FILES)
+    assert str(saved).encode() not in content
+
+
+def test_a_tensor_that_two_layers_share_is_stored(tmp_path):
+    grid = Grid(0.5, 0, 0, 255)
+    weight = Weight(torch.ones(2, 2, dtype=torch.int8), WeightGrid(8), torch.ones(2))
+    builder = ProgramBuilder()
+    x = builder.linear("first", builder.input("x", (2,), grid), weight, grid)
+    builder.output("y", builder.linear("second", x, weight, grid))
+    builder.build().save(tmp_path)
+    assert len(IntegerProgram.load(tmp_path).layers) == 2
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(FILES), st.integers(0, 10**9), st.integers(1, 255))
+def test_a_flipped_byte_is_an_error_or_changes_nothing(saved, name, place, flip):
+    original = (saved / name).read_bytes()
+    damaged = bytearray(original)
+    damaged[place % len(damaged)] ^= flip
+    (saved / name).write_bytes(damaged)
+    try:
+        loaded = IntegerProgram.load(saved)
+    except ProgramError:
+        return
+    finally:
+        (saved / name).write_bytes(original)
+    x = torch.ones(1, 2, 6)  # only blank space between json tokens can change unseen
+    assert torch.equal(loaded(x)["logits"], stored_program()(x)["logits"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(FILES), st.integers(0, 10**9))
+def test_a_truncated_file_is_an_error(saved, name, length):
+    original = (saved / name).read_bytes()
+    (saved / name).write_bytes(original[: length % (len(original) - 1)])
+    with pytest.raises(ProgramError):
+        IntegerProgram.load(saved)
+    (saved / name).write_bytes(original)
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_field_of_a_program_may_hold_anything_without_a_crash(saved, data):
+    """A hostile file has a digest that fits; what it says must still be checked."""
+    path = saved / "program.json"
+    original = path.read_text()
+    document = json.loads(original)
+    container, key = document, data.draw(st.sampled_from(sorted(set(document) - {"sha256"})))
+    while isinstance(container[key], dict | list) and len(container[key]) and data.draw(st.integers(0, 5)):
+        container = container[key]
+        key = data.draw(st.sampled_from(sorted(container) if isinstance(container, dict) else range(len(container))))
+    container[key] = data.draw(st.one_of(json_values, st.integers(-(2**70), 2**70)))
+    path.write_text(json.dumps(redigested(document)))
+    try:
+        IntegerProgram.load(saved)
+    except ProgramError as error:
+        assert len(str(error)) < 1000
+    finally:
+        path.write_text(original)
+
+
+def test_cyclic_operations_are_refused(saved):
+    document = json.loads((saved / "program.json").read_text())
+    document["operations"][0]["inputs"] = ["fc"]
+    (saved / "program.json").write_text(json.dumps(redigested(document)))
+    with pytest.raises(ProgramError, match="nothing before it makes"):
+        IntegerProgram.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "not readable json"),
+        ('{"version": NaN}', "NaN is not a number"),
+        ('{"version": 1, "version": 1}', "written twice"),
+        ('{"version": 2}', "version '2', this package reads 1"),
+        ('{"version": ' + "9" * 5000 + "}", "not readable json"),
+        ("[]", "holds a list"),
+        ("", "not readable json"),
+        ("\xff\xfe", "not readable json|holds"),
+    ],
+)
+def test_strange_json_is_refused(saved, text, message):
+    (saved / "program.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ProgramError, match=message):
+        IntegerProgram.load(saved)
+
+
+def with_tensors(saved, change):
+    """Replace the tensors by changed ones, all digests fitting."""
+    tensors = load_tensors((saved / "program.safetensors").read_bytes())
+    change(tensors)
+    content = save_tensors(tensors)
+    (saved / "program.safetensors").write_bytes(content)
+    document = json.loads((saved / "program.json").read_text())
+    document["tensors_sha256"] = hashlib.sha256(content).hexdigest()
+    (saved / "program.json").write_text(json.dumps(redigested(document)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("fc.bias"), "'fc.bias' is missing"),
+        (lambda t: t.update(more=torch.zeros(1)), "'more' belongs to nothing"),
+        (lambda t: t.update({"fc.bias": torch.zeros(4)}), "must be torch.int32"),
+        (lambda t: t.update({"fc.bias": torch.zeros(5, dtype=torch.int32)}), r"both must be \(4,\)"),
+        (lambda t: t.update({"fc.weight.scale": torch.full((4,), float("nan"))}), "positive normal"),
+        (lambda t: t.update({"fc.weight.codes": torch.zeros(11, dtype=torch.uint8)}), "11 bytes cannot hold 24"),
+        (lambda t: t.update({"fc.weight.codes": torch.zeros(12)}), "expected torch.uint8"),
+        (lambda t: t.update({"constant.k.codes": torch.full((3, 1), 99, dtype=torch.uint8)}), "outside 0..15"),
+        (lambda t: t["fc.multiplier.mantissa"].add_(1), "multipliers that are not"),
+    ],
+)
+def test_strange_tensors_are_refused(saved, change, message):
+    with_tensors(saved, change)
+    with pytest.raises(ProgramError, match=message):
+        IntegerProgram.load(saved)
+
+
+def test_a_header_longer_than_the_file_is_refused(saved):
+    content = (2**60).to_bytes(8, "little") + b"{}"
+    (saved / "program.safetensors").write_bytes(content)
+    document = json.loads((saved / "program.json").read_text())
+    document["tensors_sha256"] = hashlib.sha256(content).hexdigest()
+    (saved / "program.json").write_text(json.dumps(redigested(document)))
+    with pytest.raises(ProgramError, match="its header is longer"):
+        IntegerProgram.load(saved)
+
+
+def test_sizes_are_bounded_before_anything_is_read(saved, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_JSON_BYTES", 10)
+    with pytest.raises(ProgramError, match="more than the 10"):
+        IntegerProgram.load(saved)
+
+
+def test_tensors_of_another_program_are_refused(saved, tmp_path):
+    stored_program(seed=1).save(tmp_path / "other")
+    (saved / "program.safetensors").write_bytes((tmp_path / "other" / "program.safetensors").read_bytes())
+    with pytest.raises(ProgramError, match="not of this program.json"):
+        IntegerProgram.load(saved)
+
+
+def test_a_missing_directory_is_an_error(tmp_path):
+    with pytest.raises(ProgramError, match="cannot be read"):
+        IntegerProgram.load(tmp_path / "nothing")
+
+
+def test_an_interrupted_save_leaves_the_old_program(saved, monkeypatch):
+    before = [(saved / name).read_bytes() for name in FILES]
+
+    def interrupted(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stored_program(seed=3).save(saved)
+    assert [(saved / name).read_bytes() for name in FILES] == before
+    assert sorted(os.listdir(saved)) == sorted(FILES)

@@ -1,0 +1,145 @@
+import json
+
+import pytest
+import torch
+import torchmetrics
+
+from qat.emitters import export
+from qat.errors import ConfigurationError
+from qat.integer.builder import ProgramBuilder
+from qat.integer.values import Grid, Weight, WeightGrid
+from qat.verification import Mismatch, VerificationReport, codes_of, split_batch, verify
+
+BYTE = Grid(0.5, 128, 0, 255)
+
+
+def classifier(inputs=("x",), structure="tensor"):
+    codes = torch.tensor([[3, -2, 1], [-1, 2, 0]], dtype=torch.int8)
+    builder = ProgramBuilder()
+    values = [builder.input(name, (3,), BYTE) for name in inputs]
+    total = values[0] if len(values) == 1 else builder.add("sum", *values, BYTE)
+    weight = Weight(codes, WeightGrid(4, 16), torch.full((2,), 0.03125))
+    builder.output("logits", builder.linear("fc", total, weight, BYTE))
+    return builder.build(structure)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    program = classifier()
+    export(program, tmp_path / "model.onnx")
+    return program, tmp_path / "model.onnx"
+
+
+def batches(count=3):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [8] * (count - 1) + [3]
+    return [(torch.randn(size, 3, generator=generator) * 8, torch.randint(0, 2, (size,))) for size in sizes]
+
+
+def test_codes_are_recovered_from_real_outputs():
+    assert codes_of(torch.tensor([-64.0, 0.0, 0.5, 0.74, 100.0]), BYTE).tolist() == [0, 128, 129, 129, 328]
+
+
+def test_an_exported_program_verifies(exported):
+    program, path = exported
+    report = verify(program, path, batches(), repeats=3)
+    assert report.ok
+    assert report.samples == 19
+    assert report.mismatches == {"onnxruntime": Mismatch(differing=0, total=38, max_lsb=0)}
+    assert report.float_ops == ()
+    assert report.size_bytes == {"float": 4 * 8, "integer": path.stat().st_size, "program": 3 + 8}
+    assert set(report.latency_ms) == {"integer", "float"}
+    assert min(report.latency_ms.values()) > 0
+    assert {"onnxruntime", "session_options", "processor", "processor_features"} <= set(report.conditions)
+
+
+def test_the_file_of_another_program_does_not_verify(exported):
+    program, path = exported
+    builder = ProgramBuilder()
+    weight = Weight(
+        torch.tensor([[3, -2, 2], [-1, 2, 0]], dtype=torch.int8), WeightGrid(4, 16), torch.full((2,), 0.03125)
+    )
+    builder.output("logits", builder.linear("fc", builder.input("x", (3,), BYTE), weight, BYTE))
+    report = verify(builder.build(), path, batches(), repeats=0)
+    assert not report.ok
+    found = report.mismatches["onnxruntime"]
+    assert 0 < found.differing <= 19
+    assert found.max_lsb > 1
+    assert report.latency_ms == {}
+
+
+def test_the_fake_quantized_network_is_compared_but_does_not_decide(exported):
+    program, path = exported
+
+    def one_code_off(x):
+        return program(x) + torch.tensor([0.0, 0.5])
+
+    report = verify(program, path, batches(), module=one_code_off, repeats=0)
+    assert report.mismatches["fake_quant"] == Mismatch(differing=19, total=38, max_lsb=1)
+    assert report.ok
+
+
+def test_metrics_are_computed_for_every_backend(exported):
+    program, path = exported
+    metrics = {"accuracy": torchmetrics.Accuracy(task="multiclass", num_classes=2)}
+
+    def wrong(x):
+        return -program(x)
+
+    data = [(x, program(x).argmax(1)) for x, _ in batches()]
+    report = verify(program, path, data, module=program, metrics=metrics, float_module=wrong, repeats=0)
+    assert report.metrics["integer"] == {"accuracy": 1.0}
+    assert report.metrics["fake_quant"] == {"accuracy": 1.0}
+    assert report.metrics["float"]["accuracy"] < 0.5
+    assert set(report.mismatches) == {"onnxruntime", "fake_quant"}
+    assert not metrics["accuracy"].update_called
+
+
+@pytest.mark.parametrize("structure", ["tuple", "dict"])
+def test_several_inputs_and_other_structures(tmp_path, structure):
+    program = classifier(("a", "b"), structure)
+    path = tmp_path / "model.onnx"
+    export(program, path)
+    first, second = batches(2)[0][0], batches(2)[0][0].flip(0)
+    as_tuple = verify(program, path, [(first, second)], module=lambda a, b: program((a, b)), repeats=0)
+    as_dict = verify(program, path, [({"a": first, "b": second}, None)], module=lambda a, b: program((a, b)), repeats=0)
+    assert as_tuple.ok and as_dict.ok
+    assert as_tuple.mismatches["fake_quant"] == as_dict.mismatches["fake_quant"] == Mismatch(0, 16, 0)
+
+
+def test_a_batch_is_split_into_inputs_and_targets():
+    one, two = classifier(), classifier(("a", "b"))
+    x, y = torch.zeros(1, 3), torch.ones(1)
+    assert split_batch(one, x)[1] is None
+    assert split_batch(one, [x, y])[1] is y
+    assert split_batch(one, (x,)) == (x, None)
+    assert split_batch(two, (x, y)) == ((x, y), None)
+    assert split_batch(two, ((x, x), y))[1] is y
+    for wrong in ((x, y, y), (), 3):
+        with pytest.raises(ConfigurationError, match="expected inputs or"):
+            split_batch(one, wrong)
+
+
+def test_mistakes_are_told(exported):
+    program, path = exported
+    with pytest.raises(ConfigurationError, match="there are no batches"):
+        verify(program, path, [])
+    with pytest.raises(ConfigurationError, match="metrics need targets"):
+        verify(program, path, [torch.zeros(1, 3)], metrics={"m": torchmetrics.MeanMetric()})
+    with pytest.raises(ConfigurationError, match=r"call module.eval\(\)"):
+        verify(program, path, batches(), module=torch.nn.Linear(3, 2))
+    with pytest.raises(ConfigurationError, match="returns 2 tensors, the program 1"):
+        verify(program, path, batches(), module=lambda x: (x, x), repeats=0)
+
+
+def test_a_report_is_plain_data_and_a_table(exported):
+    program, path = exported
+    report = verify(program, path, batches(), module=program, repeats=1)
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["ok"] is True
+    assert plain["mismatches"]["onnxruntime"] == {"differing": 0, "total": 38, "max_lsb": 0}
+    text = str(report)
+    assert "verified on 19 samples: equal" in text
+    assert "0 of 38 codes, at most 0 LSB" in text
+    failed = VerificationReport(1, {"onnxruntime": Mismatch(1, 2, 3)}, ("Conv c",), {})
+    assert "NOT EQUAL" in str(failed) and "Conv c" in str(failed)
