@@ -4,7 +4,7 @@ Only thin hooks live here. What to do when is `Schedule.state_at`, how it is don
 writes is `qat.training.delivery`.
 """
 
-import logging
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -18,14 +18,12 @@ from qat.schedule import Progress, QuantState, Schedule
 from qat.spec import QuantConfig
 from qat.targets import target_named
 from qat.training.delivery import deliver
-from qat.training.discovery import copied, find_network, inputs_of
+from qat.training.discovery import copied, find_network, held_out, inputs_of, learning_rate, optimizer_of, trains
 from qat.training.history import History
 from qat.training.lightning_parts import final_checkpoints_only, hook_before_restore, shown_in_progress_bar
 from qat.training.preflight import learning_rate_advice, preflight
 from qat.training.scale_optimizer import ScaleOptimizer
 from qat.training.synchronize import average_across_ranks, synchronize_ranges
-
-_LOG = logging.getLogger("qat")
 
 #: Version of what `state_dict` returns.
 STATE_VERSION = 1
@@ -80,9 +78,12 @@ class QATCallback(pytorch_lightning.Callback):
 
     def setup(self, trainer, pl_module, stage: str) -> None:
         """Before anything is restored: keep early checkpoints from being called best, and see what is restored."""
+        self.teardown(trainer, pl_module, stage)  # what a run that failed has left behind
+        if self.handle is not None and not (self._is_prepared and _is_part(self.handle.module, pl_module)):
+            self._forget()
         self._undo.append(hook_before_restore(pl_module, self._before_restore))
         if stage == "fit":
-            self._undo.append(final_checkpoints_only(trainer, lambda: self._state(trainer).final))
+            self._undo.append(final_checkpoints_only(trainer, lambda: self._is_prepared and self.handle.state.final))
             self._undo.append(shown_in_progress_bar(trainer, self._one_word))
 
     def teardown(self, trainer, pl_module, stage: str) -> None:
@@ -90,8 +91,14 @@ class QATCallback(pytorch_lightning.Callback):
         while self._undo:
             self._undo.pop()()
 
+    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
+        """A run that fails has no teardown of its own."""
+        self.teardown(trainer, pl_module, "fit")
+
     def on_fit_start(self, trainer, pl_module) -> None:
         """Prepare at once where the inputs are known without a batch; check the schedule against the run's length."""
+        find_network(pl_module, self.module)  # what is wrong with module= shows before the first batch
+        self.program = self.report = None
         for sentence in self.schedule.check_against(progress_of(trainer)):
             warnings.warn(sentence, stacklevel=2)
         examples = (
@@ -101,7 +108,7 @@ class QATCallback(pytorch_lightning.Callback):
             self._prepare(trainer, pl_module, torch.utils._pytree.tree_map(_to(pl_module.device), examples))
 
     def _prepare(self, trainer, pl_module, examples) -> None:
-        if self.handle is not None and handle_of(self.handle.module) is self.handle:
+        if self._is_prepared:
             return
         network = find_network(pl_module, self.module)
         with torch.inference_mode(False):
@@ -123,7 +130,7 @@ class QATCallback(pytorch_lightning.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
         """Put the schedule's state into force; record the network at the first batch."""
-        if self.handle is None:
+        if not self._is_prepared:
             self._prepare(trainer, pl_module, inputs_of(batch, find_network(pl_module, self.module)))
         self.handle.set_state(self._state(trainer, batch_idx))
         self._runs_before_batch = self.handle.runs
@@ -132,34 +139,49 @@ class QATCallback(pytorch_lightning.Callback):
             for quantizer in self.handle.quantizers.values():
                 quantizer.measure = True
 
+    def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
+        """Gradients of a batch whose update was skipped go with those of the weights."""
+        if self._optimizer is not None and trains(optimizer, self.handle.module):
+            self._optimizer.zero_grad()
+
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        """Step the learned scales with the user's optimizer, where that trains the network."""
-        if self._optimizer is None or not self._optimizer.parameters:
+        """Step the learned scales with the user's optimizer that trains the network.
+
+        What another optimizer's loss left in them (a generator's, that flows through its discriminator) is dropped, as
+        it is for the weights.
+        """
+        if self._optimizer is None:
             return
-        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        if not any(id(parameter) in trained for parameter in self.handle.module.parameters()):
+        if not trains(optimizer, self.handle.module):
+            self._optimizer.zero_grad()
+            return
+        if self.handle.state.freeze_scales:
             return
         if trainer.world_size > 1:
             self._optimizer.reduce(average_across_ranks)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self._optimizer.step(optimizer.param_groups[0]["lr"], scaler.get_scale() if scaler is not None else 1.0)
+        self._optimizer.step(learning_rate(optimizer), scaler.get_scale() if scaler is not None else 1.0)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         """Refuse a training step that went around the network; agree on ranges across ranks."""
-        if self.handle.runs == self._runs_before_batch and self.handle.is_on:
-            raise ConfigurationError(
-                f"{type(pl_module).__name__}.training_step never called {type(self.handle.module).__name__}.forward, so nothing was "
-                "quantized; call the module itself in training_step, or name the network that is called with QATCallback(module=...)."
-            )
+        if self.handle.is_on and self.handle.runs == self._runs_before_batch:
+            parameters = self.handle.module.parameters()
+            if not self.handle.has_run and any(parameter.grad is not None for parameter in parameters):
+                raise self._went_around(pl_module)
         if trainer.world_size > 1 and self.handle.state.observe:
             synchronize_ranges(self.handle)
         if self.handle.state.fake_quantize and not self._advised:
             self._advised = True
-            if trainer.is_global_zero:
-                print(learning_rate_advice(self.handle, trainer.optimizers[0].param_groups[0]["lr"]))
+            rate = learning_rate(optimizer_of(trainer, self.handle.module))
+            if trainer.is_global_zero and rate is not None:
+                print(learning_rate_advice(self.handle, rate))
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
         """Write the epoch into the history and the trainer's loggers."""
+        if self.handle is None:
+            return
+        if self.handle.is_on and not self.handle.has_run:
+            raise self._went_around(pl_module)
         self.handle.check_observed()
         epoch = self.history.add(trainer, self.handle)
         for logger in trainer.loggers:
@@ -168,6 +190,12 @@ class QATCallback(pytorch_lightning.Callback):
     def on_validation_end(self, trainer, pl_module) -> None:
         """Validation may run after the epoch's entry was written: its metrics belong to that epoch."""
         self.history.take_metrics(trainer)
+
+    def _went_around(self, pl_module) -> ConfigurationError:
+        return ConfigurationError(
+            f"{type(pl_module).__name__}.training_step never called {type(self.handle.module).__name__}.forward, so nothing was "
+            "quantized; call the module itself in training_step, or name the network that is called with QATCallback(module=...)."
+        )
 
     # --- the other loops --------------------------------------------------------------------------------------------
 
@@ -184,7 +212,7 @@ class QATCallback(pytorch_lightning.Callback):
         self._prepare_restored(trainer, pl_module, batch)
 
     def _prepare_restored(self, trainer, pl_module, batch) -> None:
-        if self._restored is not None and not trainer.sanity_checking:
+        if self._restored is not None and not self._is_prepared and not trainer.sanity_checking:
             self._prepare(trainer, pl_module, inputs_of(batch, find_network(pl_module, self.module)))
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -206,8 +234,9 @@ class QATCallback(pytorch_lightning.Callback):
         directory = self.export_dir or Path(trainer.log_dir or trainer.default_root_dir) / "integer"
         trainer.save_checkpoint(directory / "trained.ckpt")
         if trainer.is_global_zero:
-            batches = _held_out(trainer, self.handle.module)
-            self.program, self.report = deliver(self.handle, directory, self.target, batches, self.history)
+            batches = held_out(trainer, self.handle.module)
+            with torch.random.fork_rng(devices=[]):  # making an iterator over a loader draws a number
+                self.program, self.report = deliver(self.handle, directory, self.target, batches, self.history)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -219,6 +248,7 @@ class QATCallback(pytorch_lightning.Callback):
             "version": STATE_VERSION,
             "quant": self.config.name,
             "bits": {name: quantizer.spec.bits for name, quantizer in self.handle.quantizers.items()},
+            "state": dataclasses.asdict(self.handle.state),
             "quantizers": self.handle.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "history": self.history.entries,
@@ -226,8 +256,9 @@ class QATCallback(pytorch_lightning.Callback):
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Keep a restored state until the network is prepared."""
-        self._restored = state_dict or None
+        """Keep a restored state until the network is prepared; of a prepared one it was taken over with the weights."""
+        if self.handle is None:
+            self._restored = state_dict or None
 
     def _before_restore(self, checkpoint: dict) -> None:
         """Lightning restores callbacks only when fitting; a checkpoint that is tested needs its quantizers as well."""
@@ -251,11 +282,23 @@ class QATCallback(pytorch_lightning.Callback):
                 f"{self.config.name}, with {bits[name]}; use the same quant=, or start from its weights alone."
             )
         self.handle.load_state_dict(state["quantizers"])
+        self.handle.set_state(QuantState(**state["state"]))
         self._optimizer.load_state_dict(state["optimizer"])
         self.history = History(list(state["history"]))
         self._advised = state["advised"]
 
     # --- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_prepared(self) -> bool:
+        """Whether the network is prepared still: its handle may have been removed since."""
+        return self.handle is not None and handle_of(self.handle.module) is self.handle
+
+    def _forget(self) -> None:
+        """Begin anew, with another network or with one that was given back its float forward."""
+        self.handle = self._optimizer = self._restored = None
+        self.history = History()
+        self._advised = False
 
     def _state(self, trainer, batch_idx: int | None = None) -> QuantState:
         return self.schedule.state_at(progress_of(trainer, batch_idx))
@@ -287,9 +330,5 @@ def _to(device):
     return lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf
 
 
-def _held_out(trainer, network: nn.Module):
-    """Inputs of the validation batches, else of the training batches."""
-    loaders = trainer.val_dataloaders or trainer.train_dataloader
-    loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
-    for batch in loaders[0]:
-        yield inputs_of(batch, network)
+def _is_part(network: nn.Module, pl_module: nn.Module) -> bool:
+    return any(part is network for part in pl_module.modules())

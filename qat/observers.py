@@ -174,7 +174,7 @@ class _HistogramBase(Observer):
         return {
             "minimum": torch.where(first | (share == 1.0), minimum, torch.minimum(self.minimum, minimum)),
             "maximum": torch.where(first | (share == 1.0), maximum, torch.maximum(self.maximum, maximum)),
-            "counts": torch.lerp(self._widened(exponent), new, share),
+            "counts": torch.lerp(self.widened(exponent), new, share),
             "exponent": exponent,
         }
 
@@ -185,7 +185,7 @@ class _HistogramBase(Observer):
         bins = (torch.floor(scaled) + BINS // 2).nan_to_num(0.0).clamp(0, BINS - 1).long()
         return torch.zeros_like(self.counts).scatter_add_(-1, bins, torch.ones_like(values))
 
-    def _widened(self, exponent: Tensor) -> Tensor:
+    def widened(self, exponent: Tensor) -> Tensor:
         """The counts on the wider range: 2^k neighbouring bins become one."""
         bins = torch.arange(BINS, device=self.counts.device) - BINS // 2
         doublings = (exponent - self.exponent).clamp(0, 31).unsqueeze(-1)

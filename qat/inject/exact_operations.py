@@ -52,8 +52,8 @@ def _binary(
     (value, grid), (other, other_grid) = entries
     if isinstance(other, int | float):
         if operation.name == "mul":
-            factor = float32(abs(other))
-            return result, exact.product(grid.scale, factor) if other > 0 else None
+            factor = float32(abs(other))  # the sign is in the result
+            return result, exact.product(grid.scale, factor)
         other_grid = exact.number_grid(other)
         other = torch.tensor(float32(other), device=value.device)
     if operation.name == "mul":

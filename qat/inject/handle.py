@@ -142,6 +142,14 @@ class Handle:
         return mode.current(result)
 
     @property
+    def has_run(self) -> bool:
+        """Whether a quantizer has met data, in eager or in compiled code."""
+        return any(
+            quantizer.ready or (quantizer.observer is not None and quantizer.observer.has_observed)
+            for quantizer in self.quantizers.values()
+        )
+
+    @property
     def is_on(self) -> bool:
         """Whether anything is observed or rounded."""
         return self.state.observe or self.state.fake_quantize

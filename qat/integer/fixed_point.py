@@ -126,8 +126,7 @@ class SumMultipliers:
 
 
 def snap_operand_scales(first: Grid, second: Grid, output: Grid) -> tuple[Grid, Grid]:
-    """The operands' grids with scales moved, by at most 2^-14 of themselves or so, onto ratios that an addition has
-    exactly.
+    """The operands' grids with scales moved, by about 2^-16 of themselves, onto ratios that an addition has exactly.
 
     Fake quantizers that take these scales compute what the integer addition computes.
     """

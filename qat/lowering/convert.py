@@ -6,7 +6,6 @@ form, or with an operand that is not on a grid, is reported with its module and 
 """
 
 import contextlib
-import inspect
 import warnings
 from collections.abc import Callable, Mapping
 
@@ -138,17 +137,33 @@ def _eval_on_cpu(module: nn.Module, handle: Handle):
             part.training = modes[name]
 
 
+class _FlatInputs(nn.Module):
+    """The network as a function of its input tensors alone, in order, however nested or named they are."""
+
+    def __init__(self, network: nn.Module, args: tuple, kwargs: dict):
+        super().__init__()
+        self.network = network
+        self.leaves, self.structure = pytree.tree_flatten((args, kwargs))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The example tensors."""
+        return tuple(leaf for leaf in self.leaves if isinstance(leaf, Tensor))
+
+    def forward(self, *tensors):
+        """Put the tensors back in their places."""
+        remaining = iter(tensors)
+        leaves = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self.structure)
+        return self.network(*args, **kwargs)
+
+
 def _exported(module: nn.Module, handle: Handle) -> torch.export.ExportedProgram:
     args, kwargs = pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, handle.examples)
-    # the prepared forward takes *args and **kwargs, under whose names export looks for the shapes
-    arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    shapes = pytree.tree_map(_dynamic_batch, dict(arguments))
+    flat = _FlatInputs(module, args, kwargs)
+    batches = tuple({0: Dim.AUTO} if tensor.dim() else None for tensor in flat.tensors)
     with torch.no_grad():
-        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-
-
-def _dynamic_batch(leaf):
-    return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() else None
+        return torch.export.export(flat, flat.tensors, dynamic_shapes=(batches,), strict=False)
 
 
 class _Lowering:

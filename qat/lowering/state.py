@@ -124,7 +124,8 @@ class Program:
 def module_path(node: Node) -> str:
     """Path of the innermost module that the node was traced in; empty for the network itself."""
     stack = node.meta.get("nn_module_stack") or {}
-    return list(stack.values())[-1][0] if stack else ""
+    # export sees the network as the sub-module `network` of a wrapper
+    return list(stack.values())[-1][0].removeprefix("network").removeprefix(".") if stack else ""
 
 
 def source_line(node: Node) -> str:

@@ -178,6 +178,9 @@ class FakeQuantize(nn.Module):
         if self.observer is not None:
             self.observer.check()
 
+    def refresh(self) -> None:
+        """Take the scale that the observer's statistics ask for (after they were changed from outside)."""
+
     def commit(self) -> None:
         """Write what the forward pass chose into parameters; called when the network's forward has returned."""
 

@@ -1,9 +1,11 @@
-"""Which part of a LightningModule is the network, and which part of a batch are its inputs."""
+"""Which part of a LightningModule is the network, which part of a batch its inputs, which optimizer trains it."""
 
 import inspect
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from qat.errors import ConfigurationError
 
@@ -94,3 +96,31 @@ def copied(inputs):
         return torch.utils._pytree.tree_map(
             lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs
         )
+
+
+def held_out(trainer, network: nn.Module) -> Iterator:
+    """Inputs of the validation batches, else of the training batches, as the network gets them."""
+    loaders = trainer.val_dataloaders
+    if loaders is None or (isinstance(loaders, list | tuple | dict) and not loaders):
+        loaders = trainer.train_dataloader
+    leaves = [leaf for leaf in tree_leaves(loaders) if leaf is not None]
+    for batch in leaves[0]:
+        batch = trainer.lightning_module._apply_batch_transfer_handler(batch)
+        yield inputs_of(batch, network)
+
+
+def trains(optimizer, network: nn.Module) -> bool:
+    """Whether `optimizer` holds a parameter of `network`."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return any(id(parameter) in held for parameter in network.parameters())
+
+
+def optimizer_of(trainer, network: nn.Module):
+    """The optimizer that trains `network`, None where there is none."""
+    return next((optimizer for optimizer in trainer.optimizers if trains(optimizer, network)), None)
+
+
+def learning_rate(optimizer) -> float | None:
+    """The rate of the first group; None without an optimizer, or where it chooses its rate itself."""
+    rate = None if optimizer is None else optimizer.param_groups[0].get("lr")
+    return None if rate is None else float(rate)

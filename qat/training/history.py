@@ -2,6 +2,8 @@
 
 import math
 
+from qat.training.discovery import learning_rate, optimizer_of
+
 #: Names under which numbers go to the trainer's loggers.
 PREFIX = "qat"
 
@@ -30,10 +32,12 @@ class History:
             "phase": handle.state.phase,
             "weight_bits": min(widths["weight"]) if handle.state.fake_quantize else 32,
             "activation_bits": min(widths["activation"], default=32) if handle.state.fake_quantize else 32,
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": learning_rate(optimizer_of(trainer, handle.module)),
             "metrics": _metrics(trainer),
             "layers": layers,
         }
+        # an epoch that runs again, from an earlier checkpoint or in a new fit, replaces what was written of it
+        self.entries = [earlier for earlier in self.entries if earlier["epoch"] < entry["epoch"]]
         self.entries.append(entry)
         numbers = {f"{PREFIX}/{key}": float(entry[key]) for key in ("weight_bits", "activation_bits")}
         for name, measured in layers.items():
@@ -46,10 +50,10 @@ class History:
             self.entries[-1]["metrics"].update(_metrics(trainer))
 
 
-def _metrics(trainer) -> dict[str, float]:
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+def _metrics(trainer) -> dict[str, float | None]:
+    return {name: _finite(float(value)) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity: a layer that is represented without any error has no ratio."""
+    """JSON has neither NaN nor infinity: a loss that diverged, the ratio of a layer represented without any error."""
     return value if math.isfinite(value) else None

@@ -28,16 +28,19 @@ class ScaleOptimizer:
         self.adam = torch.optim.Adam(self.parameters, lr=RELATIVE_RATE, betas=(0.9, 0.99)) if self.parameters else None
 
     @torch.no_grad()
-    def step(self, user_rate: float, gradient_scale: float = 1.0) -> None:
+    def step(self, user_rate: float | None, gradient_scale: float = 1.0) -> None:
         """One step from the gradients there are, which are then dropped.
 
-        user_rate: the learning rate of the user's optimizer now. gradient_scale: what a loss scaler multiplied the
+        user_rate: the learning rate of the user's optimizer now, None where that has none. gradient_scale: what a loss scaler multiplied the
         gradients with. Gradients that are not finite skip the step, as a loss scaler does.
         """
         stepped = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
         if not stepped:
             return
-        self.largest_rate = max(self.largest_rate, user_rate)
+        share = 1.0
+        if user_rate is not None:
+            self.largest_rate = max(self.largest_rate, user_rate)
+            share = user_rate / self.largest_rate if self.largest_rate else 0.0
         gradients = [self.parameters[index].grad for index in stepped]
         if gradient_scale != 1.0:
             torch._foreach_mul_(gradients, 1.0 / gradient_scale)
@@ -46,7 +49,7 @@ class ScaleOptimizer:
                 return
         before = [self.parameters[index].clone() for index in stepped]
         for group in self.adam.param_groups:
-            group["lr"] = RELATIVE_RATE * (user_rate / self.largest_rate if self.largest_rate else 1.0)
+            group["lr"] = RELATIVE_RATE * share
         self.adam.step()
         for index, old in zip(stepped, before, strict=True):
             parameter, levels = self.parameters[index], self.levels[index]
