@@ -1,0 +1,108 @@
+"""torch.compile of a prepared network: one graph, no recompilation at any change of phase or width but one."""
+
+import pytest
+import torch
+from torch import nn
+
+import qat
+from qat.schedule import QuantState
+
+
+class Counting:
+    """A backend that counts what it compiles, and runs it as it is."""
+
+    def __init__(self):
+        self.graphs = 0
+
+    def __call__(self, graph, example_inputs):
+        self.graphs += 1
+        return graph.forward
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1 = nn.Conv2d(2, 4, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(x))
+        y += x
+        return self.linear(self.relu(y).mean((2, 3)))
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def images():
+    return torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+PHASES = [
+    QuantState(observe=False, fake_quantize=False, weight_bits=8, activation_bits=8),
+    QuantState(observe=True, fake_quantize=False, weight_bits=8, activation_bits=8),
+    QuantState(weight_bits=8, activation_bits=8),
+    QuantState(weight_bits=6, activation_bits=6),
+    QuantState(weight_bits=4, activation_bits=4),
+    QuantState(observe=False, weight_bits=4, activation_bits=4),
+    QuantState(observe=False, freeze_scales=True, weight_bits=4, activation_bits=4),
+]
+FROZEN = QuantState(observe=False, freeze_scales=True, freeze_batch_norm=True, weight_bits=4, activation_bits=4, final=True)
+
+
+@pytest.mark.parametrize("quant", ["w8a8", "w4a4"])
+def test_only_the_freezing_of_batch_norm_compiles_again(quant):
+    network, backend = Residual(), Counting()
+    handle = qat.prepare(network, images(), quant)
+    network(images())  # ranges and step sizes start in eager code
+    compiled = torch.compile(network, fullgraph=True, backend=backend)
+    counts = []
+    for state in (*PHASES, FROZEN):
+        handle.set_state(state)
+        for _ in range(2):
+            compiled(images()).sum().backward()
+        counts.append(backend.graphs)
+    assert counts[:-1] == [1] * len(PHASES)
+    assert counts[-1] == 2
+
+
+def test_compiled_and_eager_training_steps_agree():
+    results = []
+    for compile_it in (False, True):
+        network = Residual()
+        handle = qat.prepare(network, images(), "w4a4")
+        network(images())
+        handle.set_state(QuantState(observe=False))
+        forward = torch.compile(network, fullgraph=True, backend="eager") if compile_it else network
+        output = forward(images())
+        output.square().sum().backward()
+        results.append([output.detach(), *(parameter.grad for parameter in network.parameters())])
+    for eager, compiled in zip(*results, strict=True):
+        assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_network_compiled_before_is_quantized_all_the_same(in_place):
+    network = Residual()
+    if in_place:
+        network.compile(backend="eager")
+        compiled = network
+    else:
+        compiled = torch.compile(network, backend="eager")
+    floats = compiled(images())
+    handle = qat.prepare(network, images(), "w2a2")
+    compiled(images())
+    quantized = compiled(images())
+    assert not torch.allclose(floats, quantized)
+    levels = quantized.detach() / handle.quantizers["linear.output"].scale
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
