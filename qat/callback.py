@@ -20,10 +20,21 @@ from qat.targets import target_named
 from qat.training.delivery import deliver
 from qat.training.discovery import copied, find_network, held_out, inputs_of, learning_rate, optimizer_of, trains
 from qat.training.history import History
-from qat.training.lightning_parts import final_checkpoints_only, hook_before_restore, shown_in_progress_bar
+from qat.training.lightning_parts import (
+    final_checkpoints_only,
+    hook_before_restore,
+    keep_unfinished,
+    shown_in_progress_bar,
+    writes_early_checkpoints,
+)
 from qat.training.preflight import learning_rate_advice, preflight
 from qat.training.scale_optimizer import ScaleOptimizer
 from qat.training.synchronize import average_across_ranks, synchronize_ranges
+
+_NO_EARLY_CHECKPOINT = (
+    "note: every checkpoint of this run is chosen by a monitor, so none is written before quantization is final; "
+    "add save_last=True to be able to resume a run that is killed before."
+)
 
 #: Version of what `state_dict` returns.
 STATE_VERSION = 1
@@ -34,13 +45,13 @@ class QATCallback(pytorch_lightning.Callback):
 
     quant: a preset such as "w4a8", or a `QuantConfig`. schedule: when what happens; by default float for the first
     tenth of the run, observers frozen at half of it, batch norm at 0.6. target: the runtime to export for, None to
-    simulate only. module: the network or its path, where it cannot be told. example_inputs: inputs to record the network
-    with, by default `example_input_array` or the first batch. export_dir: folder for model.onnx, program.json,
+    simulate only. module: the network or its path, where it cannot be told. example_inputs: inputs to record the
+    network with, by default `example_input_array` or the first batch. export_dir: folder for model.onnx, program.json,
     program.safetensors and report.json, by default `integer/` in the run's directory.
 
     Works with the trainers of `pytorch_lightning` and of `lightning.pytorch`. A checkpoint keeps the module's own keys;
-    the quantizers' state lies beside it in this callback's state. After `fit` the module stays prepared, `program` is the
-    exported program, `report` its verification, and `handle.remove()` gives the float module back.
+    the quantizers' state lies beside it in this callback's state. After `fit` the module stays prepared, `program` is
+    the exported program, `report` its verification, and `handle.remove()` gives the float module back.
     """
 
     def __init__(
@@ -73,6 +84,7 @@ class QATCallback(pytorch_lightning.Callback):
         self._undo: list = []
         self._runs_before_batch = 0
         self._advised = False
+        self._metrics_before: dict[str, Tensor] = {}
 
     # --- setting up -------------------------------------------------------------------------------------------------
 
@@ -125,6 +137,8 @@ class QATCallback(pytorch_lightning.Callback):
                 self._restored = None
         if trainer.training and trainer.is_global_zero:
             print(preflight(self.handle, self.schedule, progress_of(trainer)))
+            if not writes_early_checkpoints(trainer):
+                print(_NO_EARLY_CHECKPOINT)
 
     # --- every batch ------------------------------------------------------------------------------------------------
 
@@ -187,14 +201,27 @@ class QATCallback(pytorch_lightning.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(epoch, step=trainer.global_step)
 
+    def on_validation_start(self, trainer, pl_module) -> None:
+        """Remember which metrics were there before."""
+        self._metrics_before = dict(trainer.callback_metrics)
+
     def on_validation_end(self, trainer, pl_module) -> None:
-        """Validation may run after the epoch's entry was written: its metrics belong to that epoch."""
-        self.history.take_metrics(trainer)
+        """Write the epoch already here: a run resumed from a checkpoint behind validation begins with the next epoch.
+
+        The metrics of training are those of the epoch before still, and come when it ends.
+        """
+        training_done = trainer.state.fn == "fit" and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if training_done and self._is_prepared and not trainer.sanity_checking:
+            before, now = self._metrics_before, trainer.callback_metrics
+            self.history.add(
+                trainer, self.handle, {name: now[name] for name in now if now[name] is not before.get(name)}
+            )
 
     def _went_around(self, pl_module) -> ConfigurationError:
         return ConfigurationError(
-            f"{type(pl_module).__name__}.training_step never called {type(self.handle.module).__name__}.forward, so nothing was "
-            "quantized; call the module itself in training_step, or name the network that is called with QATCallback(module=...)."
+            f"{type(pl_module).__name__}.training_step never called {type(self.handle.module).__name__}.forward, so "
+            "nothing was quantized; call the module itself in training_step, or name the network that is called with "
+            "QATCallback(module=...)."
         )
 
     # --- the other loops --------------------------------------------------------------------------------------------
@@ -221,9 +248,11 @@ class QATCallback(pytorch_lightning.Callback):
         """Nothing is exported from a run that was not final; say so."""
         if self.handle is None or not self.handle.state.final:
             phase = "before its first batch" if self.handle is None else f"in phase {self.handle.state.phase!r}"
+            kept = keep_unfinished(trainer)
+            remedy = f"resume {kept} (ckpt_path=) with more epochs, or let" if kept else "train for more epochs, or let"
             warnings.warn(
-                f"the run ended {phase}, before quantization was final, so nothing is exported; its checkpoint is kept: resume it "
-                "(ckpt_path=) with more epochs, or let the schedule end earlier.",
+                f"the run ended {phase}, before quantization was final, so nothing is exported; "
+                f"{remedy} the schedule end earlier.",
                 stacklevel=2,
             )
 
@@ -271,15 +300,16 @@ class QATCallback(pytorch_lightning.Callback):
     def _take_over(self, state: dict) -> None:
         if state.get("version") != STATE_VERSION:
             raise CheckpointError(
-                f"the checkpoint's quantizers have version {state.get('version')}, this code reads {STATE_VERSION}; use the qat that wrote it."
+                f"the checkpoint's quantizers have version {state.get('version')}, this code reads {STATE_VERSION}; "
+                "use the qat that wrote it."
             )
         bits = {name: quantizer.spec.bits for name, quantizer in self.handle.quantizers.items()}
         different = [name for name in bits if name in state["bits"] and state["bits"][name] != bits[name]]
         if different:
             name = different[0]
             raise CheckpointError(
-                f"the checkpoint was trained as {state['quant']}, with {name} at {state['bits'][name]} bits, and this run is "
-                f"{self.config.name}, with {bits[name]}; use the same quant=, or start from its weights alone."
+                f"the checkpoint was trained as {state['quant']}, with {name} at {state['bits'][name]} bits, and this "
+                f"run is {self.config.name}, with {bits[name]}; use the same quant=, or start from its weights alone."
             )
         self.handle.load_state_dict(state["quantizers"])
         self.handle.set_state(QuantState(**state["state"]))

@@ -34,6 +34,7 @@ def calibrate(
     module: nn.Module, batches: Iterable, quant: str | QuantConfig = "w8a8", target: str | None = "onnxruntime"
 ) -> Handle:
     """Prepare `module` in place and observe `batches` in float and in eval mode; fake quantization is on afterwards."""
+    from rich.console import Console
     from rich.progress import track
 
     iterator = iter(batches)
@@ -46,7 +47,7 @@ def calibrate(
     try:
         module.eval()
         with torch.no_grad(), handle.observing_in_eval():
-            for batch in track((batch for part in ([first], iterator) for batch in part), "observing", transient=True):
+            for batch in track((batch for part in ([first], iterator) for batch in part), "observing", transient=True, console=Console(force_jupyter=False)):
                 _call(module, inputs_of(batch, module))
         handle.check_observed()
     except BaseException:

@@ -8,7 +8,7 @@ from qat.spec import QuantConfig, QuantSpec
 
 @dataclass(frozen=True)
 class Target:
-    """One runtime. operations: canonical names of the computing and fused operations that have an integer form there.
+    """One runtime. operations: canonical names of the operations that have an integer form there.
 
     max_weight_bits, max_activation_bits: widest grid with a kernel. granularities: of the weights.
     """
@@ -45,6 +45,11 @@ class Target:
                 f"the weight grid is {'signed' if spec.signed else 'unsigned'} {'symmetric' if spec.symmetric else 'affine'}, "
                 f"but {self.name} needs signed symmetric weights; set signed=True, symmetric=True."
             )
+        if what == "activation" and spec.signed and spec.symmetric and spec.bits == 2:
+            raise ConfigurationError(
+                f"the activation grid is signed and symmetric with 2 bits, whose levels at odd half steps {self.name} has no "
+                "kernel for; use 3 bits or more, or signed=False, symmetric=False."
+            )
         allowed = self.granularities if what == "weight" else ("per_tensor",)
         if spec.granularity not in allowed:
             raise ConfigurationError(
@@ -53,12 +58,17 @@ class Target:
             )
 
 
-_INTEGER_OPERATIONS = frozenset(
-    """
+_COMPUTED = """
     conv1d conv2d linear add mul batch_norm relu relu6 hardtanh clamp clamp_min clamp_max avg_pool1d avg_pool2d
     adaptive_avg_pool1d adaptive_avg_pool2d mean
-    """.split()
-)
+"""
+_MOVED = """
+    reshape view view_as reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims permute movedim
+    moveaxis t contiguous clone detach to type_as type float half bfloat16 double cpu cuda alias ravel narrow select
+    getitem chunk split split_with_sizes tensor_split max_pool1d max_pool2d amax pad dropout dropout1d dropout2d dropout3d
+    feature_dropout alpha_dropout cat stack hstack vstack dstack get
+"""
+_INTEGER_OPERATIONS = frozenset((_COMPUTED + _MOVED).split())
 
 ONNXRUNTIME = Target(
     name="onnxruntime",

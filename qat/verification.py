@@ -88,7 +88,7 @@ class VerificationReport:
                 table.add_row(name, backend, f"{value:.4f}")
         for name, condition in self.conditions.items():
             table.add_row("condition", name, str(condition))
-        console = Console(file=io.StringIO(), width=100, color_system=None)
+        console = Console(file=io.StringIO(), force_jupyter=False, width=100, color_system=None)
         console.print(table)
         return console.file.getvalue()
 

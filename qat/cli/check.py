@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning
-from hydra import compose, initialize_config_module
+from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -46,13 +46,20 @@ def compose_recipe(name: str, overrides: Sequence[str] = (), config_dir: Path | 
     """
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigurationError(f"the folder {str(config_dir)!r} does not exist; give one that holds {name}.yaml.")
-    searched = f"[pkg://qat.configs,{config_dir.resolve().as_uri()}]" if config_dir is not None else None
-    extra = [] if searched is None else [f"hydra.searchpath={searched}"]
     try:
-        with initialize_config_module("qat.recipes", job_name="qat-check", version_base="1.3"):
+        with _recipes(name, config_dir):
+            extra = [] if config_dir is None else ["hydra.searchpath=[pkg://qat.configs,pkg://qat.recipes]"]
             return compose(name, overrides=[*extra, *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
+    # Hydra raises a plain ValueError for some overrides, such as `logger=null`.
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigurationError(f"the recipe {name!r} cannot be composed: {as_sentence(error)}") from error
+
+
+def _recipes(name: str, config_dir: Path | None):
+    """Hydra, looking for recipes in `config_dir` where that has one called `name`, else in the package."""
+    if config_dir is not None and (config_dir / f"{name}.yaml").is_file():
+        return initialize_config_dir(str(config_dir.resolve()), job_name="qat-check", version_base="1.3")
+    return initialize_config_module("qat.recipes", job_name="qat-check", version_base="1.3")
 
 
 def check(config: DictConfig) -> str:

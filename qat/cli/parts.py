@@ -30,7 +30,7 @@ def check_complete(config: DictConfig) -> None:
     if config.get("post_training") is not None and config.get("schedule") is not None:
         raise ConfigurationError(
             "the recipe has both a schedule, for quantization while training, and post_training, for quantization "
-            "after it; set one of the two to null."
+            "after it; remove one of the two."
         )
 
 

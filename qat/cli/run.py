@@ -104,6 +104,11 @@ def _train_quantized(config: DictConfig, run_dir: Path, data, model) -> Trained:
     callback = parts.callback_of(config, run_dir / INTEGER)
     trainer = parts.trainer_of(config, run_dir, [callback])
     trainer.fit(model, datamodule=data, ckpt_path=config.get("resume"))
+    if callback.handle is None:
+        raise ConfigurationError(
+            f"the run that resume= goes on with had reached trainer.max_epochs={config.trainer.max_epochs} already, so "
+            "nothing was trained; raise it, or use the integer/ folder of that run."
+        )
     if callback.program is None:
         raise ConfigurationError(
             f"the run ended in epoch {trainer.current_epoch}, before quantization was final, so nothing was exported; "

@@ -15,10 +15,19 @@ from qat.errors import AddressError
 from qat.folding import BatchNorm
 from qat.inject import addresses, exact, exact_operations
 from qat.inject.addresses import START
+from qat.inject.calls import Slot, is_counted, substitute, tensor_slots
 from qat.inject.exact import Accumulator
-from qat.inject.operations import Kind, bounds_of, kind_of, operation_of, out_of_place, writes_in_place
+from qat.inject.operations import (
+    COMPUTING,
+    Kind,
+    bounds_of,
+    first_operand,
+    kind_of,
+    operation_of,
+    out_of_place,
+    writes_in_place,
+)
 from qat.inject.plan import Action
-from qat.inject.record import Slot, is_counted, substitute
 
 
 class QuantMode(TorchFunctionMode):
@@ -39,6 +48,7 @@ class QuantMode(TorchFunctionMode):
         self.scales: dict[int, tuple[Tensor, Tensor] | None] = {}  # and the scales of that layer's input and integers
         training = handle.module.training
         self.fold = handle.folds
+        self.widens = handle.widens
         self.dtype = torch.float32  # of what the network computes with
         #: eval mode computes the integers' codes; only there, since it has no gradient
         self.exact = self.fold and not training and not torch.compiler.is_compiling()
@@ -55,6 +65,8 @@ class QuantMode(TorchFunctionMode):
             return function(*args, **kwargs)
         kind = kind_of(operation, args, kwargs)
         if not is_counted(kind, args, kwargs):
+            if self.handle.tracks_writes and kind is Kind.PASS and writes_in_place(operation, function, args, kwargs):
+                return self._pass_out_of_place(operation, function, args, kwargs)
             return function(*args, **kwargs)
         address = self._address(operation)
         action = self.actions[address]
@@ -88,7 +100,7 @@ class QuantMode(TorchFunctionMode):
     def _act(self, address: int, action: Action, operation, function, args, kwargs):
         written = None
         if action.in_place and writes_in_place(operation, function, args, kwargs):
-            written = args[0]
+            written = first_operand(args, kwargs)
             function, args, kwargs = out_of_place(operation, function, args, kwargs)
         for slot, name in action.weights:
             args, kwargs = _with(args, kwargs, slot, self.quantizers[name](_at(args, kwargs, slot)))
@@ -97,9 +109,11 @@ class QuantMode(TorchFunctionMode):
         bounds = bounds_of(operation, args, kwargs) if self.exact and action.head in self.accumulators else None
         if bounds is not None:  # fused: it becomes bounds of the code
             self.accumulators[action.head].bound(*bounds)
-            result = args[0]
+            result = first_operand(args, kwargs)
         elif self.fold and action.folded_into is not None:
             result = self._folded_batch_norm(address, function, args, kwargs)
+        elif self.widens and action.kind in COMPUTING:
+            result = _in_float32(function, args, kwargs)
         else:
             result = function(*args, **kwargs)
         if self.exact and action.head == address:
@@ -110,6 +124,8 @@ class QuantMode(TorchFunctionMode):
         return result
 
     def _quantize_outputs(self, action: Action, result):
+        if self.widens:
+            result = widened(result)
         if isinstance(result, Tensor):
             name = action.outputs[0] if action.outputs else None
             if name and action.head in self.accumulators:
@@ -129,7 +145,7 @@ class QuantMode(TorchFunctionMode):
 
     def _accumulate(self, address: int, action: Action, operation, function, args, kwargs, result):
         """Note in which units the result is a whole number, where the operation has such; returns the result."""
-        if not self._all_ready(action):
+        if not isinstance(result, Tensor) or not self._all_ready(action):
             return result
         self.dtype = result.dtype
         if action.weight_quantizer is not None:
@@ -139,6 +155,8 @@ class QuantMode(TorchFunctionMode):
             return result
         if operation.name == "batch_norm":
             x, batch_norm = _batch_norm_of(function, args, kwargs)
+            if batch_norm.mean is None:
+                return result
             scale = self.quantizers[action.operands[0][1]].scale_in_force()
             self.accumulators[address] = exact.normalized(scale, batch_norm, _along(x, 1))
             return result
@@ -159,9 +177,18 @@ class QuantMode(TorchFunctionMode):
         (output,) = self.actions[self.handle.ends[action.head]].outputs
         return {**grids, None: exact.grid_of(self.quantizers[output])}
 
+    def _pass_out_of_place(self, operation, function, args, kwargs):
+        rewritten = out_of_place(operation, function, args, kwargs)
+        if rewritten is None:
+            return function(*args, **kwargs)
+        function, args, kwargs = rewritten
+        result = function(*args, **kwargs)
+        self._replace(first_operand(args, kwargs), result)
+        return result
+
     def _replace(self, written: Tensor, result: Tensor) -> None:
         """Later uses of a tensor that was written in place see what was written."""
-        if self.handle.tracks_writes:
+        if self.handle.tracks_writes and result is not written:
             self.replaced[id(written)] = result
             self.alive.append(written)
 
@@ -218,6 +245,22 @@ class QuantMode(TorchFunctionMode):
                 f"the forward ended without reaching {missing} of the recorded calls, the first of them {layer}; prepare again "
                 "with example_inputs that take this path, or keep the path fixed."
             )
+
+
+def _in_float32(function, args: tuple, kwargs: dict):
+    """The call without autocast: bfloat16 holds 8-bit codes times a scale, and their sums, to 8 bits only."""
+    device = next(tensor.device.type for _, tensor in tensor_slots(args, kwargs))
+    with torch.autocast(device, enabled=False):
+        return function(*widened(args), **widened(kwargs))
+
+
+def widened(values):
+    """Tensors of fewer bits as float32."""
+    return pytree.tree_map(lambda leaf: leaf.float() if _is_narrow(leaf) else leaf, values)
+
+
+def _is_narrow(leaf) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dtype in (torch.bfloat16, torch.float16)
 
 
 def _along(tensor: Tensor, dim: int) -> tuple[int, ...]:

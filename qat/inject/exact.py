@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from qat import folding
 from qat.integer.fixed_point import SumMultipliers
@@ -39,12 +40,33 @@ class Accumulator:
 
     def quantize(self, real: Tensor, grid: Grid) -> Tensor:
         """The real values of the codes that the integers will have for `real`, float32."""
-        unit = self.unit(grid) if callable(self.unit) else self.unit
-        codes = self.rescale(torch.round(real.double() / unit), grid)
-        lowest = max(grid.quant_min, code_of(self.low, grid))
-        highest = min(grid.quant_max, code_of(self.high, grid))
-        codes = codes.clamp(min(lowest, grid.quant_max), max(highest, grid.quant_min))
-        return (codes - grid.zero_point).float() * grid.scale
+        with torch.no_grad():
+            unit = self.unit(grid) if callable(self.unit) else self.unit
+            unclamped = self.rescale(torch.round(real.double() / unit), grid)
+            lowest = max(grid.quant_min, code_of(self.low, grid))
+            highest = min(grid.quant_max, code_of(self.high, grid))
+            codes = unclamped.clamp(min(lowest, grid.quant_max), max(highest, grid.quant_min))
+            exact = (codes - grid.zero_point).float() * grid.scale
+        return straight_through(real, exact, codes == unclamped) if real.requires_grad else exact
+
+
+def straight_through(real: Tensor, exact: Tensor, inside: Tensor) -> Tensor:
+    """`exact`, with the gradient of `real` where `inside`: a network in eval mode may still be differentiated."""
+    return _StraightThrough.apply(real, exact, inside)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, real, exact, inside):
+        ctx.save_for_backward(inside)
+        ctx.dtype = real.dtype
+        return exact
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        (inside,) = ctx.saved_tensors
+        return (gradient * inside).to(ctx.dtype), None, None
 
 
 def grid_of(quantizer: FakeQuantize) -> Grid:

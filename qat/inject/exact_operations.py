@@ -5,10 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from qat.errors import ProgramError
 from qat.inject import exact
+from qat.inject.calls import Slot
 from qat.inject.exact import Accumulator
-from qat.inject.operations import Operation
-from qat.inject.record import Slot
+from qat.inject.operations import Operation, first_operand
 from qat.integer.values import Grid, float32
 
 
@@ -20,12 +21,14 @@ def accumulate(
     grids: of each tensor operand by slot, and of the result under None.
     """
     slots = [slot for slot in grids if slot is not None]
+    if not slots:
+        return None
     source = grids[slots[0]]
     match operation.name:
         case "add" | "mul":
             return _binary(operation, args, kwargs, result, grids)
         case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d":
-            return result, exact.sum_of_codes(source, args[0].numel() // result.numel())
+            return result, exact.sum_of_codes(source, first_operand(args, kwargs).numel() // result.numel())
         case "avg_pool1d" | "avg_pool2d":
             dims = 1 if operation.name == "avg_pool1d" else 2
             kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
@@ -46,7 +49,10 @@ def _binary(
     if kwargs.get("alpha", 1) != 1:
         return None
     second = args[1] if len(args) > 1 else kwargs["other"]
-    entries = [(args[0], grids.get(("args", 0))), (second, grids.get(("args", 1), grids.get(("kwargs", "other"))))]
+    entries = [
+        (first_operand(args, kwargs), grids.get(("args", 0), grids.get(("kwargs", "input")))),
+        (second, grids.get(("args", 1), grids.get(("kwargs", "other")))),
+    ]
     if entries[0][1] is None:  # the value first, as when lowering
         entries.reverse()
     (value, grid), (other, other_grid) = entries
@@ -56,9 +62,17 @@ def _binary(
             return result, exact.product(grid.scale, factor)
         other_grid = exact.number_grid(other)
         other = torch.tensor(float32(other), device=value.device)
+    if other_grid is None:  # a mask, which lowering refuses
+        return None
     if operation.name == "mul":
         return result, exact.product(grid.scale, other_grid.scale)
-    return exact.addition(value, grid, other, other_grid, grids[None])
+    try:
+        total, accumulator = exact.addition(value.detach(), grid, other.detach(), other_grid, grids[None])
+    except ProgramError:  # a range that collapsed: conversion says so, a validation on the way goes on
+        return None
+    if result.requires_grad:
+        total = exact.straight_through(result, total, torch.ones_like(total, dtype=torch.bool))
+    return total, accumulator
 
 
 def _first(kernel) -> int:

@@ -1,18 +1,19 @@
 """`prepare`: inject fake quantizers into a network, and the handle that steers and removes them."""
 
 import contextlib
-import inspect
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from qat.errors import CheckpointError, PreparationError
+from qat.errors import AddressError, CheckpointError, PreparationError
 from qat.inject import addresses
-from qat.inject.apply import QuantMode, recomputing
+from qat.inject.apply import QuantMode, recomputing, widened
+from qat.inject.calls import Recording
+from qat.inject.inputs import bind_examples, count_real, map_input, positional_names
 from qat.inject.plan import Plan, make_plan
-from qat.inject.record import Recording, bind_examples, record
+from qat.inject.record import record
 from qat.quantizers import FakeQuantize, make_fake_quantize
 from qat.schedule import QuantState
 from qat.spec import QuantConfig
@@ -51,6 +52,12 @@ def handle_of(module: nn.Module) -> "Handle | None":
     return owner if isinstance(owner, Handle) else None
 
 
+def forward_of(module: nn.Module) -> Callable:
+    """The module's own forward, whether it is prepared or not; its signature tells the names of the inputs."""
+    handle = handle_of(module)
+    return module.forward if handle is None else handle.original_forward
+
+
 def _refuse_quantized(module: nn.Module) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise PreparationError(
@@ -58,6 +65,9 @@ def _refuse_quantized(module: nn.Module) -> None:
         )
     if isinstance(module, torch._dynamo.OptimizedModule):
         raise PreparationError("the module is a torch.compile wrapper; prepare the original module, then compile it.")
+    for name, parameter in module.named_parameters():
+        if torch.nn.parameter.is_lazy(parameter):
+            raise PreparationError(f"the parameter {name} has no shape yet; run the network on one batch first.")
     for name, part in module.named_modules():
         if handle_of(part) is not None:
             raise PreparationError(f"the sub-module {name!r} is prepared already; call remove() on its handle first.")
@@ -105,9 +115,8 @@ class Handle:
             )
             for name, site in plan.sites.items()
         }
-        self.input_names = _positional_names(
-            self._own_forward or type(module).forward, bound=self._own_forward is not None
-        )
+        self.input_names = positional_names(self.original_forward)
+        self._real_inputs = count_real(*examples)
         #: a plain attribute, since compiled code is guarded on every attribute it reads
         self.batch_norm_frozen = False
         self._training = True
@@ -155,7 +164,7 @@ class Handle:
         return self.state.observe or self.state.fake_quantize
 
     @property
-    def original_forward(self):
+    def original_forward(self) -> Callable:
         """The forward that the module had before."""
         return self._own_forward or type(self.module).forward.__get__(self.module)
 
@@ -171,11 +180,22 @@ class Handle:
             return self.batch_norm_frozen
         return self.state.fake_quantize and (self.batch_norm_frozen or not self.module.training)
 
+    @property
+    def widens(self) -> bool:
+        """Whether computations on codes leave autocast and run in float32: its narrow types cannot hold their results."""
+        on = torch.compiler.is_compiling() or self.state.fake_quantize
+        return torch.is_autocast_enabled(self._device.type) and on
+
     def _quantize_inputs(self, args: tuple, kwargs: dict):
-        if not self.plan.inputs:
-            return args, kwargs
+        if not torch.compiler.is_compiling() and count_real(args, kwargs) > self._real_inputs:
+            raise AddressError(
+                f"the forward was given {count_real(args, kwargs)} real tensors and was recorded with {self._real_inputs}, so one "
+                "would pass unquantized; prepare again with example_inputs that hold them all."
+            )
+        if self.widens:
+            args, kwargs = widened((args, kwargs))
         for path, name in self.plan.inputs.items():
-            args, kwargs = _map_input(args, kwargs, path.split("."), self.input_names, self.quantizers[name])
+            args, kwargs = map_input(args, kwargs, path, self.input_names, self.quantizers[name])
         return args, kwargs
 
     @contextlib.contextmanager
@@ -301,44 +321,10 @@ class Handle:
             sits = self.sources.get(site.layer, "input")
             table.add_row(name, site.role, bits, str(quantizer.scale.numel()), method, sits, ", ".join(shares))
         buffer = io.StringIO()
-        Console(file=buffer, width=160).print(table)
+        Console(file=buffer, force_jupyter=False, width=160).print(table)
         if self.plan.float_layers:
             buffer.write(f"left in float: {', '.join(self.plan.float_layers)}\n")
         return buffer.getvalue()
-
-
-def _positional_names(function, bound: bool) -> tuple[str, ...]:
-    """Names of the positional parameters of a forward, without `self`."""
-    names = [
-        name for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]  # fmt: skip
-    return tuple(names if bound else names[1:])
-
-
-def _map_input(args: tuple, kwargs: dict, path: list[str], names: tuple[str, ...], function):
-    """The inputs with `function` applied to the tensor at `path`; inputs that were not passed are left out."""
-    head, rest = path[0], path[1:]
-    if head in kwargs:
-        return args, {**kwargs, head: _map_at(kwargs[head], rest, function)}
-    if head in names:
-        index = names.index(head)
-    else:  # *args: the path goes on with the index
-        index, rest = len(names) + int(rest[0]), rest[1:]
-    if index >= len(args):
-        return args, kwargs
-    return (*args[:index], _map_at(args[index], rest, function), *args[index + 1 :]), kwargs
-
-
-def _map_at(value, path: list[str], function):
-    if not path:
-        return function(value)
-    key = path[0]
-    if isinstance(value, dict):
-        key = next(known for known in value if str(known) == key)
-        return {**value, key: _map_at(value[key], path[1:], function)}
-    entries = [_map_at(entry, path[1:], function) if str(index) == key else entry for index, entry in enumerate(value)]
-    return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
 
 
 def quantized_forward(mode: QuantMode, handle: Handle, args: tuple, kwargs: dict):

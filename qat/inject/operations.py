@@ -22,6 +22,11 @@ class Kind(enum.Enum):
     JOIN = "join"  # moves values of several tensors into one; all share a grid
     FUSE = "fuse"  # runs inside the integer kernel of the operation before it
     COMPUTE = "compute"  # needs integer operands and makes new values
+    CAST = "cast"  # makes real values of integers: ids, masks
+
+
+#: Kinds of operations that make new values in a kernel of their own.
+COMPUTING = (Kind.COMPUTE, Kind.CAST)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ _COMPUTE = """
 _IGNORE = """
     size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous element_size item
     tolist len bool int index hash repr str format device get_device data_ptr storage untyped_storage backward
-    register_hook retain_grad zero fill new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like
+    register_hook retain_grad new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like
     empty_like rand_like randn_like randint_like eq ne lt le gt ge isnan isinf isfinite argmax argmin argsort nonzero
     is_same_size set_ set delete contains iter dir reduce_ex deepcopy is_nonzero is_pinned is_shared has_names
 """.split()
@@ -66,12 +71,17 @@ _SYNONYMS = {"concat": "cat", "concatenate": "cat", "clip": "clamp", "iconcat": 
              "divide": "div", "true_divide": "div", "truediv": "div", "negative": "neg", "floordiv": "floor_divide"}  # fmt: skip
 _NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, operator)
 
+#: Operations that make real values of a tensor of integers.
+_CASTS = frozenset("to type type_as float half bfloat16 double".split())
+
 #: Operations whose result cannot be negative, besides clamps from 0.
 _NEVER_NEGATIVE = frozenset("sigmoid softmax abs square exp hardsigmoid".split())
 
 
 def _canonical(name: str) -> tuple[str, bool]:
     """(canonical name, whether the spelling writes in place): `add_`, `__iadd__`, `__radd__` -> `add`."""
+    if name == "__float__":
+        return "item", False  # gives a number, where the method `float` gives a tensor
     in_place = name.endswith("_") and not name.endswith("__")
     bare = name.strip("_")
     if bare not in _KINDS and bare[1:] in _KINDS and name.startswith("__"):
@@ -96,7 +106,8 @@ def _build_table() -> dict[Callable, Operation]:
 
 
 def _operation(name: str, in_place: bool) -> Operation:
-    out_of_place = getattr(torch.Tensor, name, None) or getattr(torch, name, None) or getattr(F, name, None)
+    candidates = (getattr(namespace, name, None) for namespace in (torch.Tensor, torch, F))
+    out_of_place = next((function for function in candidates if callable(function)), None)
     return Operation(name, _KINDS.get(name, Kind.COMPUTE), in_place, out_of_place if in_place else None)
 
 
@@ -125,6 +136,8 @@ def kind_of(operation: Operation, args: tuple, kwargs: dict) -> Kind:
         if operation.name == "constant_pad_nd" and len(args) > 2:
             value = args[2]
         return Kind.PASS if not value else Kind.COMPUTE
+    if operation.name in _CASTS and not first_operand(args, kwargs).is_floating_point():
+        return Kind.CAST
     if operation.name == "max":
         other = args[1] if len(args) > 1 else kwargs.get("other")
         return Kind.COMPUTE if isinstance(other, torch.Tensor) else Kind.PASS
@@ -132,6 +145,11 @@ def kind_of(operation: Operation, args: tuple, kwargs: dict) -> Kind:
         bounds = (*args[1:], *kwargs.values())
         return Kind.COMPUTE if any(isinstance(bound, torch.Tensor) for bound in bounds) else Kind.FUSE
     return operation.kind
+
+
+def first_operand(args: tuple, kwargs: dict):
+    """The tensor that a call works on, however it was passed."""
+    return args[0] if args else kwargs.get("input")
 
 
 def bounds_of(operation: Operation, args: tuple, kwargs: dict) -> tuple[float, float] | None:

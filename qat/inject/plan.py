@@ -10,29 +10,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 from qat.errors import PreparationError
-from qat.inject.operations import Kind
-from qat.inject.record import Call, Operand, Recording, Slot, ValueId
+from qat.inject.calls import Call, Operand, Recording, Slot, ValueId
+from qat.inject.coverage import has_statistics, refuse_unsupported
+from qat.inject.operations import COMPUTING, Kind
+from qat.inject.weighted import INPUT_SLOTS, WEIGHTED
 from qat.spec import QuantConfig, QuantSpec
 from qat.targets import Target
-
-
-@dataclass(frozen=True)
-class WeightedOperation:
-    """Where the weight and the bias of an operation stand, and which axis of the weight is the output channel."""
-
-    weight: tuple[Slot, ...]
-    bias: tuple[Slot, ...]
-    axis: int
-
-
-_INPUT_SLOTS = (("args", 0), ("kwargs", "input"))
-_WEIGHT_SLOTS = (("args", 1), ("kwargs", "weight"))
-_BIAS_SLOTS = (("args", 2), ("kwargs", "bias"))
-WEIGHTED = {
-    **{f"conv{n}d": WeightedOperation(_WEIGHT_SLOTS, _BIAS_SLOTS, axis=0) for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": WeightedOperation(_WEIGHT_SLOTS, _BIAS_SLOTS, axis=1) for n in (1, 2, 3)},
-    "linear": WeightedOperation(_WEIGHT_SLOTS, _BIAS_SLOTS, axis=0),
-}
 
 
 @dataclass(frozen=True)
@@ -142,7 +125,8 @@ class _Planner:
             head = self._head_of_fused(call)
             if head is not None:
                 self.head[call.address] = head
-        self._refuse_what_the_target_cannot_run()
+        if self.target is not None:
+            refuse_unsupported(self.calls, self.quantized, self.target)
         groups = self._unite()
         demanded = {
             groups.find(value) for call in self.calls.values() if self._demands(call) for value in call.values()
@@ -167,12 +151,12 @@ class _Planner:
         }
         float_layers = tuple(
             call.layer for call in self.calls.values()
-            if call.kind is Kind.COMPUTE and call.produces and not self.quantized[call.address] and list(call.values())
+            if call.kind in COMPUTING and call.produces and not self.quantized[call.address]
         )  # fmt: skip
         return Plan(self.sites, actions, inputs, float_layers)
 
     def _check_rules(self) -> None:
-        layers = {call.layer: call.types for call in self.calls.values() if call.kind in (Kind.COMPUTE, Kind.FUSE)}
+        layers = {call.layer: call.types for call in self.calls.values() if call.kind in (*COMPUTING, Kind.FUSE)}
         self.config.check_rules({**layers, "input": ("Input",)})
 
     def _producer(self, value: ValueId) -> Call | None:
@@ -196,16 +180,14 @@ class _Planner:
         if producer is None or self.consumers[value] != 1:
             return None
         if call.operation.name == "batch_norm":
-            foldable = (
-                producer.operation.name in WEIGHTED and self.quantized[producer.address] and _has_statistics(call)
-            )
+            foldable = producer.operation.name in WEIGHTED and self.quantized[producer.address] and has_statistics(call)
             return producer.address if foldable else None
-        if producer.kind is Kind.COMPUTE and self.quantized[producer.address]:
+        if producer.kind in COMPUTING and self.quantized[producer.address]:
             return producer.address
         return self.head.get(producer.address)
 
     def _demands(self, call: Call) -> bool:
-        computes = call.kind in (Kind.COMPUTE, Kind.FUSE) and call.address not in self.head
+        computes = call.kind in (*COMPUTING, Kind.FUSE) and call.address not in self.head
         return computes and self.quantized[call.address]
 
     def _unite(self) -> _Groups:
@@ -232,6 +214,10 @@ class _Planner:
                     members.setdefault(groups.find(("call", call.address, index)), []).append(
                         ("call", call.address, index)
                     )
+        with_constants = {
+            groups.find(("call", call.address, 0))
+            for call in self.calls.values() if call.kind is Kind.JOIN and call.produces and any(call.constants())
+        }  # fmt: skip
         edges = {groups.find(("input", path)) for path in self.recording.inputs}
         edges |= {groups.find(value) for value in self.recording.outputs}
         names = {}
@@ -252,7 +238,8 @@ class _Planner:
                 layer=self._output_layer(producers[0]) if producers[0] else first[1],
                 shares=self._shares(groups, group),
                 shape=self.recording.inputs[first[1]] if first[0] == "input" else producers[0].output_shape,
-                nonnegative=all(producer is not None and producer.never_negative for producer in producers),
+                nonnegative=group not in with_constants
+                and all(producer is not None and producer.never_negative for producer in producers),
             )
         return names
 
@@ -315,7 +302,7 @@ class _Planner:
         operation = WEIGHTED[call.operation.name]
         weight = next((operand for operand in call.constants() if operand.slot in operation.weight), None)
         bias = next((slot for slot in operation.bias if slot in call.operands), None)
-        inputs = [operand for slot in _INPUT_SLOTS for operand in call.operands.get(slot, ())]
+        inputs = [operand for slot in INPUT_SLOTS for operand in call.operands.get(slot, ())]
         value = next((operand.value for operand in inputs if operand.value), None)
         if weight is None or value is None:
             return action
@@ -354,9 +341,9 @@ class _Planner:
         return name
 
     def _constant_site(self, call: Call, operand: Operand) -> str:
-        """A constant beside a value (`x + position`): one symmetric grid per tensor, never below the edge width."""
+        """A constant beside a value (`x + position`): one symmetric grid with a zero per tensor, never below the edge width."""
         name = operand.constant or f"{call.layer}.{'.'.join(str(part) for part in operand.slot)}"
-        bits = max(self.config.weight_bits_of(call.layer, call.types, edge=False), self.config.edge_bits)
+        bits = max(self.config.weight_bits_of(call.layer, call.types, edge=False), self.config.edge_bits, 3)
         known = self.sites.get(name)
         self.sites[name] = Site(
             name=name,
@@ -367,24 +354,3 @@ class _Planner:
             shape=operand.shape,
         )
         return name
-
-    def _refuse_what_the_target_cannot_run(self) -> None:
-        if self.target is None:
-            return
-        refused = []
-        for call in self.calls.values():
-            computes = call.kind in (Kind.COMPUTE, Kind.FUSE) and call.produces and list(call.values())
-            if computes and not self.quantized[call.address]:
-                refused.append(f"{call.layer} at {call.source} (left in float by a rule)")
-            elif computes and call.operation.name not in self.target.operations:
-                refused.append(f"{call.operation.name} in {call.module or 'the network'} at {call.source}")
-        if refused:
-            raise PreparationError(
-                f"{self.target.name} would not run this network with integers alone: {'; '.join(refused)}; replace these "
-                "operations, quantize a sub-network (module=), or train without export (target=None)."
-            )
-
-
-def _has_statistics(call: Call) -> bool:
-    """Whether a batch norm keeps running statistics, without which nothing can be folded."""
-    return ("args", 1) in call.operands or ("kwargs", "running_mean") in call.operands

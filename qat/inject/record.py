@@ -1,10 +1,7 @@
 """One forward of a network, written down: which torch calls it makes, where, and which values flow between them."""
 
 import contextlib
-import inspect
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy
 import torch
@@ -14,183 +11,28 @@ from torch.utils import _pytree as pytree
 
 from qat.errors import PreparationError
 from qat.inject import addresses
-from qat.inject.addresses import START, Transitions
-from qat.inject.operations import Kind, Operation, kind_of, never_negative, operation_of, out_of_place, writes_in_place
-
-#: A value of the network: ("input", path) or ("call", address, index of the output).
-ValueId = tuple
-
-#: Where a tensor stands in the arguments of a call: ("args", 0), ("args", 0, 1) for a list, ("kwargs", "weight").
-Slot = tuple
-
-
-@dataclass(frozen=True)
-class Operand:
-    """One floating-point tensor among the arguments of a call.
-
-    value: the value of the network it is, None for a constant (a parameter, a buffer, or made from those).
-    constant: name of the parameter or buffer, "" for a derived constant, None for a value.
-    """
-
-    slot: Slot
-    value: ValueId | None
-    constant: str | None
-    shape: tuple[int, ...]
-
-
-@dataclass
-class Call:
-    """Every execution of one address, united: a loop runs it several times.
-
-    layer: the name shown to users, unique. types: class names of the innermost module and its bases, or the operation's.
-    source: file:line. produces: number of floating-point tensors that come out. alias: out i lies on the grid of these
-    operand values (PASS, JOIN). in_place: writes into its first operand. never_negative: of the result.
-    """
-
-    address: int
-    operation: Operation
-    kind: Kind
-    layer: str
-    module: str
-    types: tuple[str, ...]
-    source: str
-    operands: dict[Slot, set[Operand]] = field(default_factory=dict)
-    produces: int = 0
-    output_shape: tuple[int, ...] = ()
-    in_place: bool = False
-    never_negative: bool = False
-
-    def values(self) -> Iterator[ValueId]:
-        """The values this call reads."""
-        for operands in self.operands.values():
-            for operand in sorted(operands, key=str):
-                if operand.value is not None:
-                    yield operand.value
-
-    def constants(self) -> Iterator[Operand]:
-        """The constant operands."""
-        for operands in self.operands.values():
-            yield from (operand for operand in sorted(operands, key=str) if operand.value is None)
-
-
-@dataclass
-class Recording:
-    """Calls by address, the automaton of their order, and the values that come in and go out.
-
-    sequences: training mode -> addresses of the counted calls in the order they ran, for compiled code, which cannot
-    look at its own frames. inputs: path -> shape. outputs: values returned. examples: the arguments recorded with.
-    """
-
-    calls: dict[int, Call] = field(default_factory=dict)
-    transitions: Transitions = field(default_factory=Transitions)
-    sequences: dict[bool, tuple[int, ...]] = field(default_factory=dict)
-    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    outputs: list[ValueId] = field(default_factory=list)
-    checkpointed: bool = False
-
-
-def is_counted(kind: Kind, args: tuple, kwargs: dict) -> bool:
-    """Whether a call takes part in addressing: it computes or joins, and has a floating-point operand."""
-    if kind is Kind.PASS or kind is Kind.IGNORE:
-        return False
-    for argument in args:
-        if isinstance(argument, Tensor):
-            if argument.is_floating_point():
-                return True
-        elif isinstance(argument, tuple | list) and any(
-            isinstance(x, Tensor) and x.is_floating_point() for x in argument
-        ):
-            return True
-    return any(isinstance(argument, Tensor) and argument.is_floating_point() for argument in kwargs.values())
-
-
-def tensor_slots(args: tuple, kwargs: dict) -> Iterator[tuple[Slot, Tensor]]:
-    """Every tensor among the arguments of a call, with its slot."""
-    for index, argument in enumerate(args):
-        if isinstance(argument, Tensor):
-            yield ("args", index), argument
-        elif isinstance(argument, tuple | list):
-            for position, entry in enumerate(argument):
-                if isinstance(entry, Tensor):
-                    yield ("args", index, position), entry
-    for name, argument in kwargs.items():
-        if isinstance(argument, Tensor):
-            yield ("kwargs", name), argument
-        elif isinstance(argument, tuple | list):
-            for position, entry in enumerate(argument):
-                if isinstance(entry, Tensor):
-                    yield ("kwargs", name, position), entry
-
-
-def output_tensors(result) -> list[Tensor]:
-    """The floating-point tensors a call returned, in order."""
-    if isinstance(result, Tensor):
-        return [result] if result.is_floating_point() else []
-    if isinstance(result, tuple | list):
-        return [entry for entry in result if isinstance(entry, Tensor) and entry.is_floating_point()]
-    return []
-
-
-def bind_examples(module: nn.Module, example_inputs) -> tuple[tuple, dict]:
-    """`example_inputs` (a tensor, a tuple of positional or a dict of keyword arguments) as (args, kwargs).
-
-    A batch of one is repeated, so that batch norm can train on it and the batch dimension can be told from a constant.
-    """
-    if isinstance(example_inputs, dict):
-        args, kwargs = (), dict(example_inputs)
-    elif isinstance(example_inputs, tuple | list):
-        args, kwargs = tuple(example_inputs), {}
-    else:
-        args, kwargs = (example_inputs,), {}
-    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    if not tensors:
-        raise PreparationError(
-            f"example_inputs hold no tensor but {type(example_inputs).__name__}; pass one batch of inputs."
-        )
-    for tensor in tensors:
-        if tensor.layout is not torch.strided or tensor.is_complex():
-            raise PreparationError(
-                f"an example input is {tensor.layout} of {tensor.dtype}; integers need dense real tensors."
-            )
-        if tensor.dim() and not tensor.shape[0]:
-            raise PreparationError(
-                f"an example input has shape {tuple(tensor.shape)}, an empty batch; pass at least one sample."
-            )
-    if all(tensor.dim() == 0 or tensor.shape[0] == 1 for tensor in tensors):
-        args, kwargs = pytree.tree_map(_repeat_batch, (args, kwargs))
-    try:
-        inspect.signature(module.forward).bind(*args, **kwargs)
-    except TypeError as error:
-        raise PreparationError(f"example_inputs do not fit {type(module).__name__}.forward: {error}.") from error
-    return args, kwargs
-
-
-def _repeat_batch(leaf):
-    return leaf.repeat(2, *[1] * (leaf.dim() - 1)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
-
-
-def input_paths(module: nn.Module, args: tuple, kwargs: dict) -> list[tuple[str, Tensor]]:
-    """Every tensor among the inputs with its name: the argument's, with the place inside where it is a structure."""
-    signature = inspect.signature(module.forward)
-    arguments = dict(signature.bind(*args, **kwargs).arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            arguments.update(arguments.pop(name, {}))
-    named = []
-    for path, leaf in pytree.tree_flatten_with_path(arguments)[0]:
-        if isinstance(leaf, Tensor):
-            named.append((".".join(str(_key(step)) for step in path), leaf))
-    return named
-
-
-def _key(step):
-    return getattr(step, "key", getattr(step, "idx", getattr(step, "name", step)))
+from qat.inject.addresses import START
+from qat.inject.calls import Call, Operand, Recording, ValueId, is_counted, output_tensors, substitute, tensor_slots
+from qat.inject.inputs import input_paths
+from qat.inject.operations import (
+    Kind,
+    Operation,
+    first_operand,
+    kind_of,
+    never_negative,
+    operation_of,
+    out_of_place,
+    writes_in_place,
+)
 
 
 @contextlib.contextmanager
-def _undisturbed(module: nn.Module):
-    """Leave buffers, modes and random states as they are."""
-    buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
+def undisturbed(module: nn.Module):
+    """Leave buffers, modes and random states as they are, whatever runs inside."""
+    buffers = [(part, dict(part._buffers)) for part in module.modules()]
+    contents = {
+        id(buffer): buffer.detach().clone() for _, own in buffers for buffer in own.values() if buffer is not None
+    }
     modes = {name: part.training for name, part in module.named_modules()}
     python_state, numpy_state = random.getstate(), numpy.random.get_state()
     devices = sorted({parameter.device.index for parameter in module.parameters() if parameter.is_cuda})
@@ -203,15 +45,19 @@ def _undisturbed(module: nn.Module):
         for name, part in module.named_modules():
             part.training = modes[name]
         with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
+            for part, own in buffers:
+                part._buffers.clear()
+                part._buffers.update(own)
+                for buffer in own.values():
+                    if buffer is not None:
+                        buffer.copy_(contents[id(buffer)])
 
 
 def record(module: nn.Module, args: tuple, kwargs: dict) -> Recording:
     """Run `module` once in train and once in eval mode and write down what it calls."""
     recording = Recording()
     recorder = _Recorder(module, recording)
-    with _undisturbed(module), recorder.module_stack():
+    with undisturbed(module), recorder.module_stack():
         for training in (True, False):
             module.train(training)
             recorder.run(training, args, kwargs)
@@ -226,6 +72,10 @@ class _Recorder(TorchFunctionMode):
         self.module = module
         self.recording = recording
         self.constants = {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+        self.constant_memory = {
+            tensor.untyped_storage().data_ptr(): name
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.numel()
+        }  # fmt: skip
         self.modules = {id(part): name for name, part in module.named_modules()}
         self.leaves = {name: not list(part.children()) for name, part in module.named_modules()}
         self.types = {
@@ -265,23 +115,34 @@ class _Recorder(TorchFunctionMode):
         self.sequence: list[int] = []
         self.previous = START
         self.stack[1:] = []
-        for path, leaf in input_paths(self.module, args, kwargs):
+        self.codes: dict[int, Tensor] = {}  # tensors that are no real values but depend on the inputs: indices, masks
+        for path, leaf in input_paths(self.module.forward, args, kwargs):
             if leaf.is_floating_point():
                 self._name(leaf, ("input", path))
                 self.recording.inputs[path] = tuple(leaf.shape)
+            else:
+                self.codes[id(leaf)] = leaf
         with torch.no_grad():
             result = recorded_forward(self, self.module, args, kwargs)
         for leaf in pytree.tree_leaves(result):
-            leaf = self.replaced.get(id(leaf), leaf)
-            if (
-                isinstance(leaf, Tensor)
-                and id(leaf) in self.values
-                and self.values[id(leaf)] not in self.recording.outputs
-            ):
-                self.recording.outputs.append(self.values[id(leaf)])
+            (leaf,), _ = substitute(self.replaced, (leaf,), {})
+            self._refuse_hidden(leaf)
             self._refuse_stale(leaf)
+            value = self.values.get(id(leaf))
+            if value is not None and value not in self.recording.outputs:
+                self.recording.outputs.append(value)
         self.recording.sequences[training] = tuple(self.sequence)
-        del self.values, self.alive, self.replaced, self.stale
+        del self.values, self.alive, self.replaced, self.stale, self.codes
+
+    def _refuse_hidden(self, leaf) -> None:
+        if isinstance(leaf, Tensor) or not any(
+            isinstance(entry, Tensor) for entry in getattr(leaf, "__dict__", {}).values()
+        ):
+            return
+        raise PreparationError(
+            f"{type(self.module).__name__}.forward returns a {type(leaf).__name__}, whose tensors cannot be seen; return a "
+            "tensor, a tuple or a dict, or register the class with torch.utils._pytree.register_dataclass."
+        )
 
     def _refuse_stale(self, tensor) -> None:
         if id(tensor) in self.stale:
@@ -300,20 +161,26 @@ class _Recorder(TorchFunctionMode):
             args, kwargs = substitute(self.replaced, args, kwargs)
         operation = operation_of(function)
         kind = kind_of(operation, args, kwargs)
-        operands = [
-            Operand(slot, self.values.get(id(tensor)), None if id(tensor) in self.values else self.constants.get(id(tensor), ""),
-                    tuple(tensor.shape))
-            for slot, tensor in tensor_slots(args, kwargs) if tensor.is_floating_point()
-        ]  # fmt: skip
-        for _, tensor in tensor_slots(args, kwargs):
+        operands, others = [], []
+        for slot, tensor in tensor_slots(args, kwargs):
             self._refuse_stale(tensor)
+            if tensor.is_floating_point():
+                value = self.values.get(id(tensor))
+                constant = None if value is not None else self.constants.get(id(tensor), "")
+                operands.append(Operand(slot, value, constant, tuple(tensor.shape)))
+            else:
+                others.append(tensor)
+        reads_values = any(operand.value is not None for operand in operands)
+        depends = reads_values or any(id(tensor) in self.codes for tensor in others)
         counted = is_counted(kind, args, kwargs)
-        if kind is Kind.IGNORE or not (counted or any(operand.value for operand in operands)):
-            return function(*args, **kwargs)
+        if kind is Kind.IGNORE or not (counted or reads_values):
+            result = function(*args, **kwargs)
+            self._note_codes(result, depends)
+            return result
         frame = addresses.caller(1)
         call = self._call(operation, kind, function, frame)
-        in_place = writes_in_place(operation, function, args, kwargs) and kind is not Kind.PASS
-        if in_place and any(operand.value for operand in operands):
+        call.other_dtypes.update(tensor.dtype for tensor in others)
+        if depends and _is_to_be_rewritten(operation, kind, function, args, kwargs):
             function, args, kwargs, written = self._out_of_place(call, operation, function, args, kwargs, frame)
             call.in_place = True
         result = function(*args, **kwargs)
@@ -324,7 +191,8 @@ class _Recorder(TorchFunctionMode):
             self.sequence.append(call.address)
         for operand in operands:
             call.operands.setdefault(operand.slot, set()).add(operand)
-        if any(operand.value for operand in operands):
+        if depends:
+            self._note_codes(result, depends)
             outputs = output_tensors(result)
             call.produces = max(call.produces, len(outputs))
             call.output_shape = tuple(outputs[0].shape) if outputs else ()
@@ -332,10 +200,16 @@ class _Recorder(TorchFunctionMode):
             for index, output in enumerate(outputs):
                 if id(output) not in self.values or kind is not Kind.PASS:
                     self._name(output, ("call", call.address, index))
-            if call.in_place and outputs:
+            if call.in_place and outputs and outputs[0] is not written:
                 self.replaced[id(written)] = outputs[0]
                 self.alive.append(written)
         return result
+
+    def _note_codes(self, result, depends: bool) -> None:
+        """Remember results that are no real values but depend on the inputs."""
+        for leaf in pytree.tree_leaves(result) if depends else ():
+            if isinstance(leaf, Tensor) and not leaf.is_floating_point():
+                self.codes[id(leaf)] = leaf
 
     def _call(self, operation: Operation, kind: Kind, function, frame) -> Call:
         path = self.stack[-1]
@@ -373,30 +247,27 @@ class _Recorder(TorchFunctionMode):
                 f"{call.layer} writes in place at {source} ({operation.name}), which quantization cannot follow; write the "
                 "result to a new tensor instead (torch.cat, torch.where, x = x + y)."
             )
-        written = args[0]
+        written = first_operand(args, kwargs)
         memory = written.untyped_storage().data_ptr()
+        name = self.constant_memory.get(memory)
+        if name is not None and id(written) not in self.values:
+            raise PreparationError(
+                f"{call.layer} writes in place into {name} at {source}, which quantization cannot follow; change parameters and "
+                "buffers outside of forward."
+            )
         for other in self.alive:
             if other is not written and id(other) not in self.replaced and other.untyped_storage().data_ptr() == memory:
                 self.stale[id(other)] = source
         return *rewritten, written
 
 
-def substitute(replaced: dict[int, Tensor], args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Arguments with tensors that were written in place replaced by what was written."""
-
-    def current(leaf):
-        while id(leaf) in replaced:
-            leaf = replaced[id(leaf)]
-        return leaf
-
-    def visit(argument):
-        if isinstance(argument, Tensor):
-            return current(argument)
-        if type(argument) in (tuple, list):
-            return type(argument)(current(entry) for entry in argument)
-        return argument
-
-    return tuple(visit(argument) for argument in args), {name: visit(argument) for name, argument in kwargs.items()}
+def _is_to_be_rewritten(operation: Operation, kind: Kind, function, args: tuple, kwargs: dict) -> bool:
+    """Whether a call writes real values in place; what only changes flags (requires_grad_) may do so."""
+    if not writes_in_place(operation, function, args, kwargs):
+        return False
+    written = first_operand(args, kwargs)
+    moves_only = kind is Kind.PASS and out_of_place(operation, function, args, kwargs) is None
+    return not moves_only and (not isinstance(written, Tensor) or written.is_floating_point())
 
 
 def recorded_forward(mode: TorchFunctionMode, module: nn.Module, args: tuple, kwargs: dict):

@@ -139,7 +139,8 @@ def snap_operand_scales(first: Grid, second: Grid, output: Grid) -> tuple[Grid, 
 
 
 def _ratio(operand: Grid, output: Grid, shift: int) -> int:
-    return round(Fraction(operand.scale) / Fraction(output.scale) * 2**shift)
+    # an operand too fine to move the output by a step keeps the finest factor there is (a constant that is all zero)
+    return max(round(Fraction(operand.scale) / Fraction(output.scale) * 2**shift), 1)
 
 
 def _is_exact(first: int, second: int, shift: int, first_grid: Grid, second_grid: Grid, output: Grid) -> bool:

@@ -18,7 +18,8 @@ from torch.utils import _pytree as pytree
 from qat.errors import ConversionError, ObservationError, ProgramError
 from qat.inject.exact import grid_of
 from qat.inject.handle import Handle, handle_of
-from qat.inject.record import input_paths
+from qat.inject.inputs import input_paths
+from qat.inject.record import undisturbed
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.lowering import elementwise, movement, pooling, weighted
 from qat.lowering.state import (
@@ -106,7 +107,7 @@ def convert(module: nn.Module) -> IntegerProgram:
             f"a rule leaves {', '.join(handle.plan.float_layers)} in float, so the network is no integer program; drop the rule."
         )
     _refuse_unobserved(handle)
-    with _eval_on_cpu(module, handle), warnings.catch_warnings():
+    with undisturbed(module), _eval_on_cpu(module, handle), warnings.catch_warnings():
         # torch.export looks at every attribute of every module, deprecated ones too
         warnings.simplefilter("ignore")
         graph = _exported(module, handle)
@@ -159,7 +160,14 @@ class _FlatInputs(nn.Module):
 
 
 def _exported(module: nn.Module, handle: Handle) -> torch.export.ExportedProgram:
-    args, kwargs = pytree.tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, handle.examples)
+    dtype = next(parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
+
+    def fitting(leaf):
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.to("cpu", dtype) if leaf.is_floating_point() else leaf.cpu()
+
+    args, kwargs = pytree.tree_map(fitting, handle.examples)
     flat = _FlatInputs(module, args, kwargs)
     batches = tuple({0: Dim.AUTO} if tensor.dim() else None for tensor in flat.tensors)
     with torch.no_grad():
@@ -217,7 +225,7 @@ class _Lowering:
 
     def _user_inputs(self) -> dict[str, "_RealInput"]:
         args, kwargs = self.handle.examples
-        paths = {id(leaf): path for path, leaf in input_paths(self.handle.module, args, kwargs)}
+        paths = {id(leaf): path for path, leaf in input_paths(self.handle.original_forward, args, kwargs)}
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         names = [name for name in self.exported.graph_signature.user_inputs if isinstance(name, str)]
         return {name: _RealInput(paths[id(leaf)]) for name, leaf in zip(names, leaves, strict=True)}
@@ -237,7 +245,7 @@ class _Lowering:
             if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
                 return args[0][args[1]]
             if not any(isinstance(leaf, Quantized | Pending | _RealInput | QuantizedConstant) for leaf in leaves):
-                return node.target(*args, **kwargs)
+                return _constant(node, args, kwargs, leaves)
             rule = RULES.get(node.target)
             if rule is None:
                 raise Unlowerable("it has no integer form; replace it, or quantize a sub-network (module=)")
@@ -281,6 +289,15 @@ class _Lowering:
                     f"output {name!r} is not on an integer grid: return values that the network computes"
                 )
         return outputs, structure
+
+
+def _constant(node: Node, args: tuple, kwargs: dict, leaves: list):
+    """What a node computes from constants alone."""
+    if any(isinstance(leaf, torch.SymInt) for leaf in leaves):
+        raise Unlowerable("it makes a constant as large as the batch; use one that broadcasts over it")
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise Unlowerable("it draws random numbers; draw them outside of the network")
+    return node.target(*args, **kwargs)
 
 
 class _RealInput:

@@ -10,6 +10,9 @@ from qat.lowering.state import Program, Quantized, Unlowerable, batch_shape
 
 def identity(program: Program, node: Node, x, *arguments, **keywords):
     """Dropout in eval mode, contiguous, clone, detach: the operand itself, be it a value or a pending computation."""
+    made = node.meta["val"]
+    if not made.is_floating_point():
+        raise Unlowerable(f"it turns real values into {made.dtype}, cutting them off; keep them real")
     return x
 
 

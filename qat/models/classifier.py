@@ -74,7 +74,7 @@ class Classifier(pytorch_lightning.LightningModule):
         if math.isinf(total_steps):
             raise ConfigurationError(
                 "the scheduler needs the number of steps of the run, which has no end; set trainer.max_epochs or "
-                "trainer.max_steps, or scheduler=null."
+                "trainer.max_steps, or model.scheduler=null."
             )
         scheduler = self.scheduler(optimizer, total_steps=int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -140,5 +140,6 @@ class LearnedFakeQuantize(FakeQuantize):
         with torch.no_grad():
             self.scale.copy_(scale)
             self.zero_point.copy_(zero_point)
-        self.start_pending.fill_(False)
+        for used_up in (self.start_scale, self.start_zero_point, self.start_pending):
+            used_up.zero_()
         self._mark_initialized()

@@ -1,1 +1,1 @@
-"""What the callback is made of: finding the network, the scales' optimizer, the history, agreement across ranks, delivery."""
+"""What the callback is made of: finding the network, the scales' optimizer, the history, ranks, delivery."""

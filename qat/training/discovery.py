@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from qat.errors import ConfigurationError
+from qat.inject.handle import forward_of
 
 
 def find_network(pl_module: nn.Module, module: str | nn.Module | None) -> nn.Module:
@@ -19,7 +20,8 @@ def find_network(pl_module: nn.Module, module: str | nn.Module | None) -> nn.Mod
     if isinstance(module, nn.Module):
         if not any(part is module for part in pl_module.modules()):
             raise ConfigurationError(
-                f"module= is a {type(module).__name__} that is no part of {type(pl_module).__name__}; pass one of {_candidates(pl_module)}."
+                f"module= is a {type(module).__name__} that is no part of {type(pl_module).__name__}; "
+                f"pass one of {_candidates(pl_module)}."
             )
         return module
     if module is not None:
@@ -61,7 +63,7 @@ def inputs_of(batch, network: nn.Module):
     A tensor is the input; of a tuple or list, the leading entries, as many as forward requires (one for the usual pair
     of inputs and targets); of a dict, the entries named like forward's parameters.
     """
-    parameters = inspect.signature(network.forward).parameters.values()
+    parameters = inspect.signature(forward_of(network)).parameters.values()
     required = [
         p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]

@@ -1,6 +1,9 @@
 """What happened in every epoch: phase, widths, learning rate, metrics, and how well each layer is represented."""
 
 import math
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from qat.training.discovery import learning_rate, optimizer_of
 
@@ -14,9 +17,14 @@ class History:
     def __init__(self, entries: list[dict] | None = None):
         self.entries = entries or []
 
-    def add(self, trainer, handle) -> dict[str, float]:
-        """Append the epoch that ends now; returns its numbers for a logger."""
-        layers = {}
+    def add(self, trainer, handle, metrics: dict[str, Tensor] | None = None) -> dict[str, float]:
+        """Write the entry of the epoch that ends now; returns its numbers for a logger.
+
+        metrics: those of this epoch so far, by default all that the trainer holds. Written again in the same epoch the
+        entry keeps what was measured of the layers.
+        """
+        last = self.entries[-1] if self.entries else None
+        layers = last["layers"] if last is not None and last["epoch"] == trainer.current_epoch else {}
         for name, quantizer in handle.quantizers.items():
             if quantizer.measured is not None:
                 sqnr, clipped = quantizer.measured
@@ -33,7 +41,7 @@ class History:
             "weight_bits": min(widths["weight"]) if handle.state.fake_quantize else 32,
             "activation_bits": min(widths["activation"], default=32) if handle.state.fake_quantize else 32,
             "learning_rate": learning_rate(optimizer_of(trainer, handle.module)),
-            "metrics": _metrics(trainer),
+            "metrics": _numbers(trainer.callback_metrics if metrics is None else metrics),
             "layers": layers,
         }
         # an epoch that runs again, from an earlier checkpoint or in a new fit, replaces what was written of it
@@ -44,14 +52,9 @@ class History:
             numbers.update({f"{PREFIX}/{key}/{name}": value for key, value in measured.items() if value is not None})
         return numbers
 
-    def take_metrics(self, trainer) -> None:
-        """Add metrics that came after the epoch's entry."""
-        if self.entries and not trainer.sanity_checking and self.entries[-1]["epoch"] == trainer.current_epoch:
-            self.entries[-1]["metrics"].update(_metrics(trainer))
 
-
-def _metrics(trainer) -> dict[str, float | None]:
-    return {name: _finite(float(value)) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+def _numbers(metrics: Mapping[str, Tensor]) -> dict[str, float | None]:
+    return {name: _finite(float(value)) for name, value in metrics.items() if value.numel() == 1}
 
 
 def _finite(value: float) -> float | None:

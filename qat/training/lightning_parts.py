@@ -1,6 +1,7 @@
 """The places where Lightning has no hook: each function attaches to one instance and returns what detaches it."""
 
 import functools
+import os
 from collections.abc import Callable
 
 Undo = Callable[[], None]
@@ -54,6 +55,31 @@ def final_checkpoints_only(trainer, is_final: Callable[[], bool]) -> Undo:
             detach()
 
     return undo
+
+
+def writes_early_checkpoints(trainer) -> bool:
+    """Whether a checkpoint callback writes something before the state is final, or none was asked for at all."""
+    callbacks = trainer.checkpoint_callbacks
+    return not callbacks or any(
+        getattr(callback, "monitor", None) is None or getattr(callback, "save_last", None) for callback in callbacks
+    )
+
+
+def keep_unfinished(trainer) -> str | None:
+    """Path of the newest checkpoint of a run that ended early, which is written where there is none yet.
+
+    None where no checkpoints were asked for.
+    """
+    callbacks = [callback for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)]
+    for callback in callbacks:
+        path = callback.last_model_path or callback.best_model_path
+        if path:
+            return path
+    if not callbacks or trainer.fast_dev_run:
+        return None
+    path = os.path.join(callbacks[0].dirpath, "unfinished.ckpt")
+    trainer.save_checkpoint(path)
+    return path
 
 
 def shown_in_progress_bar(trainer, word: Callable[[], str]) -> Undo:

@@ -1,4 +1,4 @@
-"""What a run is going to do, before it does it: widths, refusals, bytes to expect, and whether the learning rate fits."""
+"""What a run is going to do, before it does it: widths, refusals, bytes, and whether the learning rate fits."""
 
 import io
 import math
@@ -43,11 +43,11 @@ def preflight(handle: Handle, schedule: Schedule, progress: Progress) -> str:
     table.add_section()
     table.add_row("total", "", "", "", f"{total:,}", f"{total_float:,}")
     buffer = io.StringIO()
-    Console(file=buffer, width=110).print(table)
+    Console(file=buffer, force_jupyter=False, width=110).print(table)
     activations = sum(site.role == "activation" for site in handle.plan.sites.values())
-    buffer.write(
-        f"{activations} activations are quantized; {'all layers' if not handle.plan.float_layers else 'left in float: ' + ', '.join(handle.plan.float_layers)}\n"
-    )
+    left = handle.plan.float_layers
+    rest = f"left in float: {', '.join(left)}" if left else "all layers"
+    buffer.write(f"{activations} activations are quantized; {rest}\n")
     buffer.write(f"schedule: {describe(schedule)}\n")
     for sentence in schedule.check_against(progress):
         buffer.write(f"note: {sentence}\n")
@@ -74,7 +74,7 @@ def _when(point) -> str:
 def learning_rate_advice(handle: Handle, rate: float) -> str:
     """Whether the learning rate still fits where quantization sets in, from the gradients of the batch just trained.
 
-    A plain step of `rate` times the gradient is compared with the weights of each layer and with their quantization step.
+    A plain step of `rate` times the gradient is compared with the weights of each layer and their quantization step.
     """
     shares = {}
     for name, site in handle.plan.sites.items():

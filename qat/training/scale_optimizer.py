@@ -15,7 +15,7 @@ class ScaleOptimizer:
 
     Scales span many orders of magnitude, so that no absolute learning rate fits all of them: Adam's step, of about
     `RELATIVE_RATE`, is multiplied by the scale itself, and by the number of levels for a zero point, whose unit is a
-    code. The rate follows the user's schedule: it is multiplied by the ratio of the user's learning rate to its largest.
+    code. The rate follows the user's schedule: it is multiplied by the user's learning rate over its largest so far.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter, float | None]]):
@@ -31,8 +31,8 @@ class ScaleOptimizer:
     def step(self, user_rate: float | None, gradient_scale: float = 1.0) -> None:
         """One step from the gradients there are, which are then dropped.
 
-        user_rate: the learning rate of the user's optimizer now, None where that has none. gradient_scale: what a loss scaler multiplied the
-        gradients with. Gradients that are not finite skip the step, as a loss scaler does.
+        user_rate: the learning rate of the user's optimizer now, None where that has none. gradient_scale: what a loss
+        scaler multiplied the gradients with; scaled gradients that are not finite skip the step, as the scaler does.
         """
         stepped = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
         if not stepped:

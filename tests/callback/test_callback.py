@@ -210,7 +210,9 @@ def test_a_checkpoint_of_another_width_or_network_is_refused(quant, net, match, 
     other = classifier(pl, base if quant == "w3a4" else net)
     other.strict_loading = False
     with pytest.raises(CheckpointError, match=match):
-        trainer(pl, tmp_path / "other", qat.QATCallback(quant, target=None), max_epochs=4).fit(other, loader(), loader(), ckpt_path=path)
+        trainer(pl, tmp_path / "other", qat.QATCallback(quant, target=None), max_epochs=4).fit(
+            other, loader(), loader(), ckpt_path=path
+        )
     assert Path(path).read_bytes() == before
 
 
@@ -347,7 +349,9 @@ def test_nan_while_observing_names_the_layer(tmp_path):
 def test_history_logger_and_progress_bar_show_phase_and_bits(tmp_path, capsys):
     pl = importlib.import_module("pytorch_lightning")
     ladder = [[0, 8], [2, 6], [3, 4]]
-    schedule = qat.Schedule(start=1, freeze_observers=4, freeze_batch_norm=4, weight_bits=ladder, activation_bits=ladder)
+    schedule = qat.Schedule(
+        start=1, freeze_observers=4, freeze_batch_norm=4, weight_bits=ladder, activation_bits=ladder
+    )
     callback = qat.QATCallback("w4a4", schedule, target=None)
     logger = pl.loggers.CSVLogger(tmp_path)
     bar = pl.callbacks.TQDMProgressBar()
@@ -368,13 +372,17 @@ def test_history_logger_and_progress_bar_show_phase_and_bits(tmp_path, capsys):
 def test_the_loss_survives_every_change_of_width(tmp_path):
     pl = importlib.import_module("pytorch_lightning")
     ladder = [[0, 8], [4, 6], [5, 4], [6, 3]]
-    schedule = qat.Schedule(start=3, freeze_observers=8, freeze_batch_norm=8, weight_bits=ladder, activation_bits=ladder)
+    schedule = qat.Schedule(
+        start=3, freeze_observers=8, freeze_batch_norm=8, weight_bits=ladder, activation_bits=ladder
+    )
     callback = qat.QATCallback("w3a3", schedule, target=None)
     inputs = torch.randn(256, 6, generator=torch.Generator().manual_seed(0))
     data = DataLoader(TensorDataset(inputs, inputs[:, :3].argmax(1)), 16)
 
     def deep():
-        return nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 3))
+        return nn.Sequential(
+            nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 3)
+        )
 
     trainer(pl, tmp_path, callback, max_epochs=10).fit(classifier(pl, deep), data, data)
     losses = [entry["metrics"]["val_loss"] for entry in callback.history.entries]

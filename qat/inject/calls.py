@@ -1,0 +1,145 @@
+"""What a recording of a network is made of: calls, their operands, and the values that flow between them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from qat.inject.addresses import Transitions
+from qat.inject.operations import Kind, Operation
+
+#: A value of the network: ("input", path) or ("call", address, index of the output).
+ValueId = tuple
+
+#: Where a tensor stands in the arguments of a call: ("args", 0), ("args", 0, 1) for a list, ("kwargs", "weight").
+Slot = tuple
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One floating-point tensor among the arguments of a call.
+
+    value: the value of the network it is, None for a constant (a parameter, a buffer, or made from those).
+    constant: name of the parameter or buffer, "" for a derived constant, None for a value.
+    """
+
+    slot: Slot
+    value: ValueId | None
+    constant: str | None
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Call:
+    """Every execution of one address, united: a loop runs it several times.
+
+    layer: the name shown to users, unique. types: class names of the innermost module and its bases, or the operation's.
+    source: file:line. produces: number of floating-point tensors that come out. alias: out i lies on the grid of these
+    operand values (PASS, JOIN). in_place: writes into its first operand. never_negative: of the result. other_dtypes: of
+    operands that are not floating-point, masks and indices.
+    """
+
+    address: int
+    operation: Operation
+    kind: Kind
+    layer: str
+    module: str
+    types: tuple[str, ...]
+    source: str
+    operands: dict[Slot, set[Operand]] = field(default_factory=dict)
+    produces: int = 0
+    output_shape: tuple[int, ...] = ()
+    in_place: bool = False
+    never_negative: bool = False
+    other_dtypes: set[torch.dtype] = field(default_factory=set)
+
+    def values(self) -> Iterator[ValueId]:
+        """The values this call reads."""
+        for operands in self.operands.values():
+            for operand in sorted(operands, key=str):
+                if operand.value is not None:
+                    yield operand.value
+
+    def constants(self) -> Iterator[Operand]:
+        """The constant operands."""
+        for operands in self.operands.values():
+            yield from (operand for operand in sorted(operands, key=str) if operand.value is None)
+
+
+@dataclass
+class Recording:
+    """Calls by address, the automaton of their order, and the values that come in and go out.
+
+    sequences: training mode -> addresses of the counted calls in the order they ran, for compiled code, which cannot
+    look at its own frames. inputs: path -> shape. outputs: values returned. examples: the arguments recorded with.
+    """
+
+    calls: dict[int, Call] = field(default_factory=dict)
+    transitions: Transitions = field(default_factory=Transitions)
+    sequences: dict[bool, tuple[int, ...]] = field(default_factory=dict)
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    outputs: list[ValueId] = field(default_factory=list)
+    checkpointed: bool = False
+
+
+def is_counted(kind: Kind, args: tuple, kwargs: dict) -> bool:
+    """Whether a call takes part in addressing: it computes or joins, and has a floating-point operand or makes one."""
+    if kind is Kind.PASS or kind is Kind.IGNORE:
+        return False
+    if kind is Kind.CAST:
+        return True
+    for argument in args:
+        if isinstance(argument, Tensor):
+            if argument.is_floating_point():
+                return True
+        elif isinstance(argument, tuple | list) and any(
+            isinstance(x, Tensor) and x.is_floating_point() for x in argument
+        ):
+            return True
+    return any(isinstance(argument, Tensor) and argument.is_floating_point() for argument in kwargs.values())
+
+
+def tensor_slots(args: tuple, kwargs: dict) -> Iterator[tuple[Slot, Tensor]]:
+    """Every tensor among the arguments of a call, with its slot."""
+    for index, argument in enumerate(args):
+        if isinstance(argument, Tensor):
+            yield ("args", index), argument
+        elif isinstance(argument, tuple | list):
+            for position, entry in enumerate(argument):
+                if isinstance(entry, Tensor):
+                    yield ("args", index, position), entry
+    for name, argument in kwargs.items():
+        if isinstance(argument, Tensor):
+            yield ("kwargs", name), argument
+        elif isinstance(argument, tuple | list):
+            for position, entry in enumerate(argument):
+                if isinstance(entry, Tensor):
+                    yield ("kwargs", name, position), entry
+
+
+def output_tensors(result) -> list[Tensor]:
+    """The floating-point tensors a call returned, in order."""
+    if isinstance(result, Tensor):
+        return [result] if result.is_floating_point() else []
+    if isinstance(result, tuple | list):
+        return [entry for entry in result if isinstance(entry, Tensor) and entry.is_floating_point()]
+    return []
+
+
+def substitute(replaced: dict[int, Tensor], args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Arguments with tensors that were written in place replaced by what was written."""
+
+    def current(leaf):
+        while id(leaf) in replaced:
+            leaf = replaced[id(leaf)]
+        return leaf
+
+    def visit(argument):
+        if isinstance(argument, Tensor):
+            return current(argument)
+        if type(argument) in (tuple, list):
+            return type(argument)(current(entry) for entry in argument)
+        return argument
+
+    return tuple(visit(argument) for argument in args), {name: visit(argument) for name, argument in kwargs.items()}

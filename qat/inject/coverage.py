@@ -1,0 +1,54 @@
+"""What a target has no integer form of, told before training and not at the end of it."""
+
+from collections.abc import Mapping
+
+from qat.errors import PreparationError
+from qat.inject.calls import Call
+from qat.inject.operations import COMPUTING, Kind
+from qat.inject.weighted import WEIGHTED
+from qat.targets import Target
+
+
+def refuse_unsupported(calls: Mapping[int, Call], quantized: Mapping[int, bool], target: Target) -> None:
+    """Raise `PreparationError` with every call that depends on the inputs and that `target` would run in float.
+
+    quantized: address -> whether the rules leave the call quantized.
+    """
+    refused = []
+    for call in calls.values():
+        reason = _reason_against(call, quantized[call.address], target) if call.produces else None
+        if reason is not None:
+            where = f"in {call.module or 'the network'} at {call.source}"
+            refused.append(f"{call.operation.name} {where}{f' ({reason})' if reason else ''}")
+    if refused:
+        raise PreparationError(
+            f"{target.name} would not run this network with integers alone: {'; '.join(refused)}; replace these "
+            "operations, quantize a sub-network (module=), or train without export (target=None)."
+        )
+
+
+def has_statistics(call: Call) -> bool:
+    """Whether a batch norm keeps running statistics, without which nothing can be folded."""
+    return ("args", 1) in call.operands or ("kwargs", "running_mean") in call.operands
+
+
+def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
+    """Why `target` has no integer form of a call: empty for the operation itself, None if it has one."""
+    if call.kind not in (Kind.PASS, Kind.JOIN) and not quantized:
+        return "left in float by a rule"
+    if call.operation.name not in target.operations:
+        return ""
+    if call.kind is Kind.JOIN and any(call.constants()):
+        return "a constant joined to values; pad with zeros instead, or make it part of the inputs"
+    if call.kind is Kind.COMPUTE and call.operation.kind is Kind.FUSE:
+        return "bounds that are tensors"
+    if call.kind in COMPUTING and call.other_dtypes:
+        return f"an operand of {', '.join(sorted(map(str, call.other_dtypes)))}, which has no grid"
+    if call.operation.name in WEIGHTED and any(
+        operand.value is not None
+        for slot in WEIGHTED[call.operation.name].weight for operand in call.operands.get(slot, ())
+    ):  # fmt: skip
+        return "a weight that depends on the inputs"
+    if call.operation.name == "batch_norm" and not has_statistics(call):
+        return "no running statistics; set track_running_stats=True"
+    return None

@@ -1,0 +1,145 @@
+"""The inputs of a network: examples to record it with, names for every tensor among them, and how to reach one by name."""
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from qat.errors import PreparationError
+
+
+def bind_examples(module: nn.Module, example_inputs) -> tuple[tuple, dict]:
+    """`example_inputs` (a tensor, a tuple of positional or a dict of keyword arguments) as (args, kwargs).
+
+    A batch of one is repeated, so that batch norm can train on it and the batch dimension can be told from a constant.
+    """
+    if isinstance(example_inputs, dict):
+        args, kwargs = (), dict(example_inputs)
+    elif isinstance(example_inputs, tuple | list):
+        args, kwargs = tuple(example_inputs), {}
+    else:
+        args, kwargs = (example_inputs,), {}
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if not tensors:
+        raise PreparationError(
+            f"example_inputs hold no tensor but {type(example_inputs).__name__}; pass one batch of inputs."
+        )
+    for tensor in tensors:
+        if tensor.layout is not torch.strided or tensor.is_complex():
+            raise PreparationError(
+                f"an example input is {tensor.layout} of {tensor.dtype}; integers need dense real tensors."
+            )
+        if tensor.dim() and not tensor.shape[0]:
+            raise PreparationError(
+                f"an example input has shape {tuple(tensor.shape)}, an empty batch; pass at least one sample."
+            )
+    if all(tensor.dim() == 0 or tensor.shape[0] == 1 for tensor in tensors):
+        args, kwargs = pytree.tree_map(_repeat_batch, (args, kwargs))
+    args, kwargs = _all_distinct(args, kwargs)
+    try:
+        inspect.signature(module.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        raise PreparationError(f"example_inputs do not fit {type(module).__name__}.forward: {error}.") from error
+    return args, kwargs
+
+
+def _repeat_batch(leaf):
+    return leaf.repeat(2, *[1] * (leaf.dim() - 1)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+
+
+def _all_distinct(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The same examples, where one tensor stands in two places as two: values are told apart by identity."""
+    seen = set()
+
+    def distinct(leaf):
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if id(leaf) in seen:
+            leaf = leaf.clone()
+        seen.add(id(leaf))
+        return leaf
+
+    return pytree.tree_map(distinct, (args, kwargs))
+
+
+def input_paths(forward: Callable, args: tuple, kwargs: dict) -> list[tuple[str, Tensor]]:
+    """Every tensor among the inputs with its name: the argument's, with the place inside where it is a structure.
+
+    forward: the network's own, whose parameters give the names.
+    """
+    signature = inspect.signature(forward)
+    arguments = dict(signature.bind(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(name, {}))
+    named = []
+    for path, leaf in pytree.tree_flatten_with_path(arguments)[0]:
+        if isinstance(leaf, Tensor):
+            named.append((".".join(str(_key(step)) for step in path), leaf))
+    return named
+
+
+def _key(step):
+    return getattr(step, "key", getattr(step, "idx", getattr(step, "name", step)))
+
+
+def positional_names(forward: Callable) -> tuple[str, ...]:
+    """Names of the positional parameters of a bound forward."""
+    return tuple(
+        name for name, parameter in inspect.signature(forward).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    )  # fmt: skip
+
+
+def count_real(args: tuple, kwargs: dict) -> int:
+    """How many floating-point tensors there are among the inputs."""
+    leaves = (*args, *kwargs.values())
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        leaves = pytree.tree_leaves((args, kwargs))
+    return sum(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves)
+
+
+def map_input(args: tuple, kwargs: dict, path: str, names: tuple[str, ...], function: Callable) -> tuple[tuple, dict]:
+    """The inputs with `function` applied to the tensor at `path`; inputs that were not passed are left out.
+
+    names: of the positional parameters.
+    """
+    for name in kwargs:
+        if _leads_to(name, path):
+            return args, {**kwargs, name: _map_at(kwargs[name], _behind(name, path), function)}
+    head, _, rest = path.partition(".")
+    if head in names:
+        index = names.index(head)
+    else:  # *args: the path goes on with the index
+        position, _, rest = rest.partition(".")
+        index = len(names) + int(position)
+    if index >= len(args):
+        return args, kwargs
+    return (*args[:index], _map_at(args[index], rest, function), *args[index + 1 :]), kwargs
+
+
+def _leads_to(key: str, path: str) -> bool:
+    """Whether `path` is at `key` or inside of it; keys may hold dots themselves."""
+    return path == key or path.startswith(f"{key}.")
+
+
+def _behind(key: str, path: str) -> str:
+    return path[len(key) + 1 :]
+
+
+def _map_at(value, path: str, function: Callable):
+    if not path:
+        return function(value) if isinstance(value, Tensor) else value
+    if isinstance(value, dict):
+        changed = {
+            key: _map_at(entry, _behind(str(key), path), function)
+            for key, entry in value.items() if _leads_to(str(key), path)
+        }  # fmt: skip
+        return type(value)({**value, **changed})
+    head, _, rest = path.partition(".")
+    if hasattr(value, "_fields"):  # a named tuple
+        return value._replace(**{head: _map_at(getattr(value, head), rest, function)})
+    entries = [_map_at(entry, rest, function) if str(index) == head else entry for index, entry in enumerate(value)]
+    return type(value)(entries)

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from qat.cli.failure import ConfigErrors, FailureRecord, as_sentence
+from qat.errors import ConfigurationError
+
+
+def test_a_message_becomes_one_line():
+    assert as_sentence(ValueError("a\n  b")) == "a b"
+    assert as_sentence(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def test_an_error_of_any_kind_is_recorded_and_goes_on(tmp_path):
+    with pytest.raises(RuntimeError), FailureRecord(tmp_path):
+        raise RuntimeError("out of\nmemory")
+    assert json.loads((tmp_path / "failed.json").read_text()) == {"error": "out of memory"}
+
+
+def test_a_run_that_succeeds_leaves_no_record_not_even_an_older_one(tmp_path):
+    (tmp_path / "failed.json").write_text("{}")
+    with FailureRecord(tmp_path):
+        pass
+    assert not (tmp_path / "failed.json").exists()
+
+
+def built(config):
+    with ConfigErrors():
+        return instantiate(OmegaConf.create(config))
+
+
+def test_an_error_of_this_package_comes_out_of_hydra_as_it_is():
+    with pytest.raises(ConfigurationError, match="^bits is 9"):
+        built({"_target_": "qat.QuantSpec", "bits": 9})
+
+
+def test_it_comes_out_of_nested_parts_too():
+    with pytest.raises(ConfigurationError, match="^bits is 9"):
+        built({"_target_": "qat.QuantConfig", "weight": {"_target_": "qat.QuantSpec", "bits": 9}})
+
+
+@pytest.mark.parametrize(
+    "config, named",
+    [
+        ({"_target_": "qat.QuantSpec", "bit": 8}, "unexpected keyword argument 'bit'"),
+        ({"_target_": "qat.QuantSpek"}, "qat.QuantSpek"),
+        ({"_target_": "qat.QuantSpec", "bits": "${missing}"}, "missing"),
+        ({"_target_": "qat.QuantSpec", "bits": "???"}, "bits"),
+    ],
+)
+def test_a_wrong_config_is_one_sentence(config, named):
+    with pytest.raises(ConfigurationError) as caught:
+        built(config)
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_other_errors_are_left_alone():
+    with pytest.raises(ZeroDivisionError), ConfigErrors():
+        raise ZeroDivisionError

@@ -1,0 +1,34 @@
+import pytest
+from omegaconf import OmegaConf
+
+from qat.cli import parts
+from qat.cli.check import compose_recipe
+from qat.errors import ConfigurationError
+
+
+def test_a_missing_part_is_named():
+    config = OmegaConf.create({"data": {}, "model": {}, "trainer": {}, "export": {}})
+    with pytest.raises(ConfigurationError, match="the recipe has no quant; add each to its defaults"):
+        parts.check_complete(config)
+
+
+def test_quantization_is_either_in_training_or_after_it():
+    config = compose_recipe("digits_cnn", ["+post_training.batches=1"])
+    with pytest.raises(ConfigurationError, match="both a schedule, .* and post_training"):
+        parts.check_complete(config)
+
+
+def test_a_run_without_a_logger_is_possible(tmp_path):
+    config = compose_recipe("digits_cnn", ["~logger", "trainer.accelerator=cpu"])
+    assert parts.trainer_of(config, tmp_path, []).loggers == []
+
+
+def test_a_saved_config_is_read_back(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(compose_recipe("digits_cnn"), tmp_path / ".hydra" / "config.yaml")
+    assert parts.saved_config(tmp_path).data.batch_size == 64
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="is not the folder of a run: it has no .hydra/config.yaml"):
+        parts.saved_config(tmp_path)
