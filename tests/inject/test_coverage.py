@@ -1,0 +1,73 @@
+"""What the target cannot run is refused before training, with its module, its line and the way out."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qat.errors import PreparationError
+from qat.inject.handle import prepare
+from qat.spec import QuantConfig, Rule
+
+
+class Two(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(2, 4, 3, padding=1), nn.Conv1d(4, 2, 1)
+        self.token = nn.Parameter(torch.ones(1, 4, 1))
+        self.bare = nn.BatchNorm1d(4, track_running_stats=False)
+        self.body = body
+
+    def forward(self, x):
+        return self.second(self.body(self, self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        (lambda n, x: x - x, r"sub in the network at .*test_coverage\.py:\d+; replace"),
+        (lambda n, x: x / 2, "div in the network"),
+        (lambda n, x: 1 - x, "rsub in the network"),
+        (lambda n, x: -x, "neg in the network"),
+        (lambda n, x: x**2, "pow in the network"),
+        (lambda n, x: x.softmax(1), "softmax in the network"),
+        (lambda n, x: F.pad(x, (1, 1), value=1.0), "pad in the network"),
+        (lambda n, x: x.flip(1), "flip in the network"),
+        (lambda n, x: x[:, :1].expand(-1, 4, -1), "expand in the network"),
+        (lambda n, x: x.max(2, keepdim=True)[0], "max in the network"),
+        (lambda n, x: x * (x > 0), r"mul in the network .* \(an operand of torch\.bool, which has no grid\)"),
+        (lambda n, x: (x * 4).long().float(), r"float in the network .* \(an operand of torch\.int64"),
+        (lambda n, x: x.clamp(min=torch.tensor(0.1)), r"clamp in the network .* \(bounds that are tensors\)"),
+        (lambda n, x: torch.cat([n.token.expand(len(x), 4, 1), x], 2), r"cat in .* \(a constant joined to values; pad"),
+        (lambda n, x: n.bare(x), r"batch_norm in bare at .* \(no running statistics"),
+        (lambda n, x: F.conv1d(x, x[:1, :, :1].repeat(4, 1, 1)), r"conv1d in the network .* \(a weight that depends on the inputs\)"),
+    ],
+)
+def test_what_has_no_integer_form_is_refused(body, match):
+    with pytest.raises(PreparationError, match=match):
+        prepare(Two(body), torch.randn(2, 2, 8))
+    prepare(Two(body), torch.randn(2, 2, 8), target=None)
+
+
+def test_everything_is_named_at_once():
+    with pytest.raises(PreparationError, match=r"sub in .*; div in .*; replace these operations, quantize a sub-network"):
+        prepare(Two(lambda n, x: (x - x) / 2), torch.randn(2, 2, 8))
+
+
+def test_a_rule_that_leaves_a_layer_in_float_is_refused_by_a_target():
+    config = QuantConfig(rules=(Rule("second", quantize=False),))
+    with pytest.raises(PreparationError, match=r"conv1d in second .* \(left in float by a rule\)"):
+        prepare(Two(lambda n, x: x), torch.randn(2, 2, 8), config)
+    handle = prepare(Two(lambda n, x: x), torch.randn(2, 2, 8), config, target=None)
+    assert handle.plan.float_layers == ("second",)
+
+
+def test_an_embedding_is_seen_although_its_input_is_no_real_value():
+    network = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2))
+    ids = torch.tensor([[1, 2], [3, 4]])
+    with pytest.raises(PreparationError, match="embedding in 0 at"):
+        prepare(network, ids)
+    handle = prepare(network, ids, target=None)
+    assert list(handle.quantizers) == ["0.output", "1.output", "0.weight", "1.weight"]
+    network(ids)
+    assert all(quantizer.ready for quantizer in handle.quantizers.values())
