@@ -31,7 +31,7 @@ class KernelWeight:
 
     @classmethod
     def of(cls, spec: QuantSpec) -> "KernelWeight":
-        """For weights of `spec`, up to 8 bits. A mid-rise code q stands for q + 1/2, so its integer is (2 q + 1) / 2 steps."""
+        """For weights of `spec`, up to 8 bits. A mid-rise code q is q + 1/2: its integer is (2 q + 1) / 2 steps."""
         step = 2 ** (KERNEL_BITS - min(spec.bits, KERNEL_BITS))
         return cls(step, step // 2 if spec.midrise else 0)
 

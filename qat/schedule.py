@@ -29,7 +29,7 @@ class Progress:
 
     @property
     def share(self) -> float | None:
-        """Completed share of the run in 0..1; of a run that ends by epochs or by steps the larger one. None if unknown."""
+        """Completed share of the run in 0..1, the larger one where epochs and steps both end it. None if unknown."""
         shares = []
         if self.total_steps:
             shares.append(self.step / self.total_steps)
@@ -88,7 +88,7 @@ class Schedule:
     def __post_init__(self):
         for name in ("start", "observe", "freeze_observers", "freeze_batch_norm", "freeze_scales"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name not in ("observe", "freeze_scales"):
                 _check_point(value, f"schedule.{name}")
         for name in ("weight_bits", "activation_bits"):
             object.__setattr__(self, name, _ladder(getattr(self, name), f"schedule.{name}"))

@@ -24,30 +24,36 @@ class Target:
         self._check_spec(config.weight, "weight", self.max_weight_bits)
         self._check_spec(config.activation, "activation", self.max_activation_bits)
         for rule in config.rules:
+            if rule.activation_bits is not None and config.activation.with_bits(rule.activation_bits).midrise:
+                self._check_spec(config.activation.with_bits(rule.activation_bits), "activation", rule.activation_bits)
             for bits, what, most in (
                 (rule.weight_bits, "weight", self.max_weight_bits),
                 (rule.activation_bits, "activation", self.max_activation_bits),
             ):
                 if bits is not None and bits > most:
                     raise ConfigurationError(
-                        f"the rule for {rule.name!r} asks for {bits} {what} bits, but {self.name} has integer kernels up "
+                        f"the rule for {rule.name!r} asks for {bits} {what} bits, but {self.name} has integer kernels "
+                        "up "
                         f"to {most} bits; use {most} or fewer, or target=None to train without export."
                     )
 
     def _check_spec(self, spec: QuantSpec, what: str, most: int) -> None:
         if spec.bits > most:
             raise ConfigurationError(
-                f"{what}.bits is {spec.bits}, but {self.name} has integer kernels up to {most} bits; use {most} or fewer, "
+                f"{what}.bits is {spec.bits}, but {self.name} has integer kernels up to {most} bits; use {most} or "
+                "fewer, "
                 "or target=None to train without export."
             )
         if what == "weight" and (not spec.symmetric or not spec.signed):
             raise ConfigurationError(
-                f"the weight grid is {'signed' if spec.signed else 'unsigned'} {'symmetric' if spec.symmetric else 'affine'}, "
+                f"the weight grid is {'signed' if spec.signed else 'unsigned'} "
+                f"{'symmetric' if spec.symmetric else 'affine'}, "
                 f"but {self.name} needs signed symmetric weights; set signed=True, symmetric=True."
             )
-        if what == "activation" and spec.signed and spec.symmetric and spec.bits == 2:
+        if what == "activation" and spec.midrise:
             raise ConfigurationError(
-                f"the activation grid is signed and symmetric with 2 bits, whose levels at odd half steps {self.name} has no "
+                f"the activation grid is signed and symmetric with 2 bits, whose levels at odd half steps {self.name} "
+                "has no "
                 "kernel for; use 3 bits or more, or signed=False, symmetric=False."
             )
         allowed = self.granularities if what == "weight" else ("per_tensor",)
@@ -65,8 +71,8 @@ _COMPUTED = """
 _MOVED = """
     reshape view view_as reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims permute movedim
     moveaxis t contiguous clone detach to type_as type float half bfloat16 double cpu cuda alias ravel narrow select
-    getitem chunk split split_with_sizes tensor_split max_pool1d max_pool2d amax pad dropout dropout1d dropout2d dropout3d
-    feature_dropout alpha_dropout cat stack hstack vstack dstack get
+    getitem chunk split split_with_sizes tensor_split max_pool1d max_pool2d amax pad dropout dropout1d dropout2d
+    dropout3d feature_dropout alpha_dropout cat stack hstack vstack dstack get
 """
 _INTEGER_OPERATIONS = frozenset((_COMPUTED + _MOVED).split())
 

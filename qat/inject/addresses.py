@@ -2,8 +2,8 @@
 
 The *site* of a call is the chain of code positions from the network's forward down to the call, leaving out torch's own
 plumbing. Sites alone are not unique (a Sequential calls all its children from one line), so an *address* also knows the
-address before it: `Walk` follows recorded transitions (previous address, site) -> address. A loop of any length walks
-in circles over the same addresses; a branch that was never recorded has no transition and raises.
+address before it: a forward follows recorded transitions (previous address, site) -> address. A loop of any length
+walks in circles over the same addresses; a branch that was never recorded has no transition and raises.
 """
 
 import os
@@ -118,7 +118,8 @@ class Transitions:
         if address is None:
             after = f"after {self.names[previous]}" if previous in self.names else "at the start of the forward"
             raise AddressError(
-                f"{operation} at {source_of(frame)} runs {after}, which it did not when the network was recorded, so it "
+                f"{operation} at {source_of(frame)} runs {after}, which it did not when the network was recorded, so "
+                "it "
                 "would pass unquantized; prepare again with example_inputs that take this path, or keep the path fixed."
             )
         return address

@@ -1,4 +1,4 @@
-"""A plan put to work: a torch function mode that quantizes at the planned addresses while the network's forward runs."""
+"""A plan put to work: a torch function mode that quantizes at the planned addresses while the network runs."""
 
 import contextlib
 import inspect
@@ -31,7 +31,7 @@ from qat.inject.plan import Action
 
 
 class QuantMode(TorchFunctionMode):
-    """One forward of a prepared network. Eager code finds its address by its place in the code, compiled code by order."""
+    """One forward of a prepared network. Eager code finds its address by its place, compiled code by its order."""
 
     def __init__(self, handle):
         super().__init__()
@@ -90,7 +90,8 @@ class QuantMode(TorchFunctionMode):
             or self.handle.operations[self.sequence[self.position]] != operation.name
         ):
             raise AddressError(
-                f"the compiled forward calls {operation.name} where the recorded one did not, so it would pass unquantized; "
+                f"the compiled forward calls {operation.name} where the recorded one did not, so it would pass "
+                "unquantized; "
                 "prepare again with example_inputs that take this path."
             )
         address = self.sequence[self.position]
@@ -193,7 +194,7 @@ class QuantMode(TorchFunctionMode):
             self.alive.append(written)
 
     def _fold_bias(self, action: Action, args, kwargs):
-        """Put the layer's bias on the accumulator's grid, or hand it to the batch norm that is folded into the layer."""
+        """Put the layer's bias on the accumulator's grid, or hand it to the batch norm folded into the layer."""
         scales = self._accumulator_scales(action)
         bias = None if action.bias is None else _at(args, kwargs, action.bias)
         if action.batch_norm is not None:
@@ -242,7 +243,8 @@ class QuantMode(TorchFunctionMode):
         if missing:
             layer = self.actions[first].layer
             raise AddressError(
-                f"the forward ended without reaching {missing} of the recorded calls, the first of them {layer}; prepare again "
+                f"the forward ended without reaching {missing} of the recorded calls, the first of them {layer}; "
+                "prepare again "
                 "with example_inputs that take this path, or keep the path fixed."
             )
 

@@ -34,10 +34,10 @@ class Operand:
 class Call:
     """Every execution of one address, united: a loop runs it several times.
 
-    layer: the name shown to users, unique. types: class names of the innermost module and its bases, or the operation's.
-    source: file:line. produces: number of floating-point tensors that come out. alias: out i lies on the grid of these
-    operand values (PASS, JOIN). in_place: writes into its first operand. never_negative: of the result. other_dtypes: of
-    operands that are not floating-point, masks and indices.
+    layer: the name shown to users, unique. types: class names of the innermost module and its bases, or the
+    operation's. source: file:line. produces: number of floating-point tensors that come out and depend on the inputs.
+    in_place: writes into its first operand. never_negative: of the result. other_dtypes: of operands that are not
+    floating-point, masks and indices.
     """
 
     address: int

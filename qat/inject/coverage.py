@@ -36,7 +36,9 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
     """Why `target` has no integer form of a call: empty for the operation itself, None if it has one."""
     if call.kind not in (Kind.PASS, Kind.JOIN) and not quantized:
         return "left in float by a rule"
-    moves_elsewhere = call.kind is Kind.COMPUTE and call.operation.kind is Kind.PASS  # padding with another value than 0
+    moves_elsewhere = (
+        call.kind is Kind.COMPUTE and call.operation.kind is Kind.PASS
+    )  # padding with another value than 0
     if call.operation.name not in target.operations or moves_elsewhere:
         return ""
     if call.kind is Kind.JOIN and any(call.constants()):

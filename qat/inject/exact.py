@@ -1,10 +1,10 @@
 """The eval forward, code for code as the integers will compute it.
 
-A fake-quantized forward in float32 is nearly what the integer program computes: rounding errors of the float sums move a
+A fake-quantized forward in float32 is nearly what the integer program computes: rounding of the float sums moves a
 few codes per million, and layers amplify them. But before every quantizer stands a computation whose result is a whole
 number of known units: a sum of products of codes, a sum of codes, a product. So in eval mode the float result is first
-rounded to that whole number, and the code is then made by the program's own arithmetic, in float32, whose operations are
-the runtime's by IEEE 754: `round(fl32(fl32(n) * M)) + zero_point`. Activations fused behind it become bounds of the code.
+rounded to that whole number, and the code is then made by the program's own arithmetic, in float32, whose operations
+are the runtime's by IEEE 754: `round(fl32(fl32(n) * M)) + zero_point`. Activations fused behind it are bounds.
 """
 
 import math

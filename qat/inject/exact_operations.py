@@ -9,7 +9,7 @@ from qat.errors import ProgramError
 from qat.inject import exact
 from qat.inject.calls import Slot
 from qat.inject.exact import Accumulator
-from qat.inject.operations import Operation, first_operand
+from qat.inject.operations import Operation, bounds_of, first_operand
 from qat.integer.values import Grid, float32
 
 
@@ -39,7 +39,9 @@ def accumulate(
             )
             return result, exact.sum_of_codes(source, count)
         case "relu" | "relu6" | "hardtanh" | "clamp" | "clamp_min" | "clamp_max":
-            return result, exact.product(source.scale, 1.0)
+            accumulator = exact.product(source.scale, 1.0)
+            accumulator.bound(*bounds_of(operation, args, kwargs))  # a bound is no whole number, but becomes a code
+            return first_operand(args, kwargs), accumulator
     return None
 
 

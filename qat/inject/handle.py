@@ -170,7 +170,7 @@ class Handle:
 
     @property
     def folds(self) -> bool:
-        """Whether batch norm is folded and biases are fake-quantized: once batch norm is frozen, and in eager eval mode.
+        """Whether batch norm is folded and biases fake-quantized: once batch norm is frozen, and in eager eval mode.
 
         Compiled code asks for the frozen batch norm alone, so that it compiles anew at that point and at no other.
         """
@@ -182,14 +182,15 @@ class Handle:
 
     @property
     def widens(self) -> bool:
-        """Whether computations on codes leave autocast and run in float32: its narrow types cannot hold their results."""
+        """Whether computations on codes leave autocast, whose narrow types cannot hold their results, for float32."""
         on = torch.compiler.is_compiling() or self.state.fake_quantize
         return torch.is_autocast_enabled(self._device.type) and on
 
     def _quantize_inputs(self, args: tuple, kwargs: dict):
         if not torch.compiler.is_compiling() and count_real(args, kwargs) > self._real_inputs:
             raise AddressError(
-                f"the forward was given {count_real(args, kwargs)} real tensors and was recorded with {self._real_inputs}, so one "
+                f"the forward was given {count_real(args, kwargs)} real tensors and was recorded with "
+                f"{self._real_inputs}, so one "
                 "would pass unquantized; prepare again with example_inputs that hold them all."
             )
         if self.widens:
@@ -246,7 +247,7 @@ class Handle:
                 quantizer.freeze_scales = state.freeze_scales
 
     def check_observed(self) -> None:
-        """Raise `ObservationError` for NaN or infinity seen on a device, where looking at every batch would wait for it."""
+        """Raise `ObservationError` for NaN or infinity seen on a device, where every look at a batch would wait."""
         for quantizer in self.quantizers.values():
             quantizer.check()
 
@@ -280,7 +281,8 @@ class Handle:
         missing, foreign = sorted(set(self.quantizers) - set(state)), sorted(set(state) - set(self.quantizers))
         if missing or foreign:
             raise CheckpointError(
-                f"the checkpoint's quantizers are not this network's: missing {missing[:3] or 'none'}, unknown {foreign[:3] or 'none'}; "
+                f"the checkpoint's quantizers are not this network's: missing {missing[:3] or 'none'}, unknown "
+                f"{foreign[:3] or 'none'}; "
                 "load it into the network and quantization it was made with."
             )
         for name, quantizer in self.quantizers.items():
@@ -289,7 +291,8 @@ class Handle:
                 if key not in state[name] or state[name][key].shape != tensor.shape:
                     found = tuple(state[name][key].shape) if key in state[name] else "nothing"
                     raise CheckpointError(
-                        f"the checkpoint holds {found} for {name}.{key}, this network needs shape {tuple(tensor.shape)}; "
+                        f"the checkpoint holds {found} for {name}.{key}, this network needs shape "
+                        f"{tuple(tensor.shape)}; "
                         "load it into the network and quantization it was made with."
                     )
         for name, quantizer in self.quantizers.items():

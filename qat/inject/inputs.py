@@ -1,4 +1,4 @@
-"""The inputs of a network: examples to record it with, names for every tensor among them, and how to reach one by name."""
+"""The inputs of a network: examples to record it with, the name of every tensor in them, and how to reach one."""
 
 import inspect
 from collections.abc import Callable

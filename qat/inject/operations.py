@@ -58,8 +58,8 @@ _COMPUTE = """
     addmm mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d neg
 """.split()
 _IGNORE = """
-    size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous element_size item
-    tolist len bool int index hash repr str format device get_device data_ptr storage untyped_storage backward
+    size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous element_size
+    item tolist len bool int index hash repr str format device get_device data_ptr storage untyped_storage backward
     register_hook retain_grad new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like
     empty_like rand_like randn_like randint_like eq ne lt le gt ge isnan isinf isfinite argmax argmin argsort nonzero
     is_same_size set_ set delete contains iter dir reduce_ex deepcopy is_nonzero is_pinned is_shared has_names
@@ -67,8 +67,10 @@ _IGNORE = """
 _KINDS = {name: kind for kind, names in (
     (Kind.PASS, _PASS), (Kind.JOIN, _JOIN), (Kind.FUSE, _FUSE), (Kind.COMPUTE, _COMPUTE), (Kind.IGNORE, _IGNORE),
 ) for name in names}  # fmt: skip
-_SYNONYMS = {"concat": "cat", "concatenate": "cat", "clip": "clamp", "iconcat": "cat", "subtract": "sub", "multiply": "mul",
-             "divide": "div", "true_divide": "div", "truediv": "div", "negative": "neg", "floordiv": "floor_divide"}  # fmt: skip
+_SYNONYMS = {
+    "concat": "cat", "concatenate": "cat", "iconcat": "cat", "clip": "clamp", "subtract": "sub", "multiply": "mul",
+    "divide": "div", "true_divide": "div", "truediv": "div", "negative": "neg", "floordiv": "floor_divide",
+}  # fmt: skip
 _NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, operator)
 
 #: Operations that make real values of a tensor of integers.
@@ -186,7 +188,7 @@ def never_negative(operation: Operation, args: tuple, kwargs: dict) -> bool:
 def out_of_place(
     operation: Operation, function: Callable, args: tuple, kwargs: dict
 ) -> tuple[Callable, tuple, dict] | None:
-    """A call that writes in place, rewritten to leave its operands alone: (function, args, kwargs); None if it cannot be."""
+    """A call that writes in place, rewritten to leave its operands alone: (function, args, kwargs), or None."""
     if operation.name == "setitem" or kwargs.get("out") is not None:
         return None
     position = _inplace_position(function)

@@ -42,8 +42,8 @@ class Action:
     weights: constant operands to quantize, with the quantizer's name. outputs: quantizer of each output, None for none.
     bias: slot of the bias, where it is on the accumulator's grid of `input_quantizer` times `weight_quantizer`.
     batch_norm: address of the batch norm folded into this call. folded_into: for that batch norm, the call's address.
-    operands: quantizers of the operands, by slot. head: address of the computation whose result this is, where a quantizer
-    stands at the end of it and what is fused behind it.
+    operands: quantizers of the operands, by slot. head: address of the computation whose result this is, where a
+    quantizer stands at the end of it and what is fused behind it.
     in_place: run out of place. replaces: later code still holds the operand that was written.
     """
 
@@ -141,7 +141,8 @@ class _Planner:
         }
         if not any(site.role == "weight" for site in self.sites.values()):
             raise PreparationError(
-                "there is nothing to quantize: the network calls no convolution, linear or other layer with weights that the "
+                "there is nothing to quantize: the network calls no convolution, linear or other layer with weights "
+                "that the "
                 "rules leave quantized; pass the network itself as module=, or relax the rules."
             )
         inputs = {
@@ -341,7 +342,7 @@ class _Planner:
         return name
 
     def _constant_site(self, call: Call, operand: Operand) -> str:
-        """A constant beside a value (`x + position`): one symmetric grid with a zero per tensor, never below the edge width."""
+        """A constant beside a value (`x + position`): one symmetric grid with a zero, at least of the edge width."""
         name = operand.constant or f"{call.layer}.{'.'.join(str(part) for part in operand.slot)}"
         bits = max(self.config.weight_bits_of(call.layer, call.types, edge=False), self.config.edge_bits, 3)
         known = self.sites.get(name)

@@ -82,6 +82,8 @@ class _Recorder(TorchFunctionMode):
             name: tuple(base.__name__ for base in type(part).__mro__[:-2]) for name, part in module.named_modules()
         }
         self.addresses: dict[tuple, int] = {}
+        #: address -> the layer that ran last: one relu behind each layer of a list is one address for each layer
+        self.contexts: dict[int, str] = {}
         self.layers: dict[str, int] = {}
 
     @contextlib.contextmanager
@@ -89,7 +91,7 @@ class _Recorder(TorchFunctionMode):
         """Know which module runs, while inside."""
         self.stack: list[str] = [""]
         handles = []
-        for name, part in self.module.named_modules():
+        for part in self.module.modules():
             if part is self.module:
                 continue
             handles.append(part.register_forward_pre_hook(self._enter))
@@ -140,14 +142,16 @@ class _Recorder(TorchFunctionMode):
         ):
             return
         raise PreparationError(
-            f"{type(self.module).__name__}.forward returns a {type(leaf).__name__}, whose tensors cannot be seen; return a "
+            f"{type(self.module).__name__}.forward returns a {type(leaf).__name__}, whose tensors cannot be seen; "
+            "return a "
             "tensor, a tuple or a dict, or register the class with torch.utils._pytree.register_dataclass."
         )
 
     def _refuse_stale(self, tensor) -> None:
         if id(tensor) in self.stale:
             raise PreparationError(
-                f"{self.stale[id(tensor)]} writes in place into memory that another tensor used later shares (a view of it), "
+                f"{self.stale[id(tensor)]} writes in place into memory that another tensor used later shares (a view "
+                "of it), "
                 "which quantization cannot follow; write to a new tensor instead (x = x + y, torch.cat, torch.where)."
             )
 
@@ -213,18 +217,20 @@ class _Recorder(TorchFunctionMode):
 
     def _call(self, operation: Operation, kind: Kind, function, frame) -> Call:
         path = self.stack[-1]
-        site = addresses.site_of(frame)
-        key = (tuple(self.stack), site, operation.name)
+        owned = self.leaves[path] and path
+        context = path if owned else self.contexts.get(self.previous, "")
+        key = (tuple(self.stack), addresses.site_of(frame), operation.name, context)
         if addresses.inside_checkpoint(frame) == "reentrant":
             raise PreparationError(
-                f"{addresses.source_of(frame)} runs under reentrant activation checkpointing, whose recomputation cannot be "
+                f"{addresses.source_of(frame)} runs under reentrant activation checkpointing, whose recomputation "
+                "cannot be "
                 "followed; pass use_reentrant=False to torch.utils.checkpoint.checkpoint."
             )
         if addresses.inside_checkpoint(frame):
             self.recording.checkpointed = True
         if key not in self.addresses:
             address = self.addresses[key] = len(self.addresses)
-            owned = self.leaves[path] and path
+            self.contexts[address] = context
             base = path if owned else ".".join(filter(None, (path, operation.name)))
             count = self.layers[base] = self.layers.get(base, 0) + 1
             self.recording.calls[address] = Call(
@@ -244,7 +250,8 @@ class _Recorder(TorchFunctionMode):
         rewritten = out_of_place(operation, function, args, kwargs)
         if rewritten is None:
             raise PreparationError(
-                f"{call.layer} writes in place at {source} ({operation.name}), which quantization cannot follow; write the "
+                f"{call.layer} writes in place at {source} ({operation.name}), which quantization cannot follow; write "
+                "the "
                 "result to a new tensor instead (torch.cat, torch.where, x = x + y)."
             )
         written = first_operand(args, kwargs)
@@ -252,7 +259,8 @@ class _Recorder(TorchFunctionMode):
         name = self.constant_memory.get(memory)
         if name is not None and id(written) not in self.values:
             raise PreparationError(
-                f"{call.layer} writes in place into {name} at {source}, which quantization cannot follow; change parameters and "
+                f"{call.layer} writes in place into {name} at {source}, which quantization cannot follow; change "
+                "parameters and "
                 "buffers outside of forward."
             )
         for other in self.alive:

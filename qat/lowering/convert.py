@@ -258,7 +258,8 @@ class _Lowering:
         return self.results[argument] if isinstance(argument, Node) else argument
 
     def _problem(self, node: Node, reason: str) -> str:
-        name = getattr(node.target, "__name__", str(node.target))
+        is_quantizer = node.target is torch.ops.qat.fake_quantize.default
+        name = node.args[1] if is_quantizer else getattr(node.target, "__name__", str(node.target))
         return f"{name} in {module_path(node) or 'the network'} at {source_line(node)}: {reason}"
 
     def _quantize(self, node: Node, x, name: str):

@@ -4,16 +4,21 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 from torch.fx import Node
 
+from qat.errors import ProgramError
 from qat.folding import BatchNorm
 from qat.inject.exact import code_of, grid_of
 from qat.inject.handle import Handle
 from qat.integer.operations import Operation
 from qat.integer.program import Constant, Grid, Reshape, Value
 from qat.quantizers import FakeQuantize
+
+#: Where the code lies that runs between a network's lines.
+_OWN = tuple(str(Path(__file__).parents[1] / part) for part in ("inject", "quantizers", "lowering"))
 
 
 class Unlowerable(Exception):
@@ -72,12 +77,16 @@ class Program:
     values: list[Value] = field(default_factory=list)
     constants: list[Constant] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
-    names: dict[str, int] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
 
     def unique(self, name: str) -> str:
         """`name`, with a number behind it where it is taken."""
-        count = self.names[name] = self.names.get(name, 0) + 1
-        return name if count == 1 else f"{name}#{count}"
+        candidate, count = name, 1
+        while candidate in self.names:  # a layer may be called `mean#2` itself
+            count += 1
+            candidate = f"{name}#{count}"
+        self.names.add(candidate)
+        return candidate
 
     def value(self, name: str, shape: tuple[int, ...], grid: Grid, quantizer: str) -> Quantized:
         """Declare a value."""
@@ -110,9 +119,11 @@ class Program:
         name = self.unique(quantizer_name.removesuffix(".output"))
         clamp_min = max(grid.quant_min, code_of(pending.low, grid))
         clamp_max = min(grid.quant_max, code_of(pending.high, grid))
-        self.operations.append(
-            pending.build(name, name, grid, min(clamp_min, grid.quant_max), max(clamp_max, grid.quant_min))
-        )
+        try:
+            operation = pending.build(name, name, grid, min(clamp_min, grid.quant_max), max(clamp_max, grid.quant_min))
+        except ProgramError as error:
+            raise Unlowerable(str(error).removesuffix(".")) from error
+        self.operations.append(operation)
         result = self.value(name, pending.shape, grid, quantizer_name)
         if pending.view is None:
             return result
@@ -131,7 +142,7 @@ def module_path(node: Node) -> str:
 def source_line(node: Node) -> str:
     """`file:line` of the innermost line outside torch that made the node."""
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    outside = [frame for frame in frames if "/torch/" not in frame[0]] or frames
+    outside = [frame for frame in frames if "/torch/" not in frame[0] and not frame[0].startswith(_OWN)] or frames
     return ":".join(outside[-1]) if outside else "an unknown line"
 
 

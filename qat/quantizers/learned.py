@@ -37,7 +37,7 @@ class LearnedFakeQuantize(FakeQuantize):
 
     def commit(self) -> None:
         """Add the start that the forward pass chose to the parameters."""
-        if not self._initialized and self.start_pending:
+        if not self._initialized and self.start_pending and self._start_is_sound:
             with torch.no_grad():
                 self._restart(self.start_scale + self.scale, self.start_zero_point + self.zero_point)
 
@@ -55,7 +55,7 @@ class LearnedFakeQuantize(FakeQuantize):
             raise ObservationError(f"the weight {self.name} is empty; leave its layer out with a rule.")
 
     def _ready(self, values: Tensor) -> bool:
-        if self._has_scale():
+        if self._has_scale() and (self._initialized or not self.training or self._start_is_sound):
             return True
         if not self.training:
             return False
@@ -67,6 +67,14 @@ class LearnedFakeQuantize(FakeQuantize):
 
     def _has_scale(self) -> bool:
         return self._initialized or bool(self.start_pending)
+
+    @property
+    def _start_is_sound(self) -> bool:
+        """Whether the chosen start came from anything but zeros (a branch whose last layer starts at zero).
+
+        A step size at the floor clamps every value to come and could not grow out of it, so it is chosen again.
+        """
+        return bool(self.start_scale.max() > SCALE_FLOOR)
 
     def _start(self, values: Tensor) -> tuple[Tensor, Tensor]:
         if self.observer is not None and self.observer.has_observed:
@@ -109,7 +117,8 @@ class LearnedFakeQuantize(FakeQuantize):
             zero_point = torch.zeros_like(scale)
         else:
             scale, zero_point = functional.choose_qparams(*torch.aminmax(grouped, dim=-1), grid)
-        chosen = self.fake_quantize_enabled & ~self.initialized & ~self.start_pending
+        started = self.start_pending & (self.start_scale.max() > SCALE_FLOOR)
+        chosen = self.fake_quantize_enabled & ~self.initialized & ~started
         self.start_scale.copy_(torch.where(chosen, scale, self.start_scale))
         self.start_zero_point.copy_(torch.where(chosen, zero_point, self.start_zero_point))
         self.start_pending.logical_or_(chosen)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import qat
+from qat.errors import AddressError
 from qat.schedule import QuantState
 
 
@@ -57,7 +58,9 @@ PHASES = [
     QuantState(observe=False, weight_bits=4, activation_bits=4),
     QuantState(observe=False, freeze_scales=True, weight_bits=4, activation_bits=4),
 ]
-FROZEN = QuantState(observe=False, freeze_scales=True, freeze_batch_norm=True, weight_bits=4, activation_bits=4, final=True)
+FROZEN = QuantState(
+    observe=False, freeze_scales=True, freeze_batch_norm=True, weight_bits=4, activation_bits=4, final=True
+)
 
 
 @pytest.mark.parametrize("quant", ["w8a8", "w4a4"])
@@ -106,3 +109,94 @@ def test_a_network_compiled_before_is_quantized_all_the_same(in_place):
     assert not torch.allclose(floats, quantized)
     levels = quantized.detach() / handle.quantizers["linear.output"].scale
     assert torch.allclose(levels, levels.round(), atol=1e-4)
+
+
+class Lists(nn.Module):
+    """A loop over layers, writes in place, joined values and a number beside a value."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Conv2d(2, 2, 3, padding=1) for _ in range(2))
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            y = layer(x)
+            y.add_(x)
+            x = nn.functional.relu(y)
+        return {"logits": self.linear(torch.cat([x, 0.5 + x], 1).mean((2, 3))), "features": x}
+
+
+@pytest.mark.parametrize("quant", ["w8a8", "w4a4"])
+def test_through_aot_autograd_nothing_recompiles_either(quant):
+    network = Lists()
+    handle = qat.prepare(network, images(), quant)
+    network(images())
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    for state in PHASES:
+        handle.set_state(state)
+        for _ in range(2):
+            compiled(images())["logits"].sum().backward()
+    counters = torch._dynamo.utils.counters
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_every_kind_of_call_trains_alike_compiled_and_eager():
+    results = []
+    for compile_it in (False, True):
+        network = Lists()
+        handle = qat.prepare(network, images(), "w4a4")
+        network(images())
+        handle.set_state(QuantState(observe=False))
+        forward = torch.compile(network, fullgraph=True, backend="aot_eager") if compile_it else network
+        output = forward(images())
+        (output["logits"].square().sum() + output["features"].sum()).backward()
+        parameters = (*network.parameters(), *handle.parameters())
+        results.append([*(value.detach() for value in output.values()), *(parameter.grad for parameter in parameters)])
+    for eager, compiled in zip(*results, strict=True):
+        assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_observation_ends_in_the_ranges_of_eager_observation():
+    scales = []
+    for compile_it in (False, True):
+        network = Lists()
+        handle = qat.prepare(network, images(), "w8a8")
+        forward = torch.compile(network, fullgraph=True, backend="aot_eager") if compile_it else network
+        for _ in range(3):
+            forward(images())
+        scales.append({name: quantizer.scale for name, quantizer in handle.quantizers.items()})
+    for name, scale in scales[0].items():
+        assert torch.allclose(scale, scales[1][name], rtol=1e-5), name
+
+
+def test_another_path_raises_in_compiled_code_too():
+    class Branches(Residual):
+        def forward(self, x, wide: bool = False):
+            return super().forward(torch.sigmoid(x) if wide else x)
+
+    network = Branches()
+    qat.prepare(network, images())
+    compiled = torch.compile(network, backend="eager")
+    compiled(images())
+    with pytest.raises(AddressError, match=r"the compiled forward calls sigmoid where|runs at the start"):
+        compiled(images(), wide=True)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_default_compiler_takes_one_graph():
+    network, plain = Residual(), Residual()
+    handle = qat.prepare(network, images(), "w8a8")
+    network(images())
+    plain.load_state_dict(network.state_dict())
+    other = qat.prepare(plain, images(), "w8a8")
+    other.load_state_dict(handle.state_dict())
+    for each in (handle, other):
+        each.set_state(QuantState(observe=False))
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(network, fullgraph=True)(images())
+    assert torch.allclose(compiled, plain(images()), rtol=1e-3, atol=1e-2)
+    assert not torch._dynamo.utils.counters["graph_break"]

@@ -40,7 +40,10 @@ class Two(nn.Module):
         (lambda n, x: x.clamp(min=torch.tensor(0.1)), r"clamp in the network .* \(bounds that are tensors\)"),
         (lambda n, x: torch.cat([n.token.expand(len(x), 4, 1), x], 2), r"cat in .* \(a constant joined to values; pad"),
         (lambda n, x: n.bare(x), r"batch_norm in bare at .* \(no running statistics"),
-        (lambda n, x: F.conv1d(x, x[:1, :, :1].repeat(4, 1, 1)), r"conv1d in the network .* \(a weight that depends on the inputs\)"),
+        (
+            lambda n, x: F.conv1d(x, x[:1, :, :1].repeat(4, 1, 1)),
+            r"conv1d in the network .* \(a weight that depends on the inputs\)",
+        ),
     ],
 )
 def test_what_has_no_integer_form_is_refused(body, match):
@@ -50,7 +53,9 @@ def test_what_has_no_integer_form_is_refused(body, match):
 
 
 def test_everything_is_named_at_once():
-    with pytest.raises(PreparationError, match=r"sub in .*; div in .*; replace these operations, quantize a sub-network"):
+    with pytest.raises(
+        PreparationError, match=r"sub in .*; div in .*; replace these operations, quantize a sub-network"
+    ):
         prepare(Two(lambda n, x: (x - x) / 2), torch.randn(2, 2, 8))
 
 

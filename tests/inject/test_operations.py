@@ -23,7 +23,10 @@ IDS = torch.tensor([1, 2])
 @pytest.mark.parametrize(
     ("name", "functions"),
     [
-        ("add", [torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__, operator.add, operator.iadd]),
+        (
+            "add",
+            [torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__, operator.add, operator.iadd],
+        ),
         ("mul", [torch.mul, torch.multiply, torch.Tensor.__imul__, torch.Tensor.mul_, operator.mul, operator.imul]),
         ("sub", [torch.sub, torch.subtract, torch.Tensor.__sub__, operator.sub, operator.isub]),
         ("div", [torch.div, torch.true_divide, torch.Tensor.__truediv__, operator.truediv]),

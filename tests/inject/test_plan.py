@@ -83,7 +83,9 @@ def test_values_that_cannot_be_negative_have_an_unsigned_grid():
 
 
 def test_a_constant_among_joined_values_may_be_negative():
-    plan = planned(lambda n, x: n.b(torch.cat([F.relu(n.a(x))[:, :1], n.shift.expand(4, 2, 4, 4)[:2, :1]], 1)), target=None)
+    plan = planned(
+        lambda n, x: n.b(torch.cat([F.relu(n.a(x))[:, :1], n.shift.expand(4, 2, 4, 4)[:2, :1]], 1)), target=None
+    )
     assert not plan.sites["a.output"].nonnegative
 
 

@@ -134,12 +134,18 @@ def fill(net, x):
     ("body", "match"),
     [
         (write_a_slice, r"writes in place at .*test_record\.py:\d+ \(setitem\)"),
-        (write_through_a_view, r"test_record\.py:\d+ writes in place into memory that another tensor used later shares"),
+        (
+            write_through_a_view,
+            r"test_record\.py:\d+ writes in place into memory that another tensor used later shares",
+        ),
         (write_under_a_view, r"test_record\.py:\d+ writes in place into memory"),
         (write_into_a_buffer, r"add writes in place into mean at .*test_record\.py:\d+"),
         (write_into_a_part_of_a_buffer, r"copy writes in place"),
         (fill, r"zero writes in place"),
-        (lambda net, x: torch.add(x, x, out=torch.empty(2, 3)), r"add writes in place at .*test_record\.py:\d+ \(add\)"),
+        (
+            lambda net, x: torch.add(x, x, out=torch.empty(2, 3)),
+            r"add writes in place at .*test_record\.py:\d+ \(add\)",
+        ),
     ],
 )
 def test_writes_that_cannot_be_followed_are_refused_with_their_line(body, match):
@@ -191,3 +197,31 @@ def test_hooks_are_gone_after_recording():
     network = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
     record(network, *bind_examples(network, torch.randn(2, 3)))
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
+
+
+class Stack(nn.Module):
+    """The same lines run for each layer of a list."""
+
+    def __init__(self, repeats=1):
+        super().__init__()
+        self.layers, self.repeats = nn.ModuleList(nn.Linear(3, 3) for _ in range(2)), repeats
+
+    def forward(self, x, repeats=None):
+        for _ in range(repeats or self.repeats):
+            for layer in self.layers:
+                x = F.relu(layer(x).flatten(1)) + x
+        return x
+
+
+def test_one_line_behind_each_layer_of_a_list_is_one_address_for_each_layer():
+    network = Stack()
+    recording = record(network, *bind_examples(network, torch.randn(2, 3)))
+    names = [recording.calls[address].layer for address in recording.sequences[True]]
+    assert names == ["layers.0", "relu", "add", "layers.1", "relu#2", "add#2"]
+
+
+def test_a_loop_over_a_list_of_layers_comes_back_to_its_addresses():
+    network = Stack(repeats=2)
+    recording = record(network, *bind_examples(network, torch.randn(2, 3)))
+    sequence = recording.sequences[True]
+    assert sequence[6:] == sequence[:6]

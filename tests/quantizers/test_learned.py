@@ -197,3 +197,13 @@ def test_per_group():
     assert quantizer.qparams().scale.shape == quantizer.scale.grad.shape == (2, 2)
     alone = make_fake_quantize(WEIGHT.with_bits(4), name="v", role="weight", shape=(2, 4), axis=0)
     assert torch.equal(alone(WEIGHTS[:, 4:]), quantizer(WEIGHTS)[:, 4:])
+
+
+def test_a_start_on_nothing_but_zeros_is_chosen_again():
+    quantizer = make_fake_quantize(QuantSpec(bits=4), name="branch", role="weight")
+    quantizer(torch.zeros(8))
+    quantizer.commit()
+    assert quantizer.ready and float(quantizer.qparams().scale) == SCALE_FLOOR
+    quantizer(torch.linspace(-0.7, 0.7, 15))
+    quantizer.commit()
+    assert 0.05 < float(quantizer.scale.detach()) < 0.15

@@ -1,0 +1,155 @@
+import pytest
+
+from qat.errors import ConfigurationError
+from qat.spec import ACTIVATION, WEIGHT, QuantConfig, QuantSpec, Rule
+
+
+@pytest.mark.parametrize(
+    ("spec", "codes"),
+    [
+        (QuantSpec(bits=8), (-127, 127)),
+        (QuantSpec(bits=8, symmetric=False), (-128, 127)),
+        (QuantSpec(bits=8, signed=False, symmetric=False), (0, 255)),
+        (QuantSpec(bits=4), (-7, 7)),
+        (QuantSpec(bits=3), (-3, 3)),
+        (QuantSpec(bits=2), (-2, 1)),
+        (QuantSpec(bits=2, symmetric=False), (-2, 1)),
+        (QuantSpec(bits=2, signed=False), (0, 3)),
+        (QuantSpec(bits=16), (-32767, 32767)),
+    ],
+)
+def test_the_codes_of_a_grid(spec, codes):
+    assert (spec.quant_min, spec.quant_max) == codes
+
+
+def test_only_symmetric_signed_grids_of_two_bits_have_no_zero():
+    assert QuantSpec(bits=2).midrise
+    assert not any(
+        spec.midrise
+        for spec in (QuantSpec(bits=3), QuantSpec(bits=2, signed=False), QuantSpec(bits=2, symmetric=False))
+    )
+
+
+def test_step_sizes_are_learned_below_eight_bits_unless_told_otherwise():
+    assert [QuantSpec(bits=bits).learned for bits in (2, 4, 7, 8, 16)] == [True, True, True, False, False]
+    assert QuantSpec(bits=8, method="learned").learned
+    assert not QuantSpec(bits=4, method="observed").learned
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bits": 1}, "bits is 1; a width is one of 2 to 8 or 16 bits"),
+        ({"bits": 9}, "bits is 9"),
+        ({"bits": 4.0}, "bits is 4.0"),
+        ({"bits": True}, "bits is True"),
+        ({"bits": "8"}, "bits is '8'"),
+        ({"granularity": "per_chanel"}, r"granularity is 'per_chanel' \(did you mean 'per_channel'\?\)"),
+        ({"observer": "max"}, "observer is 'max'"),
+        ({"method": "lsq"}, "method is 'lsq'; choose one of observed, learned"),
+        ({"granularity": "per_group"}, "per_group needs a group_size"),
+        ({"group_size": 32}, "only per_group takes one"),
+        ({"granularity": "per_group", "group_size": 0}, "group_size is 0"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_where_it_is_written(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        QuantSpec(**settings)
+
+
+@pytest.mark.parametrize("weight", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("activation", [2, 8, 16])
+def test_presets(weight, activation):
+    config = QuantConfig.parse(f"w{weight}a{activation}")
+    assert config.weight == WEIGHT.with_bits(weight)
+    assert config.activation == ACTIVATION.with_bits(activation)
+    assert config.name == f"w{weight}a{activation}"
+
+
+@pytest.mark.parametrize("preset", ["w9a8", "w1a8", "w8", "a8w8", "w8a8 ", "W8A8", "", None, 8, "w08a8x"])
+def test_unknown_presets_are_refused(preset):
+    with pytest.raises(ConfigurationError, match="unknown preset .*; write w<bits>a<bits>"):
+        QuantConfig.parse(preset)
+
+
+def test_a_config_parses_to_itself_and_takes_mappings():
+    config = QuantConfig(
+        weight={"bits": 4}, activation={"bits": 8, "signed": False}, rules=[{"name": "a", "weight_bits": 8}]
+    )
+    assert QuantConfig.parse(config) is config
+    assert config.weight == QuantSpec(bits=4)
+    assert config.rules == (Rule("a", weight_bits=8),)
+    assert hash(config) == hash(QuantConfig(config.weight, config.activation, config.rules))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight": {"bit": 4}}, r"the setting of weight is 'bit' \(did you mean 'bits'\?\)"),
+        ({"weight": 4}, r"weight is 4; expected a qat\.QuantSpec"),
+        ({"rules": ["a"]}, r"a rule is 'a'; expected a qat\.Rule"),
+        ({"edge_bits": 1}, "edge_bits is 1"),
+    ],
+)
+def test_a_config_of_the_wrong_parts_is_refused(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        QuantConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "a"}, "the rule for 'a' changes nothing"),
+        ({"name": "a", "weight_bits": 1}, "weight_bits of the rule for 'a' is 1"),
+        ({"name": "a", "activation_bits": 12}, "activation_bits of the rule for 'a' is 12"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Rule(**settings)
+
+
+def test_a_rule_matches_by_glob_and_type():
+    rule = Rule("blocks.*.fc[12]", type="Linear", weight_bits=4)
+    assert rule.matches("blocks.0.fc1", ("MyLinear", "Linear"))
+    assert not rule.matches("blocks.0.fc3", ("Linear",))
+    assert not rule.matches("blocks.0.fc1", ("Conv2d",))
+    assert not rule.matches("Blocks.0.fc1", ("Linear",))
+
+
+def test_the_last_rule_that_matches_wins_setting_by_setting():
+    config = QuantConfig(rules=[Rule("*", weight_bits=4), Rule("b", activation_bits=6), Rule("b", weight_bits=3)])
+    assert config.weight_bits_of("a", (), edge=True) == 4
+    assert config.weight_bits_of("b", (), edge=False) == 3
+    assert config.activation_bits_of("b", (), edge=False) == 6
+    assert config.activation_bits_of("a", (), edge=False) == 8
+
+
+def test_edges_keep_their_width_unless_a_rule_says_otherwise():
+    config = QuantConfig.parse("w2a4")
+    assert [config.weight_bits_of("a", (), edge) for edge in (False, True)] == [2, 8]
+    assert [config.activation_bits_of("a", (), edge) for edge in (False, True)] == [4, 8]
+    narrow = QuantConfig(WEIGHT.with_bits(2), ACTIVATION, edge_bits=4)
+    assert narrow.weight_bits_of("a", (), edge=True) == 4
+    assert narrow.activation_bits_of("a", (), edge=True) == 8
+
+
+def test_layers_are_taken_out_and_back_in():
+    config = QuantConfig(
+        rules=[Rule("*", quantize=False), Rule(type="Linear", quantize=True), Rule("head", quantize=False)]
+    )
+    assert config.quantizes("fc", ("Linear",))
+    assert not config.quantizes("conv", ("Conv2d",))
+    assert not config.quantizes("head", ("Linear",))
+    assert QuantConfig().quantizes("anything", ())
+
+
+def test_a_rule_without_a_layer_names_the_nearest():
+    layers = {"layer1.conv": ("Conv2d",), "layer2.conv": ("Conv2d",), "fc": ("Linear",)}
+    QuantConfig(rules=[Rule("layer*.conv", weight_bits=4)]).check_rules(layers)
+    with pytest.raises(
+        ConfigurationError, match=r"'layer3.conv' matches no layer; the nearest names are layer2.conv, layer1.conv"
+    ):
+        QuantConfig(rules=[Rule("layer3.conv", weight_bits=4)]).check_rules(layers)
+    with pytest.raises(ConfigurationError, match=r"'\*' of type LSTM matches no layer"):
+        QuantConfig(rules=[Rule(type="LSTM", weight_bits=4)]).check_rules(layers)

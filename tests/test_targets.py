@@ -1,0 +1,49 @@
+import pytest
+
+from qat.errors import ConfigurationError
+from qat.spec import QuantConfig, QuantSpec, Rule
+from qat.targets import ONNXRUNTIME, target_named
+
+
+def test_targets_are_found_by_name():
+    assert target_named("onnxruntime") is ONNXRUNTIME
+    assert target_named(None) is None
+    with pytest.raises(ConfigurationError, match="unknown target 'onnx'; choose one of onnxruntime"):
+        target_named("onnx")
+
+
+@pytest.mark.parametrize("quant", ["w2a2", "w4a8", "w8a8", "w3a5"])
+def test_presets_up_to_eight_bits_run(quant):
+    ONNXRUNTIME.check(QuantConfig.parse(quant))
+
+
+AFFINE = QuantSpec(signed=False, symmetric=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (QuantConfig.parse("w16a8"), r"weight\.bits is 16, but onnxruntime has integer kernels up to 8 bits"),
+        (QuantConfig.parse("w8a16"), r"activation\.bits is 16"),
+        (QuantConfig(rules=[Rule("a", activation_bits=16)]), "the rule for 'a' asks for 16 activation bits"),
+        (
+            QuantConfig(weight=AFFINE),
+            "the weight grid is unsigned affine, but onnxruntime needs signed symmetric weights",
+        ),
+        (QuantConfig(weight=QuantSpec(symmetric=False)), "the weight grid is signed affine"),
+        (QuantConfig(weight=QuantSpec(granularity="per_group", group_size=32)), "granularity is 'per_group'"),
+        (QuantConfig(activation=QuantSpec(granularity="per_channel")), r"activation\.granularity is 'per_channel'"),
+        (QuantConfig(activation=QuantSpec(bits=2)), "signed and symmetric with 2 bits, whose levels at odd half steps"),
+        (
+            QuantConfig(activation=QuantSpec(), rules=[Rule("a", activation_bits=2)]),
+            "signed and symmetric with 2 bits",
+        ),
+    ],
+)
+def test_grids_without_a_kernel_are_refused_with_the_remedy(config, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ONNXRUNTIME.check(config)
+
+
+def test_two_bit_activations_with_a_zero_run():
+    ONNXRUNTIME.check(QuantConfig(activation=QuantSpec(bits=2, signed=False, symmetric=False)))
