@@ -20,9 +20,10 @@ FLOORS = [
     {"inject"},
     {"lowering"},
     {"emitters", "verification"},
+    {"report"},
     {"training", "post_training"},
     {"callback"},
-    {"report", "data", "models"},
+    {"data", "models"},
     {"cli"},
 ]
 FLOOR_OF = {name: level for level, names in enumerate(FLOORS) for name in names}

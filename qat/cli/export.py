@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import qat
-from qat.cli.parts import INTEGER, MODEL_ONNX
+from qat.cli.parts import MODEL_ONNX
 from qat.errors import ConfigurationError, QATError
-from qat.report.files import PROGRAM_JSON
+from qat.report.files import INTEGER, PROGRAM_JSON
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export_run(run_dir: Path, runtime: str, output: Path | None = None) -> Path:
     """Export the program in `run_dir` to `output`; returns the path written."""
-    if not (run_dir / PROGRAM_JSON).is_file():
+    if not (run_dir / INTEGER / PROGRAM_JSON).is_file():
         raise ConfigurationError(
-            f"{str(run_dir)!r} has no {PROGRAM_JSON}; give the folder of a run that qat-train finished."
+            f"{str(run_dir)!r} has no {INTEGER / PROGRAM_JSON}; give the folder of a run that qat-train finished."
         )
     path = output or run_dir / MODEL_ONNX
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,9 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 import qat
 from qat.cli.failure import ConfigErrors
 from qat.errors import ConfigurationError
+from qat.report.files import INTEGER
 
-#: In the folder of a run: what is exported, and the file that runs.
-INTEGER = Path("integer")
+#: In the folder of a run: the file that runs.
 MODEL_ONNX = INTEGER / "model.onnx"
 
 #: The groups that every recipe has.

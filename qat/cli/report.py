@@ -14,7 +14,7 @@ from rich.text import Text
 
 from qat.errors import QATError
 from qat.report import write, write_sweep
-from qat.report.files import REPORT_JSON
+from qat.report.files import INTEGER, REPORT_JSON
 from qat.report.run import read
 from qat.report.tables import advice_table, certificate_line, run_table, sweep_table
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = parser.parse_args(arguments).directory
     console = Console()
     try:
-        if (directory / REPORT_JSON).exists():
+        if (directory / INTEGER / REPORT_JSON).exists():
             _report_run(directory, console)
         else:
             _report_sweep(directory, console)

@@ -16,11 +16,12 @@ from torch import nn
 import qat
 import qat.report
 from qat.cli import parts
-from qat.cli.parts import INTEGER, MODEL_ONNX
+from qat.cli.parts import MODEL_ONNX
 from qat.errors import ConfigurationError, MissingExtraError
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
 from qat.post_training import calibrate
+from qat.report.files import INTEGER
 from qat.report.run import read
 from qat.report.tables import certificate_line, run_table
 from qat.training.delivery import write_report

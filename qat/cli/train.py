@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from qat.cli.failure import FailureRecord, as_sentence
 from qat.cli.run import run_recipe
 from qat.errors import ConfigurationError, QATError
-from qat.report.files import FAILED_JSON, REPORT_JSON
+from qat.report.files import FAILED_JSON, INTEGER, REPORT_JSON
 
 
 def main() -> int:
@@ -44,7 +44,7 @@ def main() -> int:
 
 def _refuse_used_folder(run_dir: Path) -> None:
     """Refuse a sweep in which two points would write into one folder, as paths are not part of its name."""
-    if (run_dir / REPORT_JSON).exists() or (run_dir / FAILED_JSON).exists():
+    if (run_dir / INTEGER / REPORT_JSON).exists() or (run_dir / FAILED_JSON).exists():
         raise ConfigurationError(
             f"two points of the sweep share the folder {run_dir.name!r}; add hydra.sweep.subdir='${{hydra:job.num}}'."
         )

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import qat
 from qat.cli import parts
-from qat.cli.parts import INTEGER, MODEL_ONNX
+from qat.cli.parts import MODEL_ONNX
 from qat.cli.run import verify_split
 from qat.errors import ConfigurationError, ExportError, QATError
+from qat.report.files import INTEGER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

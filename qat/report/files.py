@@ -6,13 +6,17 @@ from pathlib import Path
 
 from qat.errors import MissingExtraError, ReportError
 
-REPORT_JSON = Path("integer", "report.json")
-HISTORY_JSON = Path("integer", "history.json")
-PROGRAM_JSON = Path("integer", "program.json")
-PROGRAM_TENSORS = Path("integer", "program.safetensors")
-REPORT_HTML = Path("integer", "report.html")
+#: In a run's directory: what was exported, the pictures, and what a run that failed leaves.
+INTEGER = Path("integer")
 PLOTS = Path("plots")
 FAILED_JSON = Path("failed.json")
+
+#: In the directory of an export.
+REPORT_JSON = Path("report.json")
+HISTORY_JSON = Path("history.json")
+PROGRAM_JSON = Path("program.json")
+PROGRAM_TENSORS = Path("program.safetensors")
+REPORT_HTML = Path("report.html")
 
 
 def require_report_extra() -> None:

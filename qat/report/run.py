@@ -7,6 +7,7 @@ from qat.integer.program import IntegerProgram
 from qat.report.advice import Advice, advise
 from qat.report.files import (
     HISTORY_JSON,
+    INTEGER,
     PLOTS,
     PROGRAM_JSON,
     PROGRAM_TENSORS,
@@ -35,30 +36,38 @@ class RunFiles:
         return advise(self.run, self.history, [name for name, weights in self.weights.items() if weights.per_tensor])
 
 
-def read(run_dir: str | Path) -> RunFiles:
-    """Read a run's directory. Raises `ReportError` or `ProgramError` where a file is damaged or there is no report."""
-    directory = Path(run_dir)
-    require_directory(directory)
+def read(run_dir: str | Path, export_dir: str | Path | None = None) -> RunFiles:
+    """Read what a run left. Raises `ReportError` or `ProgramError` where a file is damaged or there is no report.
+
+    export_dir: holds report.json and what was exported; by default `integer/` in the run's directory.
+    """
+    require_directory(Path(run_dir))
+    directory = _export_dir(run_dir, export_dir)
     run = read_run(directory / REPORT_JSON)
     history = read_history(directory / HISTORY_JSON)
     weights = {}
     if (directory / PROGRAM_JSON).exists() and (directory / PROGRAM_TENSORS).exists():
-        weights = weight_codes(IntegerProgram.load((directory / PROGRAM_JSON).parent))
+        weights = weight_codes(IntegerProgram.load(directory))
     return RunFiles(run, history, weights)
 
 
-def write(run_dir: str | Path) -> Path:
-    """Write `integer/report.html` and the same pictures as `plots/*.png`; returns the path of the page.
+def write(run_dir: str | Path, export_dir: str | Path | None = None) -> Path:
+    """Write `report.html` beside report.json, and its pictures as `plots/*.png` in `run_dir`; returns the page's path.
 
+    export_dir: as for `read`.
     A picture that has nothing to show is left out, the page says why, and an older file of its name is removed.
     """
     require_report_extra()
     from qat.report.page import draw, render
 
-    directory = Path(run_dir)
-    files = read(directory)
+    files = read(run_dir, export_dir)
     pictures = draw(files)
     for name, content in pictures.items():
-        write_or_remove(directory / PLOTS / f"{name}.png", content)
-    write_whole(directory / REPORT_HTML, render(files, pictures).encode())
-    return directory / REPORT_HTML
+        write_or_remove(Path(run_dir) / PLOTS / f"{name}.png", content)
+    page = _export_dir(run_dir, export_dir) / REPORT_HTML
+    write_whole(page, render(files, pictures).encode())
+    return page
+
+
+def _export_dir(run_dir: str | Path, export_dir: str | Path | None) -> Path:
+    return Path(run_dir) / INTEGER if export_dir is None else Path(export_dir)

@@ -10,6 +10,7 @@ from pathlib import Path
 from qat.errors import ReportError
 from qat.report.files import (
     FAILED_JSON,
+    INTEGER,
     REPORT_JSON,
     require_directory,
     require_report_extra,
@@ -63,13 +64,13 @@ def gather(sweep_dir: str | Path) -> list[SweepRow]:
     """
     directory = Path(sweep_dir)
     require_directory(directory)
-    marks = (str(REPORT_JSON), str(FAILED_JSON), ".hydra")
+    marks = (str(INTEGER / REPORT_JSON), str(FAILED_JSON), ".hydra")
     folders = {path.parents[len(Path(mark).parts) - 1] for mark in marks for path in directory.rglob(mark)}
     folders.discard(directory)
     if not folders:
         raise ReportError(
-            f"{directory} holds no {REPORT_JSON.as_posix()} and no folders of a sweep; give the directory of a "
-            "finished run, or of a sweep made with qat-train -m."
+            f"{directory} holds no {(INTEGER / REPORT_JSON).as_posix()} and no folders of a sweep; give the directory "
+            "of a finished run, or of a sweep made with qat-train -m."
         )
     return [_row(directory, folder) for folder in sorted(folders, key=lambda folder: _natural(folder.as_posix()))]
 
@@ -144,10 +145,10 @@ def _row(directory: Path, folder: Path) -> SweepRow:
     name = folder.relative_to(directory).as_posix()
     if (folder / FAILED_JSON).exists():
         return SweepRow(name, error=_failure(folder / FAILED_JSON))
-    if not (folder / REPORT_JSON).exists():
+    if not (folder / INTEGER / REPORT_JSON).exists():
         return SweepRow(name, error="ended without a report; run this point again.")
     try:
-        return SweepRow(name, record=read_run(folder / REPORT_JSON))
+        return SweepRow(name, record=read_run(folder / INTEGER / REPORT_JSON))
     except ReportError as error:  # one damaged point must not hide the others
         return SweepRow(name, error=str(error).replace(f"{folder}/", ""))
 
