@@ -47,7 +47,8 @@ class QATCallback(pytorch_lightning.Callback):
     tenth of the run, observers frozen at half of it, batch norm at 0.6. target: the runtime to export for, None to
     simulate only. module: the network or its path, where it cannot be told. example_inputs: inputs to record the
     network with, by default `example_input_array` or the first batch. export_dir: folder for model.onnx, program.json,
-    program.safetensors and report.json, by default `integer/` in the run's directory.
+    program.safetensors, report.json, report.html and `plots/`; by default `integer/` in the run's directory, with
+    `plots/` beside it.
 
     Works with the trainers of `pytorch_lightning` and of `lightning.pytorch`. A checkpoint keeps the module's own keys;
     the quantizers' state lies beside it in this callback's state. After `fit` the module stays prepared, `program` is

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,16 @@ from rich.console import Console
 from torch import nn
 
 import qat
-import qat.report
 from qat.cli import parts
 from qat.cli.parts import MODEL_ONNX
-from qat.errors import ConfigurationError, MissingExtraError
+from qat.errors import ConfigurationError
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
 from qat.post_training import calibrate
 from qat.report.files import INTEGER
 from qat.report.run import read
 from qat.report.tables import certificate_line, run_table
-from qat.training.delivery import write_report
+from qat.training.delivery import refuse_unequal, write_page, write_report
 from qat.training.discovery import find_network
 
 #: The split that is held out of training and of every choice made while training.
@@ -71,6 +69,7 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
         conditions={**report.conditions, "float_metrics": trained.float_weights},
     )
     _report(run_dir)
+    refuse_unequal(report, run_dir / MODEL_ONNX)
 
 
 def verify_split(
@@ -148,11 +147,8 @@ def _train_then_quantize(config: DictConfig, run_dir: Path, data, model) -> Trai
 def _report(run_dir: Path) -> None:
     """Write report.html and the pictures, and print the table that heads them."""
     console = Console()
-    try:
-        page = qat.report.write(run_dir)
-    except MissingExtraError as error:
-        print(f"no report.html was written: {error}", file=sys.stderr)
-    else:
+    page = write_page(run_dir / INTEGER)
+    if page is not None:
         console.print(f"report: {page}", soft_wrap=True, markup=False)
     run = read(run_dir).run
     console.print(run_table(run))

@@ -4,13 +4,17 @@ import itertools
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from qat import report as reports
 from qat.emitters import export
+from qat.errors import ExportError, MissingExtraError
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
+from qat.report.files import INTEGER
 from qat.training.history import History
 from qat.verification import VerificationReport, verify
 
@@ -23,7 +27,10 @@ VERIFIED_BATCHES = 8
 def deliver(
     handle: Handle, directory: Path, target: str, batches: Iterable, history: History
 ) -> tuple[IntegerProgram, VerificationReport]:
-    """Write program, model, report and history into `directory`; raises `ExportError` where the file is not equal."""
+    """Write program, model, report, history and page into `directory`.
+
+    Raises `ExportError`, and leaves no model, where that is not equal to the program.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     module = handle.module
     training = module.training
@@ -38,8 +45,37 @@ def deliver(
         module.train(training)
     write_json(directory / "history.json", {"epochs": history.entries})
     write_report(directory, report, program, handle)
+    write_page(directory)
+    refuse_unequal(report, path)
     _LOG.info("exported %s", path)
     return program, report
+
+
+def refuse_unequal(report: VerificationReport, path: Path) -> None:
+    """Take away a model that verification found to compute in float, or other codes, and raise `ExportError`."""
+    if report.ok:
+        return
+    path.unlink(missing_ok=True)
+    differing = {name: entry.differing for name, entry in report.mismatches.items() if name != "fake_quant"}
+    raise ExportError(
+        f"{path} was taken away, since it is not the program: codes that differ {differing}, of {report.samples} "
+        f"samples, float operations {list(report.float_ops)}; report.json beside it has the details, and the trained "
+        "weights are kept."
+    )
+
+
+def write_page(directory: Path) -> Path | None:
+    """Write report.html into `directory` and its pictures into plots/; returns the path of the page.
+
+    The pictures of an `integer/` go to the run's folder around it, those of any other folder into that folder. Without
+    the packages that draw them nothing is written but a note, and None returned.
+    """
+    run_dir = directory.parent if directory.name == INTEGER.name else directory
+    try:
+        return reports.write(run_dir, directory)
+    except MissingExtraError as error:
+        print(f"no report.html was written: {error}", file=sys.stderr)
+        return None
 
 
 def write_report(

@@ -77,6 +77,7 @@ def test_manual_optimization(package, make_trainer, images, tmp_path):
     assert callback.handle.state.final
     assert callback.report.float_ops == ()
     assert (tmp_path / "out" / "model.onnx").is_file()
+    assert (tmp_path / "out" / "plots" / "weight_histograms.png").is_file() and not (tmp_path / "plots").exists()
     assert list(module.state_dict()) == keys
     assert handle_of(module.accuracy) is None
     assert all(name.startswith(("0.", "2.", "4.", "input.")) for name in callback.handle.quantizers)

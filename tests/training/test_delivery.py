@@ -1,0 +1,62 @@
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+
+import qat
+from qat.errors import ExportError
+from qat.training import delivery
+from qat.training.delivery import deliver
+from qat.training.history import History
+from qat.verification import Mismatch, VerificationReport
+
+
+@pytest.fixture
+def handle():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    prepared = qat.prepare(network, torch.randn(8, 4), "w8a8")
+    network(torch.randn(8, 4))
+    return prepared
+
+
+def batches():
+    return [torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(10)]
+
+
+def test_the_export_is_verified_and_the_mode_of_the_network_stays(handle, tmp_path):
+    program, report = deliver(handle, tmp_path / "integer", "onnxruntime", batches(), History())
+    assert report.ok and report.samples == 5 * delivery.VERIFIED_BATCHES
+    assert handle.module.training
+    assert torch.equal(qat.IntegerProgram.load(tmp_path / "integer")(batches()[0]), program(batches()[0]))
+
+
+@pytest.mark.parametrize(
+    ("mismatches", "float_ops", "found"),
+    [({"onnxruntime": Mismatch(2, 10, 1)}, (), "differ {'onnxruntime': 2}"), ({}, ("Conv first",), "Conv first")],
+)
+def test_a_file_that_verification_finds_unequal_is_taken_away(
+    handle, tmp_path, monkeypatch, mismatches, float_ops, found
+):
+    def verify(program, path, *arguments, **keywords):
+        return VerificationReport(5, mismatches, float_ops, {"float": 4, "integer": 1})
+
+    monkeypatch.setattr(delivery, "verify", verify)
+    with pytest.raises(ExportError, match=found):
+        deliver(handle, tmp_path, "onnxruntime", batches(), History())
+    assert not (tmp_path / "model.onnx").exists()
+    assert (tmp_path / "report.json").is_file() and (tmp_path / "program.json").is_file()
+
+
+def test_a_fake_quantized_network_that_differs_is_reported_only(handle, tmp_path):
+    report = VerificationReport(5, {"fake_quant": Mismatch(1, 10, 1)}, (), {"float": 4, "integer": 1})
+    delivery.refuse_unequal(report, tmp_path / "model.onnx")
+
+
+def test_without_the_packages_that_draw_it_the_page_is_left_out_and_that_is_said(handle, tmp_path, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jinja2" else found(name))
+    deliver(handle, tmp_path, "onnxruntime", batches(), History())
+    assert (tmp_path / "model.onnx").is_file() and not (tmp_path / "report.html").exists()
+    assert 'pip install "lightning-qat[report]"' in capsys.readouterr().err
