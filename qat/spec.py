@@ -147,7 +147,7 @@ class QuantConfig:
     weight, activation: the default grids.
     rules: exceptions; of several that match a layer the last one wins, setting by setting.
     edge_bits: the first and last layer (their weights, the network's inputs and outputs) keep at least this width
-        unless a rule says otherwise.
+        unless a rule says otherwise; a network with several inputs or heads has one of each for every one.
     """
 
     weight: QuantSpec = WEIGHT

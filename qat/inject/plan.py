@@ -7,6 +7,7 @@ quantizer in front; everything else (COMPUTE) demands quantized operands, and th
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qat.errors import PreparationError
@@ -127,6 +128,7 @@ class _Planner:
                 self.head[call.address] = head
         if self.target is not None:
             refuse_unsupported(self.calls, self.quantized, self.target)
+        self.edges = self._edges()
         groups = self._unite()
         demanded = {
             groups.find(value) for call in self.calls.values() if self._demands(call) for value in call.values()
@@ -142,8 +144,7 @@ class _Planner:
         if not any(site.role == "weight" for site in self.sites.values()):
             raise PreparationError(
                 "there is nothing to quantize: the network calls no convolution, linear or other layer with weights "
-                "that the "
-                "rules leave quantized; pass the network itself as module=, or relax the rules."
+                "that the rules leave quantized; pass the network itself as module=, or relax the rules."
             )
         inputs = {
             path: quantizer_of[groups.find(("input", path))]
@@ -307,7 +308,7 @@ class _Planner:
         value = next((operand.value for operand in inputs if operand.value), None)
         if weight is None or value is None:
             return action
-        name = self._weight_site(call, weight, operation.axis, self._is_edge(call))
+        name = self._weight_site(call, weight, operation.axis, call.address in self.edges)
         return dataclasses.replace(
             action,
             weights=((weight.slot, name),),
@@ -316,12 +317,35 @@ class _Planner:
             weight_quantizer=name,
         )
 
-    def _is_edge(self, call: Call) -> bool:
-        """Whether this is the network's first or last layer with weights."""
+    def _edges(self) -> set[int]:
+        """Addresses of first and last layers with weights.
+
+        Besides the first and the last one that run, those are all that read nothing but inputs of the network, or make
+        an output of it: a network of several inputs, or of several heads, has several.
+        """
         weighted = [
-            c.address for c in self.calls.values() if c.operation.name in WEIGHTED and self.quantized[c.address]
+            call for call in self.calls.values() if call.operation.name in WEIGHTED and self.quantized[call.address]
         ]
-        return call.address in (weighted[0], weighted[-1])
+        edges = {call.address for call in (*weighted[:1], *weighted[-1:])}
+        for call in weighted:
+            read = [operand.value for slot in INPUT_SLOTS for operand in call.operands.get(slot, ()) if operand.value]
+            if read and all(origin[0] == "input" for origin in self._origins(read)):
+                edges.add(call.address)
+        makers = {origin[1] for origin in self._origins(self.recording.outputs) if origin[0] == "call"}
+        return edges | {self.head.get(address, address) for address in makers}
+
+    def _origins(self, values: Iterable[ValueId]) -> set[ValueId]:
+        """The inputs and results of computations that `values` consist of, seen through what only moves values."""
+        origins, seen, rest = set(), set(), list(values)
+        while rest:
+            value = rest.pop()
+            producer = self._producer(value)
+            if producer is None or producer.kind not in (Kind.PASS, Kind.JOIN):
+                origins.add(value)
+            elif producer.address not in seen:
+                seen.add(producer.address)
+                rest.extend(producer.values())
+        return origins
 
     def _weight_site(self, call: Call, operand: Operand, axis: int, edge: bool) -> str:
         name = operand.constant or f"{call.layer}.weight"

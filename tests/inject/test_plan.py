@@ -18,7 +18,8 @@ class Body(nn.Module):
 
     def __init__(self, body):
         super().__init__()
-        self.a, self.b, self.c = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
+        self.a, self.b, self.c, self.shared = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(4))
+        self.two = nn.Conv2d(4, 2, 3, padding=1)
         self.bn, self.relu = nn.BatchNorm2d(2), nn.ReLU()
         self.shift = nn.Parameter(torch.ones(2, 1, 1))
         self.body = body
@@ -101,6 +102,26 @@ def test_first_and_last_layer_inputs_and_outputs_keep_eight_bits():
     assert {name: site.spec.bits for name, site in plan.sites.items()} == {
         "input.x": 8, "a.output": 2, "b.output": 2, "c.output": 8, "a.weight": 8, "b.weight": 2, "c.weight": 8,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        # three heads, one of them behind a relu, one behind a reshape
+        (lambda n, x: (n.a(y := n.bn(n.shared(x))), F.relu(n.b(y)), n.c(y).flatten(1)), ["shared", "a", "b", "c"]),
+        (lambda n, x: torch.cat([n.a(y := n.shared(x)), n.b(y)], 1), ["shared", "a", "b"]),
+        # two stems; the layer behind them reads no input
+        (lambda n, x: n.shared(n.c(n.a(x) + n.b(x.transpose(2, 3)))), ["a", "b", "shared"]),
+        # a late layer that also reads the input is in the middle all the same, and so is one behind a last addition
+        (lambda n, x: n.c(n.two(torch.cat([n.a(x), x], 1))), ["a", "c"]),
+        (lambda n, x: F.relu(n.c(y := n.b(n.a(x)))) + y, ["a", "c"]),
+    ],
+)
+def test_every_branch_has_its_first_and_last_layer(body, kept):
+    plan = planned(body, "w2a4", target=None)
+    assert [name for name in weights(plan) if plan.sites[name].spec.bits == 8] == [
+        f"{name}.weight" for name in sorted(kept, key=lambda name: weights(plan).index(f"{name}.weight"))
+    ]
 
 
 def test_rules_overrule_widths_of_layers_and_edges():
