@@ -17,7 +17,13 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((ROOT / "co
 
 
 def test_the_finished_runs_are_there():
-    assert {"digits_cnn", "digits_ptq", "cifar10_resnet20_w8a8", "cifar10_resnet20_w4a4"} <= set(RECIPES)
+    assert {
+        "digits_cnn",
+        "digits_ptq",
+        "cifar10_resnet20_w8a8",
+        "cifar10_resnet20_w4a4",
+        "cifar10_resnet20_ptq",
+    } <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
