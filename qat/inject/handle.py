@@ -238,8 +238,10 @@ class Handle:
         self.batch_norm_frozen = state.freeze_batch_norm
         with torch.no_grad():
             for name, quantizer in self.quantizers.items():
+                # a weight's range is that of the weights as they are, to the end: frozen, it would clip what grows
+                observe = state.observe or self.plan.sites[name].role == "weight"
                 # first on or off, then the width: one that is off chooses its scale when it is turned on
-                quantizer.set_state(state.observe, state.fake_quantize)
+                quantizer.set_state(observe, state.fake_quantize)
                 floor = state.weight_bits if self.plan.sites[name].role == "weight" else state.activation_bits
                 bits = max(quantizer.spec.bits, floor or 0)
                 if bits != quantizer.bits:
