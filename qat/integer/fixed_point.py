@@ -11,7 +11,6 @@ Three rescalings occur:
   (see `SumMultipliers`), after additions.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
-from qat.integer.values import Grid, check_dtype, float32
+from qat.integer.values import Grid, check_dtype
 
 #: Significant bits of a float32.
 MANTISSA_BITS = 24
@@ -96,8 +95,7 @@ class SumMultipliers:
     multiply-add. Float32 kernels differ in just these: of ONNX Runtime's x86 kernels (MLAS qladd.cpp, qladd_avx2.cpp)
     the SSE2 one rounds each product, the AVX2 one fuses it with the sum, and a scalar operand is folded into the
     constant.
-    The price is a ratio of scales rounded to 15 or 16 bits behind the point at 8-bit codes, 19 at 4-bit codes;
-    `snap_operand_scales` moves the operands' scales onto those ratios, so that nothing is lost.
+    The price is a ratio of scales rounded to 15 or 16 bits behind the point at 8-bit codes, 19 at 4-bit codes.
     """
 
     first: int
@@ -123,19 +121,6 @@ class SumMultipliers:
             f"an addition of scales {first.scale} and {second.scale} has an output of scale {output.scale}, too fine "
             "for float32 sums; they are too far apart: look for an output whose range collapsed."
         )
-
-
-def snap_operand_scales(first: Grid, second: Grid, output: Grid) -> tuple[Grid, Grid]:
-    """The operands' grids with scales moved, by about 2^-16 of themselves, onto ratios that an addition has exactly.
-
-    Fake quantizers that take these scales compute what the integer addition computes.
-    """
-    factors = SumMultipliers.from_grids(first, second, output)
-    unit = Fraction(output.scale) / 2**factors.shift
-    return (
-        dataclasses.replace(first, scale=float32(float(factors.first * unit))),
-        dataclasses.replace(second, scale=float32(float(factors.second * unit))),
-    )
 
 
 def _ratio(operand: Grid, output: Grid, shift: int) -> int:
@@ -193,12 +178,19 @@ def requantize_sum(
 ) -> Tensor:
     """`clamp(round((first * M1 + second * M2) / 2**shift) + zero_point)`, ties of the sum with the zero point to even.
 
-    first, second: codes less their zero points, integers (...). The tie is broken on the code counted from 0
-    (`unsigned_offset` included), because that is the number that a runtime rounds.
+    first, second: codes less their zero points, integers (...); int32 of 8-bit codes is faster. The tie is broken on
+    the code counted from 0 (`unsigned_offset` included), because that is the number that a runtime rounds.
     """
     offset = grid.zero_point + grid.unsigned_offset
-    total = first.to(torch.int64) * factors.first + second.to(torch.int64) * factors.second + (offset << factors.shift)
-    rounded = _round_half_even_shift(total, torch.tensor(factors.shift)) - grid.unsigned_offset
+    # 8-bit codes add up to at most 2^24 in units of 2^-shift (`SumMultipliers`); halves and ones are lost in int32.
+    narrow = first.dtype == second.dtype == torch.int32 and grid.bits <= 8 and factors.shift < 31
+    dtype = torch.int32 if narrow else torch.int64
+    total = first.to(dtype) * factors.first + second.to(dtype) * factors.second
+    total += offset << factors.shift
+    if factors.shift:
+        half = 1 << (factors.shift - 1)
+        total += ((total >> factors.shift) & 1) + (half - 1)  # a tie moves up only to an even number
+    rounded = (total >> factors.shift).sub_(grid.unsigned_offset)
     return rounded.clamp_(clamp_min, clamp_max).to(grid.dtype)
 
 

@@ -3,6 +3,7 @@
 `run` takes and gives codes and shows every value on the way; `run_real` is what calling a program does.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -29,19 +30,22 @@ from qat.integer.operations import (
     Transpose,
 )
 from qat.integer.program import Inputs, IntegerProgram
+from qat.integer.rescale import rescale
 from qat.integer.values import Constant, Grid
 
-#: Samples computed at a time by `run_real`: bounds the memory of a call with a whole data set.
-_CHUNK = 128
+#: Elements of the largest value that `run_real` computes at a time: they stay in a cache, and a call with a whole
+#: data set takes little memory.
+_CHUNK = 2**19
 
 
 def run_real(program: IntegerProgram, inputs: Inputs):
     """Quantize real inputs, run the program, dequantize. Returns as `program.output_structure` says, float32."""
     tensors = named_inputs(program, inputs)
     size = len(next(iter(tensors.values())))
+    samples = max(_CHUNK // max(math.prod(value.shape) for value in program.values), 1)
     pieces = []
-    for start in range(0, size, _CHUNK):
-        codes = quantize_inputs(program, {name: tensor[start : start + _CHUNK] for name, tensor in tensors.items()})
+    for start in range(0, size, samples):
+        codes = quantize_inputs(program, {name: tensor[start : start + samples] for name, tensor in tensors.items()})
         results = run(program, codes, keep_all=False)
         pieces.append([results[edge.value] for edge in program.outputs])
     outputs = {
@@ -143,7 +147,7 @@ def compute(operation: Operation, operands: list[Tensor], grids: Mapping[str, Gr
             return requantize_sum(first, second, operation.factors, target, operation.clamp_min, operation.clamp_max)
         case Mul():
             first, second = _centered_operands(operation, operands, grids)
-            return _rescale_product(first * second, operation, target)
+            return rescale((first * second)[None], operation, target, requantize_product)[0]
         case Requantize():
             return _requantize(codes, operation, source, target)
         case AveragePool():
@@ -169,22 +173,17 @@ def compute(operation: Operation, operands: list[Tensor], grids: Mapping[str, Gr
 
 
 def _centered_operands(operation: Operation, operands: list[Tensor], grids: Mapping[str, Grid]) -> list[Tensor]:
-    """Both operands less their zero points, int64."""
-    return [
-        codes.to(torch.int64) - grids[name].zero_point for codes, name in zip(operands, operation.inputs, strict=True)
-    ]
-
-
-def _rescale_product(products: Tensor, operation: Mul | Requantize, target: Grid) -> Tensor:
-    limits = operation.clamp_min, operation.clamp_max
-    return requantize_product(products.unsqueeze(-1), operation.multiplier, target, *limits).squeeze(-1)
+    """Both operands less their zero points; products and sums of 8-bit codes fit int32, those of wider ones int64."""
+    dtype = torch.int32 if all(grids[name].bits <= 8 for name in operation.inputs) else torch.int64
+    return [codes.to(dtype) - grids[name].zero_point for codes, name in zip(operands, operation.inputs, strict=True)]
 
 
 def _requantize(codes: Tensor, operation: Requantize, source: Grid, target: Grid) -> Tensor:
     if is_clamp(operation, source, target):
-        return codes.to(torch.int64).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
+        return codes.to(torch.int32).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
     sign = 1 if operation.factor > 0 else -1
-    return _rescale_product((codes.to(torch.int64) - source.zero_point) * sign, operation, target)
+    products = (codes.to(torch.int32) - source.zero_point) * sign
+    return rescale(products[None], operation, target, requantize_product)[0]
 
 
 def is_clamp(operation: Requantize, source: Grid, target: Grid) -> bool:

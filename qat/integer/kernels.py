@@ -11,42 +11,48 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from qat.integer.fixed_point import Multiplier, requantize
+from qat.integer.fixed_point import requantize
 from qat.integer.operations import AveragePool, Conv, Linear, MaxPool, Mean
+from qat.integer.rescale import rescale
 from qat.integer.values import Grid
 
-#: Elements rescaled at a time: their int64 intermediates stay in a core's cache.
-_RESCALE_CHUNK = 2**16
+#: Channels per group from which a matrix product per group is faster than a multiply-add per channel.
+_DENSE_CHANNELS = 4
+#: Channels from which windows are copied channel by channel instead of pixel by pixel.
+_CHANNELS_FIRST_BELOW = 24
 
 
 def convolve(codes: Tensor, operation: Conv, input_grid: Grid, output_grid: Grid) -> Tensor:
     """codes: (N, C, *spatial). Returns codes (N, O, *windows)."""
-    if operation.groups == 1:
-        accumulators = _convolve_dense(codes, operation, input_grid)
+    kernel, groups = operation.weight.kernel, operation.groups
+    if groups > 1 and kernel.shape[1] < _DENSE_CHANNELS:
+        sums = _multiply_add(codes, kernel, operation, input_grid)
     else:
-        accumulators = _convolve_grouped(codes, operation, input_grid)
-    return _rescale(accumulators, operation, output_grid).movedim(-1, 1).contiguous()
+        parts = zip(codes.chunk(groups, 1), kernel.chunk(groups), strict=True)
+        pieces = [_convolve_dense(*part, operation, input_grid) for part in parts]
+        sums = pieces[0] if groups == 1 else torch.cat(pieces)
+    return rescale(sums, operation, output_grid, requantize, operation.bias).transpose(0, 1).contiguous()
 
 
 def linear(codes: Tensor, operation: Linear, input_grid: Grid, output_grid: Grid) -> Tensor:
     """codes: (N, ..., K). Returns codes (N, ..., O)."""
     kernel = operation.weight.kernel
-    accumulators = _matmul(codes.flatten(0, -2), kernel, input_grid) + operation.bias
-    return _rescale(accumulators, operation, output_grid).reshape(*codes.shape[:-1], len(kernel))
+    sums = _matmul(kernel, _narrow(codes, input_grid).flatten(0, -2).T, input_grid)
+    return rescale(sums, operation, output_grid, requantize, operation.bias).T.reshape(*codes.shape[:-1], len(kernel))
 
 
 def average_pool(codes: Tensor, operation: AveragePool, input_grid: Grid, output_grid: Grid) -> Tensor:
     """codes: (N, C, *spatial). Returns codes (N, C, *windows)."""
     padded = _pad(_centered(codes, input_grid), operation.padding, 0)
     ones = (1,) * len(operation.kernel_size)
-    total = sum(_window_positions(padded, operation.kernel_size, operation.stride, ones))
-    return _rescale(total.unsqueeze(-1), operation, output_grid).squeeze(-1)
+    total = functools.reduce(Tensor.add, _window_positions(padded, operation.kernel_size, operation.stride, ones))
+    return rescale(total[None], operation, output_grid, requantize)[0]
 
 
 def mean(codes: Tensor, operation: Mean, input_grid: Grid, output_grid: Grid) -> Tensor:
     """codes: (N, ...). Returns codes with `operation.dims` reduced."""
     total = _centered(codes, input_grid).sum(operation.dims, keepdim=operation.keepdim, dtype=torch.int64)
-    return _rescale(total.unsqueeze(-1), operation, output_grid).squeeze(-1)
+    return rescale(total[None], operation, output_grid, requantize)[0]
 
 
 def max_pool(codes: Tensor, operation: MaxPool) -> Tensor:
@@ -63,73 +69,71 @@ def pad(codes: Tensor, amounts: tuple[tuple[int, int], ...], zero_point: int) ->
     return _pad(codes, amounts, zero_point)
 
 
-def _rescale(accumulators: Tensor, operation, grid: Grid) -> Tensor:
-    """Requantize (..., channels), a cacheful at a time."""
-    multiplier: Multiplier = operation.multiplier
-    rows = accumulators.reshape(-1, accumulators.shape[-1])
-    pieces = rows.split(max(1, _RESCALE_CHUNK // rows.shape[1]))
-    codes = [requantize(piece, multiplier, grid, operation.clamp_min, operation.clamp_max) for piece in pieces]
-    return torch.cat(codes).reshape(accumulators.shape)
-
-
-def _convolve_dense(codes: Tensor, operation: Conv, grid: Grid) -> Tensor:
-    """Accumulators (N, *windows, O), as a matrix product of windows with the kernel."""
-    kernel = operation.weight.kernel
-    padded = _pad(codes, operation.padding, grid.zero_point).movedim(1, -1).contiguous()
-    spatial_strides = padded.stride()[1:-1]
+def _convolve_dense(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) -> Tensor:
+    """Sums (O, N, *windows), as a matrix product of the kernel with windows. codes: (N, C, *spatial), of one group."""
+    zero = int(_narrow(torch.tensor(grid.zero_point, dtype=grid.dtype), grid))
+    padded = _pad(_narrow(codes, grid), operation.padding, zero)
+    few = codes.shape[1] < _CHANNELS_FIRST_BELOW
+    if not few:
+        padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
+    per_sample, per_channel, *per_place = padded.stride()
     room = [
         size - spread * (extent - 1) - 1
-        for size, extent, spread in zip(padded.shape[1:-1], operation.kernel_size, operation.dilation, strict=True)
+        for size, extent, spread in zip(padded.shape[2:], operation.kernel_size, operation.dilation, strict=True)
     ]
     windows = [space // step + 1 for space, step in zip(room, operation.stride, strict=True)]
-    # (N, *windows, *kernel, C): channels innermost, so that whole runs of bytes are copied.
     view = padded.as_strided(
-        (len(codes), *windows, *operation.kernel_size, padded.shape[-1]),
+        (len(codes), *windows, *operation.kernel_size, codes.shape[1]),
         (
-            padded.stride(0),
-            *(stride * step for stride, step in zip(spatial_strides, operation.stride, strict=True)),
-            *(stride * spread for stride, spread in zip(spatial_strides, operation.dilation, strict=True)),
-            1,
+            per_sample,
+            *(stride * step for stride, step in zip(per_place, operation.stride, strict=True)),
+            *(stride * spread for stride, spread in zip(per_place, operation.dilation, strict=True)),
+            per_channel,
         ),
     )
-    matrix = view.reshape(-1, kernel[0].numel())
-    accumulators = _matmul(matrix, kernel.movedim(1, -1).flatten(1), grid) + operation.bias
-    return accumulators.reshape(len(codes), *windows, len(kernel))
+    # What is innermost in memory stays so, that whole runs of bytes are copied: rows of pixels, or of channels.
+    size, outer = kernel[0].numel(), 1 + len(windows)
+    turned = (*range(outer, view.dim()), *range(outer))
+    matrix = view.permute(turned).reshape(size, -1) if few else view.reshape(-1, size).T
+    sums = _matmul(kernel.movedim(1, -1).flatten(1), matrix, grid)
+    return sums.reshape(len(kernel), len(codes), *windows)
 
 
-def _convolve_grouped(codes: Tensor, operation: Conv, grid: Grid) -> Tensor:
-    """Accumulators (N, *windows, O), one multiply-add per kernel position and channel of a group."""
-    kernel, groups = operation.weight.kernel, operation.groups
-    outputs, inputs = len(kernel) // groups, kernel.shape[1]
-    padded = _pad(_centered(codes, grid), operation.padding, 0)
-    weights = kernel.to(padded.dtype).reshape(groups, outputs, inputs, -1)
+def _multiply_add(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) -> Tensor:
+    """Sums (O, N, *windows), one multiply-add per kernel position and channel of a group."""
+    groups, inputs = operation.groups, kernel.shape[1]
+    padded = _pad(_centered(codes, grid), operation.padding, 0).transpose(0, 1).contiguous()
+    weights = kernel.to(padded.dtype).reshape(groups, len(kernel) // groups, inputs, -1)
     total = None
     positions = _window_positions(padded, operation.kernel_size, operation.stride, operation.dilation)
     for place, position in enumerate(positions):
-        grouped = position.unflatten(1, (groups, inputs))  # (N, groups, inputs, *windows)
-        spread = (1, groups, outputs, *[1] * len(operation.kernel_size))
+        grouped = position.unflatten(0, (groups, 1, inputs))  # (groups, 1, inputs, N, *windows)
         for channel in range(inputs):
-            term = grouped[:, :, channel, None] * weights[:, :, channel, place].reshape(spread)
+            factors = weights[:, :, channel, place].reshape(*weights.shape[:2], *[1] * (position.dim() - 1))
+            term = grouped[:, :, channel] * factors
             total = term if total is None else total.add_(term)
-    return total.flatten(1, 2).movedim(1, -1) + operation.bias
+    return total.flatten(0, 1)
 
 
-def _matmul(codes: Tensor, kernel: Tensor, grid: Grid) -> Tensor:
-    """sum over k of (codes - zero_point)[m, k] * kernel[o, k]; integers (M, O). kernel: int8 (O, K)."""
-    if grid.bits > 8 or not _int8_matmul_is_exact():
-        return _centered(codes, grid) @ kernel.T.to(_accumulator_dtype(grid))
-    shift = 0
-    if codes.dtype == torch.uint8:
-        # u8 - 128 as s8 is a flipped top bit; what that takes away comes back through the zero point.
-        codes, shift = (codes ^ 128).view(torch.int8), 128
-    correction = kernel.sum(1, dtype=torch.int32) * (shift - grid.zero_point)
-    return torch._int_mm(_row_major(codes), _row_major(kernel.T)).add_(correction)
+def _narrow(codes: Tensor, grid: Grid) -> Tensor:
+    """Codes as an int8 matrix product takes them: u8 - 128 as s8 is a flipped top bit. Wide codes as they are."""
+    return (codes ^ 128).view(torch.int8) if grid.dtype == torch.uint8 else codes
 
 
-def _row_major(matrix: Tensor) -> Tensor:
-    """`matrix` with the strides of its shape. A single row or column counts as contiguous with any stride, but the
-    product reads the stride: a column that was transposed gave wrong sums (torch 2.13)."""
-    if matrix.stride() == (matrix.shape[1], 1):
+def _matmul(kernel: Tensor, codes: Tensor, grid: Grid) -> Tensor:
+    """sum over k of kernel[o, k] * (codes - zero_point)[k, m]; integers (O, M). kernel: int8. codes: `_narrow` ones."""
+    offset = 128 if grid.dtype == torch.uint8 else 0
+    if codes.dtype != torch.int8 or not _int8_matmul_is_exact():
+        wide = _accumulator_dtype(grid)
+        return kernel.to(wide) @ (codes.to(wide) + (offset - grid.zero_point))
+    correction = kernel.sum(1, dtype=torch.int32) * (offset - grid.zero_point)
+    return torch._int_mm(_definite(kernel), _definite(codes)).add_(correction[:, None])
+
+
+def _definite(matrix: Tensor) -> Tensor:
+    """`matrix`, or its transpose, with the strides of its shape. A single row or column counts as contiguous with any
+    stride, but the product reads the stride: a column that was transposed gave wrong sums (torch 2.13)."""
+    if 1 not in matrix.shape and matrix.stride() in ((matrix.shape[1], 1), (1, matrix.shape[0])):
         return matrix
     return matrix.clone(memory_format=torch.contiguous_format)
 

@@ -13,7 +13,6 @@ from qat.integer.fixed_point import (
     requantize_product,
     requantize_sum,
     round_to_significant_bits,
-    snap_operand_scales,
 )
 from qat.integer.values import Grid, float32
 
@@ -138,22 +137,6 @@ def test_a_sum_has_15_bits_behind_the_point_at_8_bit_codes_and_more_at_4():
     four = Grid(float32(0.7), 0, 0, 15)
     assert SumMultipliers.from_grids(eight, eight, Grid(1.0, 0, 0, 255)).shift == 15
     assert SumMultipliers.from_grids(four, four, Grid(1.0, 0, 0, 15)).shift == 19
-
-
-@settings(max_examples=100, deadline=None)
-@given(scales, scales, scales)
-def test_snapped_scales_have_the_same_factors_and_stay_close(first_scale, second_scale, scale):
-    first, second, output = (Grid(value, 0, 0, 255) for value in (first_scale, second_scale, scale))
-    try:
-        sum_factors = SumMultipliers.from_grids(first, second, output)
-    except ProgramError:
-        return
-    snapped = snap_operand_scales(first, second, output)
-    again = SumMultipliers.from_grids(*snapped, output)
-    assert again.first * 2**sum_factors.shift == sum_factors.first * 2**again.shift
-    assert again.second * 2**sum_factors.shift == sum_factors.second * 2**again.shift
-    for old, new, factor in zip((first, second), snapped, (sum_factors.first, sum_factors.second), strict=True):
-        assert factor == 1 or abs(new.scale / old.scale - 1) <= 0.51 / factor + 1e-6
 
 
 def test_an_operand_too_fine_to_matter_keeps_the_finest_factor():

@@ -1,0 +1,92 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qat.integer import rescale as module
+from qat.integer.builder import ProgramBuilder
+from qat.integer.fixed_point import Multiplier, requantize, requantize_product
+from qat.integer.interpreter import run
+from qat.integer.rescale import Rescale, rescale
+from qat.integer.values import Grid, Weight, WeightGrid, float32
+
+BYTE = Grid(1.0, 3, 0, 255)
+LAST = 2**31 - 1
+EXACT = (requantize, requantize_product)
+grids = st.sampled_from(
+    [BYTE, Grid(1.0, 0, 0, 255), Grid(1.0, -5, -128, 127), Grid(1.0, 0, 0, 15), Grid(1.0, 100, 0, 4095)]
+)
+factors = st.floats(2.0**-19, 30.0).map(float32)
+
+
+def beside_every_step(fast):
+    """Accumulators around every change of code, and the ends of int32; int64 (O, M)."""
+    around = (fast.steps()[..., None] + torch.arange(-3, 4)).flatten(1)
+    ends = torch.tensor([-LAST, 0, LAST]).expand(len(around), 3)
+    return torch.cat([around, ends], 1).clamp(-LAST, LAST)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(factors, min_size=1, max_size=4), grids, st.booleans(), st.sampled_from(EXACT), st.integers(0, 2**30))
+def test_codes_equal_those_rounded_twice(channel_factors, grid, fused_relu, exact, seed):
+    multiplier = Multiplier.from_float(torch.tensor(channel_factors, dtype=torch.float32))
+    limits = grid.zero_point if fused_relu else grid.quant_min, grid.quant_max
+    fast = Rescale.of(multiplier, grid, *limits, exact)
+    if fast is None:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    anywhere = torch.randint(-LAST, LAST, (len(channel_factors), 500), generator=generator)
+    for sums in (beside_every_step(fast), anywhere, anywhere >> 12):
+        expected = exact(sums.T, multiplier, grid, *limits).T
+        assert torch.equal(fast.codes(sums), expected)
+        assert torch.equal(fast.codes(sums.to(torch.int32)), expected)
+
+
+def test_the_list_holds_what_a_second_rounding_changes():
+    # 16777217 * 0.5 is 8388608.5; stored in 24 bits the accumulator is 16777216 and its half 8388608.
+    multiplier = Multiplier.from_float(torch.tensor([2.0**-16]))
+    grid = Grid(1.0, 0, 0, 255)
+    fast = Rescale.of(multiplier, grid, 0, 3, requantize)
+    # 2^-16 * accumulator ties at 0.5 and 2.5, which go down to even; rounded once, halves go up.
+    assert fast.exceptions == ((0, 2**15, 0), (0, 5 * 2**15, 2))
+    assert fast.codes(torch.tensor([[2**15, 3 * 2**15, 5 * 2**15]])).tolist() == [[0, 2, 2]]
+
+
+def test_a_bias_is_added_before():
+    multiplier = Multiplier.from_float(torch.tensor([2.0**-16, 0.25]))
+    fast = Rescale.of(multiplier, Grid(1.0, 0, 0, 255), 0, 3, requantize)
+    bias = torch.tensor([5 * 2**15, 2], dtype=torch.int32)
+    assert fast.codes(torch.tensor([[0, 1], [0, 4]], dtype=torch.int32), bias).tolist() == [[2, 3], [0, 2]]
+
+
+def test_too_many_ties_are_computed_in_full():
+    halves = Multiplier.from_float(torch.tensor([0.5]))
+    assert Rescale.of(halves, BYTE, 0, 255, requantize) is None
+    tiny = Multiplier.from_float(torch.tensor([2.0**-30]))
+    assert Rescale.of(tiny, BYTE, 0, 255, requantize) is None
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.013])
+def test_large_and_small_values_are_rescaled_alike(scale, monkeypatch):
+    codes = torch.tensor([[3, -2], [-1, 2], [100, 27]], dtype=torch.int8)
+    weight = Weight(codes, WeightGrid(8), torch.full((3,), float32(scale)))
+    builder = ProgramBuilder()
+    bias = torch.tensor([5, -7, 900], dtype=torch.int32)
+    builder.output("y", builder.linear("fc", builder.input("x", (2,), BYTE), weight, BYTE, bias=bias))
+    program = builder.build()
+    inputs = {"x": torch.cartesian_prod(torch.arange(256), torch.arange(256)).to(torch.uint8)}
+    together = run(program, inputs)["fc"]
+    monkeypatch.setattr(module, "_WORTHWHILE", 2**40)
+    assert torch.equal(together, run(program, inputs)["fc"])
+
+
+def test_what_was_proven_is_kept_with_the_operation():
+    builder = ProgramBuilder()
+    builder.output("y", builder.requantize("r", builder.input("x", (5000,), BYTE), Grid(float32(0.7), 0, 0, 255)))
+    operation = builder.build().operations[0]
+    target = Grid(float32(0.7), 0, 0, 255)
+    sums = torch.arange(5000, dtype=torch.int32)[None]
+    first = rescale(sums, operation, target, requantize_product)
+    kept = module._made[operation][target]
+    assert torch.equal(rescale(sums, operation, target, requantize_product), first)
+    assert module._made[operation][target] is kept
