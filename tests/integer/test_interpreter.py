@@ -1,9 +1,14 @@
+import math
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from qat.errors import ProgramError
 from qat.integer.builder import ProgramBuilder
-from qat.integer.interpreter import dequantize, quantize, run
+from qat.integer.interpreter import dequantize, quantize, quantize_inputs, run
+from qat.integer.operations import OPERATIONS
 from qat.integer.values import Grid, Weight, WeightGrid, float32
 
 BYTE = Grid(0.5, 0, 0, 255)
@@ -114,6 +119,57 @@ def test_every_value_is_an_integer_tensor():
     with pytest.raises(ProgramError, match="outside"):
         narrow = one_output(lambda b, x: b.reshape("r", x, (1,)), (1,), grid=Grid(1.0, 0, 0, 3))
         run(narrow, {"x0": torch.tensor([[4]], dtype=torch.uint8)})
+
+
+class IntegersOnly(TorchDispatchMode):
+    """Fails on every operation that takes or makes a floating-point tensor."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, result)):
+            assert not (isinstance(leaf, torch.Tensor) and leaf.is_floating_point()), (
+                f"{function} works on real numbers"
+            )
+        return result
+
+
+def program_of_every_operation(source):
+    """All kinds of operations in one program, from a grid to another."""
+
+    def weight(bits, *shape):
+        half = 2 ** (bits - 1)
+        codes = torch.arange(math.prod(shape)).remainder(2 * half).sub(half).to(torch.int8).reshape(shape)
+        return Weight(codes, WeightGrid(bits), torch.full(shape[:1], 0.7 / (half * codes[0].numel() ** 0.5)))
+
+    fine, relu = Grid(float32(0.02), 128, 0, 255), Grid(float32(0.02), 0, 0, 255)
+    builder = ProgramBuilder()
+    y = builder.conv("c", builder.input("x", (4, 8, 8), source), weight(4, 8, 4, 3, 3), relu, padding=((1, 1), (1, 1)))
+    z = builder.conv("depthwise", y, weight(8, 8, 1, 3, 3), fine, padding=((1, 1), (1, 1)), groups=8, clamp=(128, 200))
+    y = builder.add("sum", builder.add("add", y, z, fine), z, Grid(float32(0.03), -3, -128, 127))
+    y = builder.mul("mul", y, builder.constant("k", torch.tensor([[[3]]]), Grid(0.25, 0, 0, 15)), fine)
+    y = builder.concatenate("join", (y, builder.requantize("r", y, fine, factor=-0.5)), 1)
+    y = builder.requantize("clamp", y, fine, clamp=(20, 230))
+    y = builder.slice("cut", builder.pad("pad", y, ((0, 0), (1, 0), (0, 1))), (0, 1, 0), (16, 9, 8))
+    y = builder.average_pool("average", builder.max_pool("pool", y, (2, 2)), (2, 2), fine, stride=(1, 1))
+    y = builder.linear("rows", builder.transpose("turn", y, (0, 2, 3, 1)), weight(2, 6, 16), fine)
+    builder.output("most", builder.max("max", y, (1, 2)))
+    y = builder.mean("mean", y, (1,), fine)
+    builder.output("logits", builder.linear("last", builder.reshape("flat", y, (18,)), weight(8, 3, 18), fine))
+    return builder.build("dict")
+
+
+@pytest.mark.parametrize("batch", [1, 300])
+@pytest.mark.parametrize("source", [Grid(float32(0.02), 128, 0, 255), Grid(float32(0.0001), 0, -32768, 32767)])
+def test_only_integers_are_computed_with_between_quantize_and_dequantize(batch, source):
+    program = program_of_every_operation(source)
+    assert {type(operation) for operation in program.operations} == set(OPERATIONS)
+    real = torch.randn(batch, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    codes = quantize_inputs(program, {"x": real})
+    with IntegersOnly():
+        values = run(program, codes)
+    assert len(values) == len(program.values)
+    for edge in program.outputs:
+        assert torch.equal(dequantize(values[edge.value], program.value(edge.value).grid), program(real)[edge.name])
 
 
 def test_a_large_batch_in_pieces_gives_what_single_samples_give():
