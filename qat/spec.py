@@ -115,6 +115,7 @@ ACTIVATION = QuantSpec(signed=False, symmetric=False, observer="moving_average")
 class Rule:
     """An exception for the layers whose name matches the glob `name` and whose class is called `type`.
 
+    A layer that a network calls again is numbered, `layer#2`; a rule for `layer` means every call of it.
     weight_bits, activation_bits: width of the layer's weights and of its output activation; None leaves the default.
     quantize: False leaves the layer in float, which targets that run integers alone refuse; True takes it back in.
     """
@@ -137,7 +138,8 @@ class Rule:
 
     def matches(self, name: str, type_names: Iterable[str]) -> bool:
         """Whether the layer `name`, whose class and base classes are called `type_names`, falls under this rule."""
-        return fnmatch.fnmatchcase(name, self.name) and (self.type is None or self.type in type_names)
+        named = any(fnmatch.fnmatchcase(each, self.name) for each in (name, name.partition("#")[0]))
+        return named and (self.type is None or self.type in type_names)
 
 
 @dataclass(frozen=True)

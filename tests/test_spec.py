@@ -117,6 +117,12 @@ def test_a_rule_matches_by_glob_and_type():
     assert not rule.matches("Blocks.0.fc1", ("Linear",))
 
 
+def test_a_rule_for_a_layer_means_every_call_of_it():
+    assert Rule("fc", weight_bits=4).matches("fc#2", ("Linear",))
+    assert Rule("fc#2", activation_bits=4).matches("fc#2", ("Linear",))
+    assert not Rule("fc#2", activation_bits=4).matches("fc", ("Linear",))
+
+
 def test_the_last_rule_that_matches_wins_setting_by_setting():
     config = QuantConfig(rules=[Rule("*", weight_bits=4), Rule("b", activation_bits=6), Rule("b", weight_bits=3)])
     assert config.weight_bits_of("a", (), edge=True) == 4

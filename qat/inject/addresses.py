@@ -18,8 +18,9 @@ import torch.utils.checkpoint
 from qat.errors import AddressError
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_TORCH_MODULES = os.path.join(_TORCH, "nn", "modules") + os.sep
-_MODULE_CALL = os.path.join(_TORCH_MODULES, "module.py")
+#: Code of torch that calls like a network's own: layers, and what parametrizes their weights.
+_TORCH_LAYERS = tuple(os.path.join(_TORCH, "nn", part) + os.sep for part in ("modules", "utils"))
+_MODULE_CALL = os.path.join(_TORCH, "nn", "modules", "module.py")
 _CHECKPOINT = torch.utils.checkpoint.__file__
 
 #: Token of the forward of a prepared network: the chain ends there.
@@ -32,6 +33,14 @@ _TOKENS: dict[int, tuple[CodeType, int | None]] = {}
 START = -1
 
 
+class AmbiguousCallError(AddressError):
+    """Two calls that follow the address `previous` stand in one place of the code."""
+
+    def __init__(self, message: str, previous: int):
+        super().__init__(message)
+        self.previous = previous
+
+
 def mark_root(code: CodeType) -> None:
     """Declare that chains end at the frame that runs `code`."""
     _TOKENS[id(code)] = (code, _ROOT)
@@ -41,7 +50,7 @@ def _token(code: CodeType) -> int | None:
     filename = code.co_filename
     if filename == _CHECKPOINT:
         token = _ROOT  # a recomputed region is entered from the backward pass: its chain ends at its boundary
-    elif filename.startswith(_TORCH) and (not filename.startswith(_TORCH_MODULES) or filename == _MODULE_CALL):
+    elif filename.startswith(_TORCH) and (not filename.startswith(_TORCH_LAYERS) or filename == _MODULE_CALL):
         token = None
     else:
         token = zlib.crc32(f"{os.path.basename(filename)}:{code.co_qualname}:{code.co_firstlineno}".encode())
@@ -103,12 +112,13 @@ class Transitions:
     names: dict[int, str] = field(default_factory=dict)
 
     def add(self, previous: int, site: int, address: int, name: str) -> None:
-        """Record one step. Raises `AddressError` where the code cannot be told apart by its positions."""
+        """Record one step. Raises `AmbiguousCallError` where the code cannot be told apart by its positions."""
         known = self.steps.setdefault((previous, site), address)
         if known != address:
-            raise AddressError(
+            raise AmbiguousCallError(
                 f"{name} and {self.names[known]} are called from the same place in the code and cannot be told apart; "
-                "give each its own line or its own module."
+                "give each its own line or its own module.",
+                previous,
             )
         self.names[address] = name
 
@@ -119,7 +129,6 @@ class Transitions:
             after = f"after {self.names[previous]}" if previous in self.names else "at the start of the forward"
             raise AddressError(
                 f"{operation} at {source_of(frame)} runs {after}, which it did not when the network was recorded, so "
-                "it "
-                "would pass unquantized; prepare again with example_inputs that take this path, or keep the path fixed."
+                "it would pass unquantized; prepare again with example_inputs that take this path, or keep the path fixed."
             )
         return address

@@ -61,6 +61,13 @@ class Call:
                 if operand.value is not None:
                     yield operand.value
 
+    def alternating(self) -> dict[Slot, ValueId]:
+        """Slots that hold a constant in one run and a value in another (the first state of a loop), and that value."""
+        return {
+            slot: next(operand.value for operand in operands if operand.value is not None)
+            for slot, operands in self.operands.items() if len({operand.value is None for operand in operands}) > 1
+        }  # fmt: skip
+
     def constants(self) -> Iterator[Operand]:
         """The constant operands."""
         for operands in self.operands.values():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from qat.errors import PreparationError
-from qat.inject.calls import Call
+from qat.inject.calls import Call, Operand
 from qat.inject.operations import COMPUTING, Kind
 from qat.inject.weighted import WEIGHTED
 from qat.targets import Target
@@ -45,6 +45,8 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
         return "a constant joined to values; pad with zeros instead, or make it part of the inputs"
     if call.kind is Kind.COMPUTE and call.operation.kind is Kind.FUSE:
         return "bounds that are tensors"
+    if call.operation.name in ("add", "mul") and any(_is_as_large_as_the_batch(call, o) for o in call.constants()):
+        return "a constant as large as the batch; use one that broadcasts over it"
     if call.kind in COMPUTING and call.other_dtypes:
         return f"an operand of {', '.join(sorted(map(str, call.other_dtypes)))}, which has no grid"
     if call.operation.name in WEIGHTED and any(
@@ -55,3 +57,7 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
     if call.operation.name == "batch_norm" and not has_statistics(call):
         return "no running statistics; set track_running_stats=True"
     return None
+
+
+def _is_as_large_as_the_batch(call: Call, constant: Operand) -> bool:
+    return len(constant.shape) == len(call.output_shape) > 0 and constant.shape[0] != 1

@@ -220,6 +220,7 @@ class _Planner:
             groups.find(("call", call.address, 0))
             for call in self.calls.values() if call.kind is Kind.JOIN and call.produces and any(call.constants())
         }  # fmt: skip
+        with_constants |= {groups.find(v) for call in self.calls.values() for v in call.alternating().values()}
         edges = {groups.find(("input", path)) for path in self.recording.inputs}
         edges |= {groups.find(value) for value in self.recording.outputs}
         names = {}
@@ -297,8 +298,16 @@ class _Planner:
             return self._weighted_action(action, call, groups, quantizer_of)
         if call.kind is Kind.FUSE:
             return action  # a batch norm that stands alone: its constants become multipliers, not weights
-        constants = tuple((operand.slot, self._constant_site(call, operand)) for operand in call.constants())
-        return dataclasses.replace(action, weights=constants)
+        shared = self._alternating(call, groups, quantizer_of)
+        constants = {
+            operand.slot: shared.get(operand.slot) or self._constant_site(call, operand) for operand in call.constants()
+        }
+        return dataclasses.replace(action, weights=tuple(constants.items()))
+
+    @staticmethod
+    def _alternating(call: Call, groups: _Groups, quantizer_of: dict[ValueId, str]) -> dict[Slot, str]:
+        """Quantizers of the slots that hold a constant first and a value later: on the value's grid both times."""
+        return {slot: quantizer_of[groups.find(value)] for slot, value in call.alternating().items()}
 
     def _weighted_action(self, action: Action, call: Call, groups: _Groups, quantizer_of) -> Action:
         operation = WEIGHTED[call.operation.name]
@@ -311,7 +320,7 @@ class _Planner:
         name = self._weight_site(call, weight, operation.axis, call.address in self.edges)
         return dataclasses.replace(
             action,
-            weights=((weight.slot, name),),
+            weights=((weight.slot, name), *self._alternating(call, groups, quantizer_of).items()),
             bias=bias,
             input_quantizer=quantizer_of[groups.find(value)],
             weight_quantizer=name,

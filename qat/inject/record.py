@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from qat.errors import PreparationError
 from qat.inject import addresses
-from qat.inject.addresses import START
+from qat.inject.addresses import START, AmbiguousCallError
 from qat.inject.calls import Call, Operand, Recording, ValueId, is_counted, output_tensors, substitute, tensor_slots
 from qat.inject.inputs import input_paths
 from qat.inject.operations import (
@@ -24,6 +24,7 @@ from qat.inject.operations import (
     out_of_place,
     writes_in_place,
 )
+from qat.inject.origins import LONGEST_WAY, Key, Origin, Origins
 
 
 @contextlib.contextmanager
@@ -54,23 +55,33 @@ def undisturbed(module: nn.Module):
 
 
 def record(module: nn.Module, args: tuple, kwargs: dict) -> Recording:
-    """Run `module` once in train and once in eval mode and write down what it calls."""
-    recording = Recording()
-    recorder = _Recorder(module, recording)
-    with undisturbed(module), recorder.module_stack():
-        for training in (True, False):
-            module.train(training)
-            recorder.run(training, args, kwargs)
-    return recording
+    """Run `module` once in train and once in eval mode and write down what it calls.
+
+    Where two calls cannot be told apart, records again and looks further back on the way of their operands.
+    """
+    reach: dict[Key, int] = {}
+    while True:
+        recording = Recording()
+        recorder = _Recorder(module, recording, reach)
+        try:
+            with undisturbed(module), recorder.module_stack():
+                for training in (True, False):
+                    module.train(training)
+                    recorder.run(training, args, kwargs)
+            return recording
+        except AmbiguousCallError as ambiguous:
+            if not recorder.look_further_back(ambiguous.previous):
+                raise
 
 
 class _Recorder(TorchFunctionMode):
     """Writes every torch call of one forward into a `Recording`."""
 
-    def __init__(self, module: nn.Module, recording: Recording):
+    def __init__(self, module: nn.Module, recording: Recording, reach: dict[Key, int]):
         super().__init__()
         self.module = module
         self.recording = recording
+        self.reach = reach
         self.constants = {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())}
         self.constant_memory = {
             tensor.untyped_storage().data_ptr(): name
@@ -82,8 +93,8 @@ class _Recorder(TorchFunctionMode):
             name: tuple(base.__name__ for base in type(part).__mro__[:-2]) for name, part in module.named_modules()
         }
         self.addresses: dict[tuple, int] = {}
-        #: address -> the layer that ran last: one relu behind each layer of a list is one address for each layer
-        self.contexts: dict[int, str] = {}
+        self.keys: dict[int, Key] = {}  # address -> what identifies its calls
+        self.places: dict[int, tuple] = {}  # address -> what of that the code itself shows
         self.layers: dict[str, int] = {}
 
     @contextlib.contextmanager
@@ -116,6 +127,7 @@ class _Recorder(TorchFunctionMode):
         self.stale: dict[int, str] = {}  # tensors whose memory an in-place call would have changed, and where
         self.sequence: list[int] = []
         self.previous = START
+        self.origins = Origins(self.reach)
         self.stack[1:] = []
         self.codes: dict[int, Tensor] = {}  # tensors that are no real values but depend on the inputs: indices, masks
         for path, leaf in input_paths(self.module.forward, args, kwargs):
@@ -134,7 +146,15 @@ class _Recorder(TorchFunctionMode):
             if value is not None and value not in self.recording.outputs:
                 self.recording.outputs.append(value)
         self.recording.sequences[training] = tuple(self.sequence)
-        del self.values, self.alive, self.replaced, self.stale, self.codes
+        del self.values, self.alive, self.replaced, self.stale, self.codes, self.origins
+
+    def look_further_back(self, address: int) -> bool:
+        """Split `address` next time by more of its operands' way; False where nothing more is known of it."""
+        if address == START:
+            return False
+        key = self.keys[address]
+        self.reach[key] = 2 * self.reach.get(key, 0) or 1
+        return self.reach[key] <= LONGEST_WAY
 
     def _refuse_hidden(self, leaf) -> None:
         if isinstance(leaf, Tensor) or not any(
@@ -165,24 +185,27 @@ class _Recorder(TorchFunctionMode):
             args, kwargs = substitute(self.replaced, args, kwargs)
         operation = operation_of(function)
         kind = kind_of(operation, args, kwargs)
-        operands, others = [], []
+        operands, tensors, others = [], [], []
         for slot, tensor in tensor_slots(args, kwargs):
             self._refuse_stale(tensor)
             if tensor.is_floating_point():
                 value = self.values.get(id(tensor))
                 constant = None if value is not None else self.constants.get(id(tensor), "")
                 operands.append(Operand(slot, value, constant, tuple(tensor.shape)))
+                tensors.append(tensor)
             else:
                 others.append(tensor)
+        origin = self.origins.of(operands, tensors)
         reads_values = any(operand.value is not None for operand in operands)
         depends = reads_values or any(id(tensor) in self.codes for tensor in others)
         counted = is_counted(kind, args, kwargs)
         if kind is Kind.IGNORE or not (counted or reads_values):
             result = function(*args, **kwargs)
             self._note_codes(result, depends)
+            self.origins.remember(output_tensors(result), origin)
             return result
         frame = addresses.caller(1)
-        call = self._call(operation, kind, function, frame)
+        call = self._call(operation, kind, frame, origin)
         call.other_dtypes.update(tensor.dtype for tensor in others)
         if depends and _is_to_be_rewritten(operation, kind, function, args, kwargs):
             function, args, kwargs, written = self._out_of_place(call, operation, function, args, kwargs, frame)
@@ -195,6 +218,7 @@ class _Recorder(TorchFunctionMode):
             self.sequence.append(call.address)
         for operand in operands:
             call.operands.setdefault(operand.slot, set()).add(operand)
+        self.origins.remember(output_tensors(result), origin, self.keys[call.address] if counted else None)
         if depends:
             self._note_codes(result, depends)
             outputs = output_tensors(result)
@@ -215,11 +239,17 @@ class _Recorder(TorchFunctionMode):
             if isinstance(leaf, Tensor) and not leaf.is_floating_point():
                 self.codes[id(leaf)] = leaf
 
-    def _call(self, operation: Operation, kind: Kind, function, frame) -> Call:
+    def _call(self, operation: Operation, kind: Kind, frame, origin: Origin) -> Call:
         path = self.stack[-1]
         owned = self.leaves[path] and path
-        context = path if owned else self.contexts.get(self.previous, "")
-        key = (tuple(self.stack), addresses.site_of(frame), operation.name, context)
+        site = addresses.site_of(frame)
+        place = (tuple(self.stack), site, operation.name, origin.named)
+        followed = None if kind is Kind.PASS else self.recording.transitions.steps.get((self.previous, site))
+        if followed is not None and self.places[followed] == place:
+            return self.recording.calls[followed]  # only the way here differs, which the network's forward cannot see
+        # what moves a value is told apart by that value, a layer by its parameters, the rest by the layer before it
+        key = (*place, origin.value if kind is Kind.PASS else origin.constants or origin.layer)
+        known_by = (key, self.origins.way_behind(key, origin))
         if addresses.inside_checkpoint(frame) == "reentrant":
             raise PreparationError(
                 f"{addresses.source_of(frame)} runs under reentrant activation checkpointing, whose recomputation "
@@ -228,9 +258,9 @@ class _Recorder(TorchFunctionMode):
             )
         if addresses.inside_checkpoint(frame):
             self.recording.checkpointed = True
-        if key not in self.addresses:
-            address = self.addresses[key] = len(self.addresses)
-            self.contexts[address] = context
+        if known_by not in self.addresses:
+            address = self.addresses[known_by] = len(self.addresses)
+            self.keys[address], self.places[address] = key, place
             base = path if owned else ".".join(filter(None, (path, operation.name)))
             count = self.layers[base] = self.layers.get(base, 0) + 1
             self.recording.calls[address] = Call(
@@ -242,7 +272,7 @@ class _Recorder(TorchFunctionMode):
                 types=self.types[path] if owned else (operation.name,),
                 source=addresses.source_of(frame),
             )
-        return self.recording.calls[self.addresses[key]]
+        return self.recording.calls[self.addresses[known_by]]
 
     def _out_of_place(self, call: Call, operation, function, args, kwargs, frame):
         """The call rewritten to leave its operand alone; later uses of the operand see the result instead."""
