@@ -78,6 +78,8 @@ def test_a_share_of_a_run_without_end_is_refused_and_steps_are_not():
         ({"start": "-5 steps"}, "steps are written"),
         ({"start": "half"}, "steps are written"),
         ({"start": 0.7}, r"schedule\.start at 0\.7 must come before schedule\.freeze_observers at 0\.5"),
+        ({"start": 0.5}, r"schedule\.start at 0\.5 must come before schedule\.freeze_observers at 0\.5"),
+        ({"start": 3, "observe": 2, "freeze_observers": 2}, "schedule.observe at 2 must come before schedule.freeze_o"),
         ({"start": 0.2, "observe": 0.3}, "schedule.observe at 0.3 must come before schedule.start at 0.2"),
         ({"start": 0.4, "freeze_batch_norm": 0.3, "freeze_observers": 0.5}, "schedule.start at 0.4 must come before"),
         ({"start": 5, "freeze_scales": 3}, "schedule.start at 5 must come before schedule.freeze_scales at 3"),
@@ -117,10 +119,57 @@ def test_points_that_a_run_never_reaches_are_told():
     assert all("never reached" in sentence for sentence in told)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "progress", "told"),
+    [
+        (
+            Schedule(freeze_batch_norm=1.0),
+            Progress(total_epochs=10),
+            ["schedule.freeze_batch_norm is 1.0, but the run"],
+        ),
+        (
+            Schedule(freeze_batch_norm="30 steps"),
+            Progress(total_epochs=5, batches_per_epoch=12, batches_per_step=2),
+            ["schedule.freeze_batch_norm is '30 steps', but the run ends at epoch 5, step 30"],
+        ),
+        (
+            Schedule(freeze_batch_norm="29 steps"),
+            Progress(total_epochs=5, batches_per_epoch=12, batches_per_step=2),
+            [],
+        ),
+        # batches begin at 0 and 0.5 of the run
+        (Schedule(), Progress(total_epochs=1, batches_per_epoch=2), ["schedule.freeze_batch_norm is 0.6"]),
+        (Schedule(), Progress(total_epochs=1, batches_per_epoch=3), []),
+        (Schedule(freeze_batch_norm=0.5), Progress(total_epochs=1, batches_per_epoch=2), ["no batch of a run that"]),
+        (Schedule(), Progress(total_steps=3, batches_per_epoch=100, batches_per_step=1), []),
+        (Schedule(freeze_batch_norm=2), Progress(total_steps=250), []),  # it cannot be told which epoch that is
+    ],
+)
+def test_what_a_run_of_this_length_never_does_is_told(schedule, progress, told):
+    sentences = schedule.check_against(progress)
+    assert len(sentences) == len(told)
+    assert all(sentence.startswith(start) for sentence, start in zip(sentences, told, strict=True)), sentences
+
+
+@pytest.mark.parametrize("progress", [Progress(total_epochs=5), Progress(total_epochs=5, batches_per_epoch=7)])
+def test_points_of_different_units_in_the_wrong_order_are_refused_once_the_length_is_known(progress):
+    schedule = Schedule(start=3, freeze_observers=0.5, freeze_batch_norm=0.6)
+    with pytest.raises(ConfigurationError, match="start at 3 must come before .*freeze_observers at 0.5 in a run that"):
+        schedule.check_against(progress)
+    Schedule(start=2, freeze_observers=0.5, freeze_batch_norm=0.6).check_against(progress)
+
+
+def test_the_last_batch_of_a_run():
+    last = Progress(total_epochs=5, batches_per_epoch=12, batches_per_step=5).of_last_batch()
+    assert (last.epoch, last.step, last.share_of_epoch) == (4, 14, 1.0 - 1.0 / 12)
+    last = Progress(total_epochs=9, total_steps=7, batches_per_epoch=12, batches_per_step=5).of_last_batch()
+    assert (last.epoch, last.step) == (2, 6)
+
+
 points = st.floats(0.0, 1.0)
 
 
-@given(st.lists(points, min_size=4, max_size=4).map(sorted), points, points)
+@given(st.lists(points, min_size=4, max_size=4).map(sorted).filter(lambda order: order[0] < order[2]), points, points)
 def test_phases_only_go_forward(order, one, other):
     observe, start, freeze_observers, freeze_batch_norm = order
     schedule = Schedule(start, observe, freeze_observers, freeze_batch_norm, weight_bits={0: 8, 0.3: 4})

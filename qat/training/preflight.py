@@ -13,8 +13,11 @@ from qat.schedule import Progress, Schedule
 LARGEST_UPDATE = 0.05
 
 
-def preflight(handle: Handle, schedule: Schedule, progress: Progress) -> str:
-    """The table of layers with their widths and bytes, what is left in float, and when which phase begins."""
+def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> str:
+    """The table of layers with their widths and bytes, what is left in float, and when which phase begins.
+
+    schedule: None where quantization follows training.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -48,6 +51,8 @@ def preflight(handle: Handle, schedule: Schedule, progress: Progress) -> str:
     left = handle.plan.float_layers
     rest = f"left in float: {', '.join(left)}" if left else "all layers"
     buffer.write(f"{activations} activations are quantized; {rest}\n")
+    if schedule is None:
+        return buffer.getvalue()
     buffer.write(f"schedule: {describe(schedule)}\n")
     for sentence in schedule.check_against(progress):
         buffer.write(f"note: {sentence}\n")

@@ -37,6 +37,13 @@ def test_what_stays_in_float_and_what_is_never_reached_is_said():
     assert "note: schedule.freeze_observers is 30, but the run ends at epoch 10" in text
 
 
+def test_quantization_after_training_has_no_schedule():
+    _, handle = prepared()
+    text = preflight(handle, None, qat.Progress(total_epochs=10))
+    assert "all layers" in text
+    assert "schedule:" not in text and "note:" not in text
+
+
 def test_points_in_words():
     schedule = qat.Schedule(start=0.1, freeze_observers=5, freeze_batch_norm="700 steps", weight_bits={0: 8, 0.5: 4})
     assert describe(schedule) == (
