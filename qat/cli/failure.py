@@ -1,6 +1,8 @@
 """What a command does with an error: one sentence for a mistake the user can mend, a record of every other."""
 
+import contextlib
 import json
+import re
 from pathlib import Path
 
 from hydra.errors import InstantiationException
@@ -18,7 +20,7 @@ def as_sentence(error: BaseException) -> str:
 class FailureRecord:
     """A context that leaves `failed.json`, {"error": sentence}, in `run_dir` when an error passes through it.
 
-    The error goes on; a record of an earlier try is removed on entering.
+    The error goes on; a record of an earlier try is removed on entering. On a full disk there is no record.
     """
 
     def __init__(self, run_dir: Path):
@@ -30,7 +32,9 @@ class FailureRecord:
 
     def __exit__(self, kind, error, traceback) -> None:
         if error is not None:
-            self.path.write_text(json.dumps({"error": as_sentence(error)}, indent=2) + "\n")
+            sentence = as_sentence(error) if isinstance(error, Exception) else "interrupted"
+            with contextlib.suppress(OSError):
+                self.path.write_text(json.dumps({"error": sentence}, indent=2) + "\n")
 
 
 class ConfigErrors:
@@ -46,7 +50,14 @@ class ConfigErrors:
                 cause = cause.__cause__
             if isinstance(cause, QATError):
                 raise cause from None
-            if isinstance(cause, TypeError | ImportError | AttributeError | OmegaConfBaseException) or cause is None:
-                raise ConfigurationError(f"the config cannot be built: {as_sentence(error)}") from error
+            raise ConfigurationError(_cannot_be_built(error, cause)) from error
         elif isinstance(error, OmegaConfBaseException):
             raise ConfigurationError(f"the config cannot be read: {as_sentence(error)}") from error
+
+
+def _cannot_be_built(error: InstantiationException, cause: BaseException | None) -> str:
+    """The sentence names the part, as Hydra does in its last line, and what its constructor said."""
+    part = re.search(r"full_key: (\S+)\s*$", str(error))
+    if part is None or cause is None:
+        return f"the config cannot be built: {as_sentence(error)}"
+    return f"{part[1]} cannot be built as it is configured: {as_sentence(cause)}"

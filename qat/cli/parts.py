@@ -12,15 +12,19 @@ from qat.cli.failure import ConfigErrors
 from qat.errors import ConfigurationError
 from qat.report.files import INTEGER
 
-#: In the folder of a run: the file that runs.
+#: In the folder of a run: what training leaves to go on from, and the file that runs.
+CHECKPOINTS = Path("checkpoints")
 MODEL_ONNX = INTEGER / "model.onnx"
 
 #: The groups that every recipe has.
 REQUIRED = ("data", "model", "trainer", "quant", "export")
 
+#: Settings that are counts, and the least that each can be; null, where a recipe allows it, leaves the choice open.
+COUNTS = {"seed": 0, "threads": 1, "trainer.max_epochs": 1, "post_training.batches": 1}
+
 
 def check_complete(config: DictConfig) -> None:
-    """Refuse a recipe in which a part is missing."""
+    """Refuse a recipe in which a part is missing, two contradict each other, or a count is none."""
     missing = [name for name in REQUIRED if config.get(name) is None]
     if missing:
         raise ConfigurationError(
@@ -32,6 +36,11 @@ def check_complete(config: DictConfig) -> None:
             "the recipe has both a schedule, for quantization while training, and post_training, for quantization "
             "after it; remove one of the two."
         )
+    for setting, least in COUNTS.items():
+        value = OmegaConf.select(config, setting)
+        endless = setting == "trainer.max_epochs" and value == -1  # of which max_steps makes an end
+        if value is not None and not endless and not (type(value) is int and value >= least):
+            raise ConfigurationError(f"{setting} is {value!r}; set it to a whole number from {least} on.")
 
 
 def data_of(config: DictConfig) -> pytorch_lightning.LightningDataModule:
@@ -63,7 +72,7 @@ def callback_of(config: DictConfig, export_dir: Path | None = None) -> "qat.QATC
 
 def trainer_of(config: DictConfig, run_dir: Path, callbacks: list[Callback]) -> pytorch_lightning.Trainer:
     """A trainer that keeps logs and the checkpoint of the last epoch in `run_dir`."""
-    checkpoint = ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="{epoch}", save_last="link")
+    checkpoint = ModelCheckpoint(dirpath=run_dir / CHECKPOINTS, filename="{epoch}", save_last="link")
     with ConfigErrors():
         make_logger = instantiate(config.get("logger"))
         logger = False if make_logger is None else make_logger(save_dir=str(run_dir))

@@ -18,6 +18,7 @@ from qat.cli.parts import MODEL_ONNX
 from qat.errors import ConfigurationError
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
+from qat.models.checkpoint import check_resumable
 from qat.post_training import calibrate
 from qat.report.files import INTEGER
 from qat.report.run import read
@@ -54,6 +55,8 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
         torch.set_num_threads(config.threads)
     pytorch_lightning.seed_everything(config.seed, workers=True, verbose=False)
     data, model = parts.data_of(config), parts.model_of(config)
+    if config.get("resume") is not None:
+        check_resumable(model, config.resume)
     train = _train_quantized if config.get("post_training") is None else _train_then_quantize
     trained = train(config, run_dir, data, model)
     report = verify_split(trained.program, run_dir, data, model, trained.handle.module, trained.float_network)

@@ -5,7 +5,11 @@ qat-train -cn cifar10_resnet20_w8a8 data.dir=DIR
 qat-train -m quant.weight.bits=2,3,4,8                   # a sweep; qat-report gathers it
 """
 
+import contextlib
+import os
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -14,9 +18,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from qat.cli.failure import FailureRecord, as_sentence
+from qat.cli.mistakes import sentence_of
+from qat.cli.parts import CHECKPOINTS
 from qat.cli.run import run_recipe
+from qat.cli.search_path import search_package_parts
 from qat.errors import ConfigurationError, QATError
 from qat.report.files import FAILED_JSON, INTEGER, REPORT_JSON
+
+#: Hydra's own switch: with it set to 1 in the environment, a mistake comes with the traceback of where it was found.
+FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def main() -> int:
@@ -32,14 +42,48 @@ def main() -> int:
                 _refuse_used_folder(run_dir)
             with FailureRecord(run_dir):
                 run_recipe(config, run_dir, hydra_config.job.config_name)
-        except QATError as error:
-            # Other points of a sweep go on; anything but a QATError Hydra raises itself, after the last point.
+        except Exception as error:  # the other points of a sweep go on
+            if not isinstance(error, QATError) or traces_mistakes:
+                traceback.print_exc()
             failures.append(f"{point}: {as_sentence(error)}" if point else as_sentence(error))
+        except (
+            KeyboardInterrupt,
+            SystemExit,
+        ) as error:  # Lightning's way to end at SIGTERM has no exit code of its own
+            print(_interrupted(run_dir), file=sys.stderr)
+            raise SystemExit(1) from error
 
-    hydra.main(version_base="1.3", config_path="pkg://qat.recipes", config_name="digits_cnn")(run_point)()
+    search_package_parts()
+    traces_mistakes = os.environ.get(FULL_ERROR) == "1"
+    with contextlib.ExitStack() as stack:
+        if not traces_mistakes:
+            stack.enter_context(_mistakes_in(failures))
+        hydra.main(version_base="1.3", config_path="pkg://qat.recipes", config_name="digits_cnn")(run_point)()
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def _mistakes_in(failures: list[str]) -> Iterator[None]:
+    """Collect what Hydra raises inside as one sentence, where it would print several lines and exit."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    except Exception as error:
+        failures.append(sentence_of(error))
+    finally:
+        os.environ.pop(FULL_ERROR)
+        if before is not None:
+            os.environ[FULL_ERROR] = before
+
+
+def _interrupted(run_dir: Path) -> str:
+    last = run_dir / CHECKPOINTS / "last.ckpt"
+    if not last.exists():
+        return "interrupted before the first checkpoint was written; start again."
+    return f"interrupted; the same command goes on from the last whole epoch with resume={last} added."
 
 
 def _refuse_used_folder(run_dir: Path) -> None:

@@ -67,7 +67,12 @@ class Classifier(pytorch_lightning.LightningModule):
         return self.network(batch[0])
 
     def configure_optimizers(self):
-        optimizer = self.optimizer(self.network.parameters())
+        try:
+            optimizer = self.optimizer(self.network.parameters())
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"the optimizer cannot be made: {error}; change optimizer= or its settings."
+            ) from error
         if self.scheduler is None:
             return optimizer
         total_steps = self.trainer.estimated_stepping_batches

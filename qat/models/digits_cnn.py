@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from qat.errors import ConfigurationError
+
 
 class DigitsCNN(nn.Module):
     """Three 3 x 3 convolutions, the second with a residual connection, then pooling and a linear classifier.
@@ -12,6 +14,8 @@ class DigitsCNN(nn.Module):
 
     def __init__(self, width: int = 16, num_classes: int = 10):
         super().__init__()
+        if width < 1:
+            raise ConfigurationError(f"model.network.width is {width}; a convolution has at least one channel.")
         self.conv1 = nn.Conv2d(1, width, kernel_size=3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)

@@ -15,20 +15,43 @@ def test_it_prints_layers_widths_and_schedule_and_writes_nothing(capsys, tmp_pat
 
 def test_a_recipe_without_a_schedule_is_checked_too(capsys):
     assert main(["-cn", "digits_ptq"]) == 0
-    assert "conv2" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "conv2" in printed and "schedule:" not in printed
+    assert "quantized after training, from 16 batches of training data" in printed
+
+
+def test_what_the_runtime_refuses_is_named_below_the_table_and_the_exit_code_is_1(capsys, tmp_path, monkeypatch):
+    (tmp_path / "oscillating.py").write_text(
+        "import torch\n"
+        "class Network(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.first, self.last = torch.nn.Linear(64, 8), torch.nn.Linear(8, 10)\n"
+        "    def forward(self, images):\n"
+        "        return self.last(torch.sin(self.first(images.flatten(1))))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert (
+        main(["~model.network.width", "~model.network.num_classes", "model.network._target_=oscillating.Network"]) == 1
+    )
+    captured = capsys.readouterr()
+    assert "Network: w4a8 for simulation only" in captured.out and "first" in captured.out
+    assert "onnxruntime would not run this network with integers alone: sin in the network at" in captured.err
+    assert captured.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["-cn", "digits"], "the recipe 'digits' cannot be composed"),
-        (["quant.weihgt.bits=3"], "Could not override 'quant.weihgt.bits'"),
+        (["-cn", "digits"], "there is no recipe 'digits'; choose one of"),
+        (["quant.weihgt.bits=3"], "there is no setting 'weihgt' in quant; did you mean weight"),
         (["quant.weight.bits=9"], "bits is 9; a width is one of"),
         (["quant.rules=[{name:convolution1,weight_bits:4}]"], "matches no layer; the nearest names are conv"),
         (["quant.weight.bits=4", "schedule.weight_bits=[[0,8],[5,6]]"], "ends at 6 bits, above the 4 bits"),
         (["data=cifar10", "data.dir=absent"], "the data folder 'absent' does not exist; set data.dir="),
         (["model.checkpoint=absent.pt"], "the checkpoint 'absent.pt' does not exist"),
-        (["logger=null"], "the recipe 'digits_cnn' cannot be composed"),
+        (["logger=null"], "a part cannot be null; leave it out of the recipe with ~NAME"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs is 0; set it to a whole number from 1 on"),
         (["-cd", "absent"], "the folder 'absent' does not exist"),
     ],
 )
@@ -42,5 +65,8 @@ def test_a_mistake_is_one_sentence_on_stderr(capsys, arguments, sentence):
 def test_recipes_of_ones_own_use_the_parts_of_the_package(tmp_path):
     (tmp_path / "mine.yaml").write_text("defaults:\n  - quant: w2a2\n")
     assert compose_recipe("mine", config_dir=tmp_path).quant.weight.bits == 2
-    with pytest.raises(ConfigurationError, match="'mine' cannot be composed"):
+    (tmp_path / "quant").mkdir()
+    (tmp_path / "quant" / "own.yaml").write_text("defaults: [w4a4, _self_]\nedge_bits: 4\n")
+    assert compose_recipe("digits_cnn", ["quant=own"], config_dir=tmp_path).quant.edge_bits == 4
+    with pytest.raises(ConfigurationError, match="there is no recipe 'mine'"):
         compose_recipe("mine")

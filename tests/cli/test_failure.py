@@ -19,6 +19,18 @@ def test_an_error_of_any_kind_is_recorded_and_goes_on(tmp_path):
     assert json.loads((tmp_path / "failed.json").read_text()) == {"error": "out of memory"}
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_an_interrupted_run_is_recorded_as_one(error, tmp_path):
+    with pytest.raises(BaseException), FailureRecord(tmp_path):  # noqa: B017
+        raise error
+    assert json.loads((tmp_path / "failed.json").read_text()) == {"error": "interrupted"}
+
+
+def test_where_no_record_can_be_written_the_error_itself_is_seen(tmp_path):
+    with pytest.raises(RuntimeError, match="the error itself"), FailureRecord(tmp_path / "gone"):
+        raise RuntimeError("the error itself")
+
+
 def test_a_run_that_succeeds_leaves_no_record_not_even_an_older_one(tmp_path):
     (tmp_path / "failed.json").write_text("{}")
     with FailureRecord(tmp_path):
@@ -54,6 +66,16 @@ def test_a_wrong_config_is_one_sentence(config, named):
     with pytest.raises(ConfigurationError) as caught:
         built(config)
     assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_a_constructor_refuses_is_told_with_the_part():
+    with pytest.raises(
+        ConfigurationError, match="^trainer cannot be built as it is configured: Precision 15 is invalid"
+    ):
+        with ConfigErrors():
+            instantiate(
+                OmegaConf.create({"trainer": {"_target_": "pytorch_lightning.Trainer", "precision": 15}}).trainer
+            )
 
 
 def test_other_errors_are_left_alone():

@@ -18,6 +18,19 @@ def test_quantization_is_either_in_training_or_after_it():
         parts.check_complete(config)
 
 
+@pytest.mark.parametrize(
+    "override", ["seed=-1", "seed=x", "threads=0", "trainer.max_epochs=abc", "trainer.max_epochs=1.5"]
+)
+def test_a_count_is_a_whole_number(override):
+    setting, value = override.split("=")
+    with pytest.raises(ConfigurationError, match=f"{setting} is '?{value}'?; set it to a whole number from [01] on"):
+        parts.check_complete(compose_recipe("digits_cnn", [override]))
+
+
+def test_a_run_may_be_ended_by_its_steps():
+    parts.check_complete(compose_recipe("digits_cnn", ["trainer.max_epochs=-1", "+trainer.max_steps=10"]))
+
+
 def test_a_run_without_a_logger_is_possible(tmp_path):
     config = compose_recipe("digits_cnn", ["~logger", "trainer.accelerator=cpu"])
     assert parts.trainer_of(config, tmp_path, []).loggers == []

@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from typing import NamedTuple
 
 import pytest
@@ -150,6 +152,42 @@ def test_a_failing_point_does_not_end_a_sweep(tmp_path):
     assert "quant.weight.bits=9" in result.stderr and "Traceback" not in result.stderr
     assert (tmp_path / "sweep" / "0" / "failed.json").exists()
     assert (tmp_path / "sweep" / "1" / "integer" / "report.json").exists()
+
+
+def test_an_error_that_nobody_foresaw_ends_its_point_alone(tmp_path, monkeypatch):
+    def fail(run, *arguments, **settings):
+        if not run.joinpath("..", "0", "failed.json").exists():
+            raise ZeroDivisionError("nobody foresaw it")
+
+    monkeypatch.setattr(train, "run_recipe", lambda config, run_dir, recipe: fail(run_dir))
+    result = qat_train(tmp_path, "-m", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}", "seed=1,2")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr and "ZeroDivisionError: nobody foresaw it" in result.stderr
+    assert result.stderr.splitlines()[-1].endswith(": nobody foresaw it")
+    assert (tmp_path / "sweep" / "0" / "failed.json").exists()
+    assert not (tmp_path / "sweep" / "1" / "failed.json").exists()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(kind, tmp_path):
+    arguments = ["hydra.run.dir=run", *QUICK, "trainer.max_epochs=100000", "schedule=default"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "qat.cli.train", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        while not last.exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(kind)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith("interrupted; ")
+    assert f"resume={last}" in errors and "Traceback" not in errors
+    assert json.loads((tmp_path / "run" / "failed.json").read_text()) == {"error": "interrupted"}
 
 
 def test_points_of_a_sweep_that_share_a_folder_are_refused(tmp_path):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from qat.errors import CheckpointError
-from qat.models.checkpoint import load_weights
+from qat.models.checkpoint import check_resumable, load_weights
 
 
 def network(out_features=2):
@@ -72,3 +72,34 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 def test_a_file_without_tensors_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="holds no state dict of tensors"):
         load_weights(network(), saved(tmp_path / "list.pt", {"a": 1}))
+
+
+def test_a_checkpoint_to_resume_is_checked_and_not_loaded(tmp_path):
+    module, other = network(), network()
+    path = saved(tmp_path / "last.ckpt", {"epoch": 3, "state_dict": other.state_dict()})
+    before = module[0].weight.clone()
+    check_resumable(module, path)
+    assert torch.equal(module[0].weight, before)
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (None, "does not exist; set resume= to a file"),
+        (b"PK\x03\x04 half a checkpoint", "cannot be read as weights alone .* go on from another checkpoint"),
+        (b"", "cannot be read as weights alone"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_resumed_is_one_sentence(content, sentence, tmp_path):
+    path = tmp_path / "last.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        check_resumable(network(), path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_checkpoint_of_another_network_is_not_resumed(tmp_path):
+    path = saved(tmp_path / "last.ckpt", {"state_dict": network(3).state_dict()})
+    with pytest.raises(CheckpointError, match=r"0.weight \(3, 3\) instead of \(2, 3\).*; set resume= to a file"):
+        check_resumable(network(), path)

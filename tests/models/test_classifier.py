@@ -80,3 +80,9 @@ def test_a_run_without_an_end_cannot_have_a_scheduler():
 def test_label_smoothing_is_a_share():
     with pytest.raises(ConfigurationError, match="model.label_smoothing is 1.0"):
         Classifier(DigitsCNN(width=2), SGD, label_smoothing=1.0)
+
+
+def test_what_the_optimizer_refuses_is_a_mistake_in_the_settings():
+    model = Classifier(DigitsCNN(width=2), functools.partial(torch.optim.SGD, lr=-1))
+    with pytest.raises(ConfigurationError, match="the optimizer cannot be made: Invalid learning rate: -1; change opt"):
+        quick_trainer().fit(model, datamodule=DigitsDataModule(limit=8))

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from qat.errors import ConfigurationError
 from qat.models import DigitsCNN
 
 
@@ -16,3 +18,8 @@ def test_the_second_convolution_has_a_residual_connection():
     inside = network.relu(network.bn1(network.conv1(images)))
     pooled = network.relu(network.bn3(network.conv3(network.pool(inside))))
     assert torch.equal(network(images), network.linear(pooled.mean((2, 3))))
+
+
+def test_a_network_without_channels_is_refused():
+    with pytest.raises(ConfigurationError, match="model.network.width is 0"):
+        DigitsCNN(width=0)
