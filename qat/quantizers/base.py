@@ -191,7 +191,7 @@ class FakeQuantize(nn.Module):
 
         Autocast does not touch what happens here: elementwise operations and reductions keep their float32 inputs.
         """
-        if torch.compiler.is_exporting():
+        if functional.is_exporting():
             return torch.ops.qat.fake_quantize(x, self.name)
         if torch.compiler.is_compiling():
             return self._forward_on_tensors(x)
@@ -207,7 +207,7 @@ class FakeQuantize(nn.Module):
             return x
         rounded = self._fake_quantize(values)
         if self.measure:
-            self._measure(values.detach(), rounded.detach())
+            self.measure_rounding(values.detach(), rounded.detach())
         return rounded.to(x.dtype)
 
     def _forward_on_tensors(self, x: Tensor) -> Tensor:
@@ -236,7 +236,8 @@ class FakeQuantize(nn.Module):
             functional.fake_quantize, values, scale, zero_point, grid.quant_min, grid.quant_max, grid.midrise
         )
 
-    def _measure(self, values: Tensor, rounded: Tensor) -> None:
+    def measure_rounding(self, values: Tensor, rounded: Tensor) -> None:
+        """Keep in `measured` the signal to quantization noise of `rounded`, in dB, and the share of clipped `values`."""
         scale, zero_point = self._qparams_in_force()
         grid = self._grid
         if self.spec.group_size is None:
