@@ -1,10 +1,9 @@
 """`QATCallback`: a schedule's decisions put into Lightning's hooks, from the first batch to the exported file.
 
-Only thin hooks live here. What to do when is `Schedule.state_at`, how it is done is the `Handle`, what the end of a run
-writes is `qat.training.delivery`.
+Only thin hooks live here. What to do when is `Schedule.state_at`, how it is done is the `Handle`, what they are made of
+is `qat.training`.
 """
 
-import dataclasses
 import warnings
 from pathlib import Path
 
@@ -12,22 +11,27 @@ import pytorch_lightning
 import torch
 from torch import Tensor, nn
 
-from qat.errors import CheckpointError, ConfigurationError
+from qat.errors import ConfigurationError
 from qat.inject.handle import Handle, handle_of, prepare
-from qat.schedule import Progress, QuantState, Schedule
+from qat.schedule import QuantState, Schedule
 from qat.spec import QuantConfig
 from qat.targets import target_named
+from qat.training.checkpoint_state import packed, state_in, unpack
 from qat.training.delivery import deliver
-from qat.training.discovery import copied, find_network, held_out, inputs_of, learning_rate, optimizer_of, trains
+from qat.training.detours import DetourWatch
+from qat.training.discovery import copied, find_network, held_out, inputs_of, learning_rate, trains
 from qat.training.history import History
 from qat.training.lightning_parts import (
     final_checkpoints_only,
+    forget_best,
     hook_before_restore,
     keep_unfinished,
     shown_in_progress_bar,
     writes_early_checkpoints,
 )
 from qat.training.preflight import learning_rate_advice, preflight
+from qat.training.progress import is_last_batch, progress_of
+from qat.training.saturation import saturated
 from qat.training.scale_optimizer import ScaleOptimizer
 from qat.training.synchronize import average_across_ranks, synchronize_ranges
 
@@ -35,9 +39,6 @@ _NO_EARLY_CHECKPOINT = (
     "note: every checkpoint of this run is chosen by a monitor, so none is written before quantization is final; "
     "add save_last=True to be able to resume a run that is killed before."
 )
-
-#: Version of what `state_dict` returns.
-STATE_VERSION = 1
 
 
 class QATCallback(pytorch_lightning.Callback):
@@ -52,7 +53,8 @@ class QATCallback(pytorch_lightning.Callback):
 
     Works with the trainers of `pytorch_lightning` and of `lightning.pytorch`. A checkpoint keeps the module's own keys;
     the quantizers' state lies beside it in this callback's state. After `fit` the module stays prepared, `program` is
-    the exported program, `report` its verification, and `handle.remove()` gives the float module back.
+    the exported program, `report` its verification, and `handle.remove()` gives the float module back. Several networks
+    of one module take a callback each, with its module= as a path and its export_dir=.
     """
 
     def __init__(
@@ -83,9 +85,18 @@ class QATCallback(pytorch_lightning.Callback):
         self._optimizer: ScaleOptimizer | None = None
         self._restored: dict | None = None
         self._undo: list = []
-        self._runs_before_batch = 0
+        self._label = "qat"
+        self._starts_float = False
         self._advised = False
+        self._runs_before = 0
+        self._watched = False
+        self._detours: DetourWatch | None = None
         self._metrics_before: dict[str, Tensor] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Where checkpoints keep the state: one place for each network that is named."""
+        return self._generate_state_key(module=self.module) if isinstance(self.module, str) else super().state_key
 
     # --- setting up -------------------------------------------------------------------------------------------------
 
@@ -94,13 +105,24 @@ class QATCallback(pytorch_lightning.Callback):
         self.teardown(trainer, pl_module, stage)  # what a run that failed has left behind
         if self.handle is not None and not (self._is_prepared and _is_part(self.handle.module, pl_module)):
             self._forget()
-        self._undo.append(hook_before_restore(pl_module, self._before_restore))
+        self._starts_float = self._watched = False
+        others = [other for other in trainer.callbacks if isinstance(other, QATCallback) and other is not self]
+        self._label = f"qat/{self.module}" if others and isinstance(self.module, str) else "qat"
+        if stage == "fit" and any(self._directory(trainer) == other._directory(trainer) for other in others):
+            raise ConfigurationError(
+                f"two QATCallbacks would export to {self._directory(trainer)}; give each its own export_dir=."
+            )
+        restore = hook_before_restore(pl_module, lambda checkpoint: self._before_restore(trainer, checkpoint))
+        self._undo.append(restore)
         if stage == "fit":
-            self._undo.append(final_checkpoints_only(trainer, lambda: self._is_prepared and self.handle.state.final))
-            self._undo.append(shown_in_progress_bar(trainer, self._one_word))
+            self._undo.append(final_checkpoints_only(trainer, lambda: self._is_final))
+            self._undo.append(shown_in_progress_bar(trainer, self._label, self._one_word))
 
     def teardown(self, trainer, pl_module, stage: str) -> None:
         """Leave trainer and module as they were; the network stays prepared."""
+        if self._detours is not None:
+            self._detours.stop()
+        self._detours = None
         while self._undo:
             self._undo.pop()()
 
@@ -113,12 +135,18 @@ class QATCallback(pytorch_lightning.Callback):
         find_network(pl_module, self.module)  # what is wrong with module= shows before the first batch
         self.program = self.report = None
         for sentence in self.schedule.check_against(progress_of(trainer)):
-            warnings.warn(sentence, stacklevel=2)
-        examples = (
-            self.example_inputs if self.example_inputs is not None else getattr(pl_module, "example_input_array", None)
-        )
+            if not trainer.fast_dev_run:  # a few batches to see whether the code runs
+                warnings.warn(sentence, stacklevel=2)
+        examples = self._known_examples(pl_module)
         if examples is not None:
-            self._prepare(trainer, pl_module, torch.utils._pytree.tree_map(_to(pl_module.device), examples))
+            self._prepare(trainer, pl_module, examples)
+
+    def _known_examples(self, pl_module):
+        """The inputs that are known without a batch, on the module's device; None where there are none."""
+        examples = self.example_inputs
+        if examples is None:
+            examples = getattr(pl_module, "example_input_array", None)
+        return torch.utils._pytree.tree_map(_to(pl_module.device), examples)
 
     def _prepare(self, trainer, pl_module, examples) -> None:
         if self._is_prepared:
@@ -134,7 +162,7 @@ class QATCallback(pytorch_lightning.Callback):
             named = ((name, parameter, levels.get(name)) for name, parameter in self.handle.named_parameters())
             self._optimizer = ScaleOptimizer(named)
             if self._restored is not None:
-                self._take_over(self._restored)
+                self.history, self._advised = unpack(self._restored, self.handle, self._optimizer)
                 self._restored = None
         if trainer.training and trainer.is_global_zero:
             print(preflight(self.handle, self.schedule, progress_of(trainer)))
@@ -143,80 +171,98 @@ class QATCallback(pytorch_lightning.Callback):
 
     # --- every batch ------------------------------------------------------------------------------------------------
 
+    def on_train_start(self, trainer, pl_module) -> None:
+        """The best checkpoints of a run in float are not those of this one."""
+        if self._starts_float:
+            forget_best(trainer)
+
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
         """Put the schedule's state into force; record the network at the first batch."""
         if not self._is_prepared:
             self._prepare(trainer, pl_module, inputs_of(batch, find_network(pl_module, self.module)))
         self.handle.set_state(self._state(trainer, batch_idx))
-        self._runs_before_batch = self.handle.runs
-        last = batch_idx + 1 == trainer.num_training_batches
-        if last and self.handle.state.fake_quantize:
+        if self._starts_float:
+            self._check_ranges_can_be_observed(trainer)
+        self._runs_before = self.handle.runs
+        if not self._watched and self.handle.state.fake_quantize and self.handle.runs:
+            self._watched = True
+            self._watch_detours()
+        if self.handle.state.fake_quantize and is_last_batch(trainer, batch_idx):
             for quantizer in self.handle.quantizers.values():
                 quantizer.measure = True
 
     def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
         """Gradients of a batch whose update was skipped go with those of the weights."""
-        if self._optimizer is not None and trains(optimizer, self.handle.module):
+        if self._learns and trains(optimizer, self.handle.module):
             self._optimizer.zero_grad()
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        """Step the learned scales with the user's optimizer that trains the network.
+        """Judge the learning rate where quantization sets in; step the learned scales with the user's optimizer."""
+        if self.handle is None or not (self._learns or self._is_advice_due):
+            return
+        trains_network = trains(optimizer, self.handle.module)
+        if trains_network and self._is_advice_due:
+            self._advise(trainer, learning_rate(optimizer))
+        if self._learns:
+            self._step_scales(trainer, optimizer, trains_network)
+
+    def _step_scales(self, trainer, optimizer, trains_network: bool) -> None:
+        """Step the scales with the optimizer that trains the network.
 
         What another optimizer's loss left in them (a generator's, that flows through its discriminator) is dropped, as
         it is for the weights.
         """
-        if self._optimizer is None:
-            return
-        if not trains(optimizer, self.handle.module):
+        if not trains_network:
             self._optimizer.zero_grad()
-            return
-        if self.handle.state.freeze_scales:
-            return
-        if trainer.world_size > 1:
-            self._optimizer.reduce(average_across_ranks)
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self._optimizer.step(learning_rate(optimizer), scaler.get_scale() if scaler is not None else 1.0)
+        elif not self.handle.state.freeze_scales:
+            if trainer.world_size > 1:
+                self._optimizer.reduce(average_across_ranks)
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            self._optimizer.step(learning_rate(optimizer), scaler.get_scale() if scaler is not None else 1.0)
+
+    def _advise(self, trainer, rate: float | None) -> None:
+        """Once, as soon as there is a rate to judge: a warm-up begins at 0."""
+        if rate != 0.0:
+            self._advised = True
+        if rate and trainer.is_global_zero:
+            print(learning_rate_advice(self.handle, rate))
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         """Refuse a training step that went around the network; agree on ranges across ranks."""
-        if self.handle.is_on and self.handle.runs == self._runs_before_batch:
+        if self.handle.is_on and self.handle.runs == self._runs_before:
             parameters = self.handle.module.parameters()
-            if not self.handle.has_run and any(parameter.grad is not None for parameter in parameters):
+            if self._never_ran and any(parameter.grad is not None for parameter in parameters):
                 raise self._went_around(pl_module)
+        self._warn_of_detours(pl_module, "training_step")
         if trainer.world_size > 1 and self.handle.state.observe:
             synchronize_ranges(self.handle)
-        if self.handle.state.fake_quantize and not self._advised:
-            self._advised = True
-            rate = learning_rate(optimizer_of(trainer, self.handle.module))
-            if trainer.is_global_zero and rate is not None:
-                print(learning_rate_advice(self.handle, rate))
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
         """Write the epoch into the history and the trainer's loggers."""
         if self.handle is None:
             return
-        if self.handle.is_on and not self.handle.has_run:
+        if self.handle.is_on and self._never_ran:
             raise self._went_around(pl_module)
         self.handle.check_observed()
-        epoch = self.history.add(trainer, self.handle)
+        epoch = self.history.add(trainer, self.handle, label=self._label)
         for logger in trainer.loggers:
             logger.log_metrics(epoch, step=trainer.global_step)
 
-    def on_validation_start(self, trainer, pl_module) -> None:
-        """Remember which metrics were there before."""
-        self._metrics_before = dict(trainer.callback_metrics)
-
-    def on_validation_end(self, trainer, pl_module) -> None:
-        """Write the epoch already here: a run resumed from a checkpoint behind validation begins with the next epoch.
-
-        The metrics of training are those of the epoch before still, and come when it ends.
-        """
-        training_done = trainer.state.fn == "fit" and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if training_done and self._is_prepared and not trainer.sanity_checking:
-            before, now = self._metrics_before, trainer.callback_metrics
-            self.history.add(
-                trainer, self.handle, {name: now[name] for name in now if now[name] is not before.get(name)}
+    def _check_ranges_can_be_observed(self, trainer) -> None:
+        """Refuse to go on from a float checkpoint behind the point where observers are frozen."""
+        self._starts_float = False
+        state = self.handle.state
+        if state.fake_quantize and not state.observe and not self.handle.has_run:
+            raise ConfigurationError(
+                f"the checkpoint was trained in float to epoch {trainer.current_epoch}, where the schedule has frozen "
+                "the observers already, so no range would ever be observed; give a schedule that observes from here "
+                "on, or load the checkpoint's weights alone and begin a new run."
             )
+
+    @property
+    def _never_ran(self) -> bool:
+        """Whether the network was not quantized once, neither in eager nor in compiled code."""
+        return self.handle.runs == 0 and not self.handle.has_run
 
     def _went_around(self, pl_module) -> ConfigurationError:
         return ConfigurationError(
@@ -226,6 +272,50 @@ class QATCallback(pytorch_lightning.Callback):
         )
 
     # --- the other loops --------------------------------------------------------------------------------------------
+
+    def on_validation_start(self, trainer, pl_module) -> None:
+        """Remember which metrics were there before, and look for layers that run outside the network's forward."""
+        self._metrics_before = dict(trainer.callback_metrics)
+        if not trainer.sanity_checking:
+            self._watch_detours()
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        """Write the epoch already here: a run resumed from a checkpoint behind validation begins with the next epoch.
+
+        The metrics of training are those of the epoch before still, and come when it ends.
+        """
+        self._warn_of_detours(pl_module, "validation_step")
+        training_done = trainer.state.fn == "fit" and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if training_done and self._is_prepared and not trainer.sanity_checking:
+            before, now = self._metrics_before, trainer.callback_metrics
+            self.history.add(
+                trainer, self.handle, {name: now[name] for name in now if now[name] is not before.get(name)}
+            )
+
+    def _watch_detours(self) -> None:
+        """Look for them while values are rounded; compiled code is left alone, which hooks would compile anew."""
+        if self._is_prepared and self.handle.state.fake_quantize and self.handle.runs:
+            self._detours = DetourWatch(self.handle)
+
+    def _warn_of_detours(self, pl_module, step: str) -> None:
+        found = [] if self._detours is None else self._detours.stop()
+        self._detours = None
+        if found:
+            network = type(self.handle.module).__name__
+            warnings.warn(
+                f"{type(pl_module).__name__}.{step} calls {', '.join(found[:3])} outside of {network}.forward, where "
+                f"nothing is quantized; call {network} itself, or name the part that is called with "
+                "QATCallback(module=...).",
+                stacklevel=2,
+            )
+
+    def on_test_start(self, trainer, pl_module) -> None:
+        """Look for the same in testing."""
+        self._watch_detours()
+
+    def on_test_end(self, trainer, pl_module) -> None:
+        """And tell it."""
+        self._warn_of_detours(pl_module, "test_step")
 
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
         """A checkpoint validated without a fit before it needs its quantizers."""
@@ -241,84 +331,88 @@ class QATCallback(pytorch_lightning.Callback):
 
     def _prepare_restored(self, trainer, pl_module, batch) -> None:
         if self._restored is not None and not self._is_prepared and not trainer.sanity_checking:
-            self._prepare(trainer, pl_module, inputs_of(batch, find_network(pl_module, self.module)))
+            examples = self._known_examples(pl_module)
+            if examples is None:
+                examples = inputs_of(batch, find_network(pl_module, self.module))
+            self._prepare(trainer, pl_module, examples)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def on_train_end(self, trainer, pl_module) -> None:
-        """Nothing is exported from a run that was not final; say so."""
-        if self.handle is None or not self.handle.state.final:
-            phase = "before its first batch" if self.handle is None else f"in phase {self.handle.state.phase!r}"
-            kept = keep_unfinished(trainer)
-            remedy = f"resume {kept} (ckpt_path=) with more epochs, or let" if kept else "train for more epochs, or let"
-            warnings.warn(
-                f"the run ended {phase}, before quantization was final, so nothing is exported; "
-                f"{remedy} the schedule end earlier.",
-                stacklevel=2,
-            )
+        """Nothing is exported from a run that was not final; say so, and what the final one clips."""
+        if self._is_final:
+            if trainer.is_global_zero and self.history.entries:
+                for sentence in saturated(self.handle, self.history.entries[-1]["layers"]):
+                    print(f"note: {sentence}")
+            return
+        phase = "before its first batch" if self.handle is None else f"in phase {self.handle.state.phase!r}"
+        kept = keep_unfinished(trainer)
+        remedy = f"resume {kept} (ckpt_path=) with more epochs, or let" if kept else "train for more epochs, or let"
+        warnings.warn(
+            f"the run ended {phase}, before quantization was final, so nothing is exported; "
+            f"{remedy} the schedule end earlier.",
+            stacklevel=2,
+        )
 
     def on_fit_end(self, trainer, pl_module) -> None:
         """Save the trained checkpoint, then convert, export, verify and report."""
-        if self.handle is None or not self.handle.state.final or self.target is None:
+        if not self._is_final or self.target is None:
             return
-        directory = self.export_dir or Path(trainer.log_dir or trainer.default_root_dir) / "integer"
+        directory = self._directory(trainer)
         trainer.save_checkpoint(directory / "trained.ckpt")
         if trainer.is_global_zero:
-            batches = held_out(trainer, self.handle.module)
+            batches = held_out(trainer, self.handle)
             with torch.random.fork_rng(devices=[]):  # making an iterator over a loader draws a number
                 self.program, self.report = deliver(self.handle, directory, self.target, batches, self.history)
+
+    def _directory(self, trainer) -> Path:
+        return self.export_dir or Path(trainer.log_dir or trainer.default_root_dir) / "integer"
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:
-        """The quantizers' state, what they were made for, the scales' optimizer and the history."""
+        """All of quantization that a checkpoint keeps, see `qat.training.checkpoint_state`."""
         if self.handle is None:
             return {} if self._restored is None else self._restored
-        return {
-            "version": STATE_VERSION,
-            "quant": self.config.name,
-            "bits": {name: quantizer.spec.bits for name, quantizer in self.handle.quantizers.items()},
-            "state": dataclasses.asdict(self.handle.state),
-            "quantizers": self.handle.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "history": self.history.entries,
-            "advised": self._advised,
-        }
+        return packed(self.handle, self._optimizer, self.history, self._advised)
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Keep a restored state until the network is prepared; of a prepared one it was taken over with the weights."""
         if self.handle is None:
             self._restored = state_dict or None
 
-    def _before_restore(self, checkpoint: dict) -> None:
+    def _before_restore(self, trainer, checkpoint: dict) -> None:
         """Lightning restores callbacks only when fitting; a checkpoint that is tested needs its quantizers as well."""
-        state = checkpoint.get("callbacks", {}).get(self.state_key)
-        if state and self.handle is None:
+        alone = sum(isinstance(callback, QATCallback) for callback in trainer.callbacks) == 1
+        state = state_in(checkpoint, self.state_key, alone)
+        self._starts_float = state is None
+        if state is None:
+            if self._is_prepared and trainer.state.fn != "fit":
+                warnings.warn(
+                    "the checkpoint holds no quantizers, and those of the network stay as they are though they belong "
+                    "to other weights; call handle.remove() before to run it in float.",
+                    stacklevel=2,
+                )
+        elif self.handle is None:
             self._restored = state
-        elif state:
-            self._take_over(state)
-
-    def _take_over(self, state: dict) -> None:
-        if state.get("version") != STATE_VERSION:
-            raise CheckpointError(
-                f"the checkpoint's quantizers have version {state.get('version')}, this code reads {STATE_VERSION}; "
-                "use the qat that wrote it."
-            )
-        bits = {name: quantizer.spec.bits for name, quantizer in self.handle.quantizers.items()}
-        different = [name for name in bits if name in state["bits"] and state["bits"][name] != bits[name]]
-        if different:
-            name = different[0]
-            raise CheckpointError(
-                f"the checkpoint was trained as {state['quant']}, with {name} at {state['bits'][name]} bits, and this "
-                f"run is {self.config.name}, with {bits[name]}; use the same quant=, or start from its weights alone."
-            )
-        self.handle.load_state_dict(state["quantizers"])
-        self.handle.set_state(QuantState(**state["state"]))
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.history = History(list(state["history"]))
-        self._advised = state["advised"]
+        else:
+            self.history, self._advised = unpack(state, self.handle, self._optimizer)
 
     # --- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_final(self) -> bool:
+        """Whether the network as it is now can be exported. A run too short to observe a batch ends without a range."""
+        return self._is_prepared and self.handle.state.final and self.handle.has_run
+
+    @property
+    def _learns(self) -> bool:
+        """Whether there are learned scales at all."""
+        return self._optimizer is not None and bool(self._optimizer.parameters)
+
+    @property
+    def _is_advice_due(self) -> bool:
+        return not self._advised and self.handle.state.fake_quantize
 
     @property
     def _is_prepared(self) -> bool:
@@ -342,19 +436,6 @@ class QATCallback(pytorch_lightning.Callback):
         weight = max(self.config.weight.bits, state.weight_bits or 0)
         activation = max(self.config.activation.bits, state.activation_bits or 0)
         return f"{state.phase} w{weight}a{activation}" if state.fake_quantize else state.phase
-
-
-def progress_of(trainer, batch_idx: int | None = None) -> Progress:
-    """Where a Lightning run stands. A run has no known end where neither max_epochs nor max_steps is set."""
-    batches = trainer.num_training_batches
-    share = batch_idx / batches if batch_idx is not None and 0 < batches < float("inf") else 0.0
-    return Progress(
-        epoch=trainer.current_epoch,
-        step=trainer.global_step,
-        total_epochs=trainer.max_epochs if trainer.max_epochs not in (None, -1) else None,
-        total_steps=trainer.max_steps if trainer.max_steps not in (None, -1) else None,
-        share_of_epoch=share,
-    )
 
 
 def _to(device):

@@ -1,14 +1,14 @@
 """Which part of a LightningModule is the network, which part of a batch its inputs, which optimizer trains it."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from qat.errors import ConfigurationError
-from qat.inject.handle import forward_of
+from qat.inject.handle import Handle, forward_of
 
 
 def find_network(pl_module: nn.Module, module: str | nn.Module | None) -> nn.Module:
@@ -17,6 +17,22 @@ def find_network(pl_module: nn.Module, module: str | nn.Module | None) -> nn.Mod
     module: the network itself or its path in `pl_module`; None to find it: `pl_module` where it overrides forward, else
     its one child with parameters. Raises `ConfigurationError` naming the candidates where that is not clear.
     """
+    network = _find_network(pl_module, module)
+    if isinstance(network, torch._dynamo.OptimizedModule):
+        raise ConfigurationError(
+            f"the network of {type(pl_module).__name__} is a wrapper that torch.compile made; call network.compile() "
+            "instead, which compiles it in place, quantizers included."
+        )
+    if not _has_forward(network):
+        raise ConfigurationError(
+            f"the network of {type(pl_module).__name__} is a {type(network).__name__}, which has no forward to follow; "
+            "write the calls of its layers into the forward of an nn.Module, and name that with "
+            "QATCallback(module=...)."
+        )
+    return network
+
+
+def _find_network(pl_module: nn.Module, module: str | nn.Module | None) -> nn.Module:
     if isinstance(module, nn.Module):
         if not any(part is module for part in pl_module.modules()):
             raise ConfigurationError(
@@ -48,6 +64,11 @@ def overrides_forward(pl_module: nn.Module) -> bool:
     return owner.__name__ != "LightningModule" and owner is not nn.Module
 
 
+def _has_forward(module: nn.Module) -> bool:
+    """Whether a module can be called; a ModuleList or ModuleDict only holds others."""
+    return "forward" in module.__dict__ or type(module).forward is not nn.Module.forward
+
+
 def _children_with_parameters(pl_module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in pl_module.named_children() if any(True for _ in child.parameters())]
 
@@ -71,10 +92,10 @@ def inputs_of(batch, network: nn.Module):
         return batch
     if isinstance(batch, tuple | list) and batch:
         inputs = tuple(batch[: max(len(required), 1)])
-        if len(inputs) == 1 and isinstance(inputs[0], dict | tuple | list):
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping | tuple | list):
             return inputs_of(inputs[0], network)
         return inputs
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         named = {
             name: value for name, value in batch.items() if name in {p.name for p in parameters} and value is not None
         }
@@ -87,8 +108,8 @@ def inputs_of(batch, network: nn.Module):
 
 
 def _describe(batch) -> str:
-    if isinstance(batch, dict):
-        return f"dict with the keys {', '.join(map(str, batch))}"
+    if isinstance(batch, Mapping):
+        return f"{type(batch).__name__} with the keys {', '.join(map(str, batch))}"
     return type(batch).__name__
 
 
@@ -100,15 +121,34 @@ def copied(inputs):
         )
 
 
-def held_out(trainer, network: nn.Module) -> Iterator:
-    """Inputs of the validation batches, else of the training batches, as the network gets them."""
+def held_out(trainer, handle: Handle) -> Iterator:
+    """Inputs of the validation batches, else of the training batches, as the network gets them.
+
+    Where batches do not hold its inputs (a generator's noise, made in training_step), those it was recorded with.
+    """
     loaders = trainer.val_dataloaders
     if loaders is None or (isinstance(loaders, list | tuple | dict) and not loaders):
         loaders = trainer.train_dataloader
     leaves = [leaf for leaf in tree_leaves(loaders) if leaf is not None]
+    some = False
     for batch in leaves[0]:
         batch = trainer.lightning_module._apply_batch_transfer_handler(batch)
-        yield inputs_of(batch, network)
+        try:
+            inputs = inputs_of(trainer.precision_plugin.convert_input(batch), handle.module)
+        except ConfigurationError:
+            break
+        if _shapes(inputs) != _shapes(handle.examples):
+            break
+        some = True
+        yield inputs
+    if not some:
+        args, kwargs = handle.examples
+        yield kwargs or (args[0] if len(args) == 1 else args)
+
+
+def _shapes(inputs) -> list[tuple[int, ...]]:
+    """The shape of one sample of every tensor."""
+    return [tuple(leaf.shape[1:]) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
 
 
 def trains(optimizer, network: nn.Module) -> bool:

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from qat.schedule import PHASES
 from qat.training.discovery import learning_rate, optimizer_of
-
-#: Names under which numbers go to the trainer's loggers.
-PREFIX = "qat"
 
 
 class History:
@@ -17,18 +15,18 @@ class History:
     def __init__(self, entries: list[dict] | None = None):
         self.entries = entries or []
 
-    def add(self, trainer, handle, metrics: dict[str, Tensor] | None = None) -> dict[str, float]:
-        """Write the entry of the epoch that ends now; returns its numbers for a logger.
+    def add(self, trainer, handle, metrics: dict[str, Tensor] | None = None, label: str = "qat") -> dict[str, float]:
+        """Write the entry of the epoch that ends now; returns its numbers for a logger, named `label/...`.
 
         metrics: those of this epoch so far, by default all that the trainer holds. Written again in the same epoch the
-        entry keeps what was measured of the layers.
+        entry keeps what was measured of the layers. A logger gets the phase as its place in `PHASES`.
         """
         last = self.entries[-1] if self.entries else None
         layers = last["layers"] if last is not None and last["epoch"] == trainer.current_epoch else {}
         for name, quantizer in handle.quantizers.items():
             if quantizer.measured is not None:
                 sqnr, clipped = quantizer.measured
-                layers[name] = {"sqnr_db": _finite(sqnr), "clip_share": clipped}
+                layers[name] = {"sqnr_db": finite(sqnr), "clip_share": clipped}
                 quantizer.measured = None
         widths = {
             role: [q.bits for n, q in handle.quantizers.items() if handle.plan.sites[n].role == role]
@@ -47,16 +45,17 @@ class History:
         # an epoch that runs again, from an earlier checkpoint or in a new fit, replaces what was written of it
         self.entries = [earlier for earlier in self.entries if earlier["epoch"] < entry["epoch"]]
         self.entries.append(entry)
-        numbers = {f"{PREFIX}/{key}": float(entry[key]) for key in ("weight_bits", "activation_bits")}
+        numbers = {f"{label}/{key}": float(entry[key]) for key in ("weight_bits", "activation_bits")}
+        numbers[f"{label}/phase"] = float(PHASES.index(entry["phase"]))
         for name, measured in layers.items():
-            numbers.update({f"{PREFIX}/{key}/{name}": value for key, value in measured.items() if value is not None})
+            numbers.update({f"{label}/{key}/{name}": value for key, value in measured.items() if value is not None})
         return numbers
 
 
 def _numbers(metrics: Mapping[str, Tensor]) -> dict[str, float | None]:
-    return {name: _finite(float(value)) for name, value in metrics.items() if value.numel() == 1}
+    return {name: finite(float(value)) for name, value in metrics.items() if value.numel() == 1}
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """JSON has neither NaN nor infinity: a loss that diverged, the ratio of a layer represented without any error."""
     return value if math.isfinite(value) else None

@@ -4,6 +4,8 @@ import functools
 import os
 from collections.abc import Callable
 
+import torch
+
 Undo = Callable[[], None]
 
 
@@ -57,6 +59,17 @@ def final_checkpoints_only(trainer, is_final: Callable[[], bool]) -> Undo:
     return undo
 
 
+def forget_best(trainer) -> None:
+    """Let callbacks with a monitor forget what they called best so far, in float; the files stay."""
+    for callback in trainer.checkpoint_callbacks:
+        if getattr(callback, "monitor", None) is None or not hasattr(callback, "best_k_models"):
+            continue
+        callback.best_k_models = {}
+        callback.best_model_path = callback.kth_best_model_path = ""
+        callback.best_model_score = callback.current_score = None
+        callback.kth_value = torch.tensor(float("inf") if callback.mode == "min" else -float("inf"))
+
+
 def writes_early_checkpoints(trainer) -> bool:
     """Whether a checkpoint callback writes something before the state is final, or none was asked for at all."""
     callbacks = trainer.checkpoint_callbacks
@@ -82,14 +95,14 @@ def keep_unfinished(trainer) -> str | None:
     return path
 
 
-def shown_in_progress_bar(trainer, word: Callable[[], str]) -> Undo:
-    """Show `word()` among the metrics of the trainer's progress bar."""
+def shown_in_progress_bar(trainer, label: str, word: Callable[[], str]) -> Undo:
+    """Show `word()` as `label` among the metrics of the trainer's progress bar."""
     bar = trainer.progress_bar_callback
     if bar is None:
         return lambda: None
     original = bar.get_metrics
 
     def get_metrics(trainer, pl_module):
-        return {**original(trainer, pl_module), "qat": word()}
+        return {**original(trainer, pl_module), label: word()}
 
     return _attach(bar, "get_metrics", get_metrics)

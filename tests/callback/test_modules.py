@@ -144,7 +144,7 @@ def test_a_criterion_with_parameters_is_not_quantized(make_trainer, images, plai
             return F.cross_entropy(self.criterion(self(batch[0])), batch[1])
 
     callback = qat.QATCallback(schedule=short_schedule(), target=None)
-    make_trainer(callback).fit(plain_module(kind=Weighted), images, images)
+    make_trainer(callback).fit(plain_module(kind=Weighted), images)
     assert not [name for name in callback.handle.quantizers if "criterion" in name]
 
 

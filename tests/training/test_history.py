@@ -43,7 +43,7 @@ def test_an_entry_holds_plain_numbers():
 def test_an_unmeasured_epoch_has_no_layers():
     network, handle = prepared()
     history = History()
-    assert set(history.add(Run(network), handle)) == {"qat/weight_bits", "qat/activation_bits"}
+    assert set(history.add(Run(network), handle)) == {"qat/weight_bits", "qat/activation_bits", "qat/phase"}
 
 
 def test_an_epoch_that_runs_again_replaces_what_was_written():

@@ -60,11 +60,11 @@ def test_only_monitored_checkpoints_wait_for_the_final_state():
 
 def test_the_word_stands_beside_the_metrics():
     bar = Bar()
-    undo = shown_in_progress_bar(SimpleNamespace(progress_bar_callback=bar), lambda: "quantize w4a4")
+    undo = shown_in_progress_bar(SimpleNamespace(progress_bar_callback=bar), "qat", lambda: "quantize w4a4")
     assert bar.get_metrics(None, None) == {"loss": 1.0, "qat": "quantize w4a4"}
     undo()
     assert bar.get_metrics(None, None) == {"loss": 1.0}
 
 
 def test_no_progress_bar_is_fine():
-    shown_in_progress_bar(SimpleNamespace(progress_bar_callback=None), lambda: "")()
+    shown_in_progress_bar(SimpleNamespace(progress_bar_callback=None), "qat", lambda: "")()
