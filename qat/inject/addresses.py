@@ -129,6 +129,7 @@ class Transitions:
             after = f"after {self.names[previous]}" if previous in self.names else "at the start of the forward"
             raise AddressError(
                 f"{operation} at {source_of(frame)} runs {after}, which it did not when the network was recorded, so "
-                "it would pass unquantized; prepare again with example_inputs that take this path, or keep the path fixed."
+                "it would pass unquantized; prepare again with example_inputs that take this path, or keep the path "
+                "fixed."
             )
         return address

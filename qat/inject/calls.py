@@ -150,3 +150,19 @@ def substitute(replaced: dict[int, Tensor], args: tuple, kwargs: dict) -> tuple[
         return argument
 
     return tuple(visit(argument) for argument in args), {name: visit(argument) for name, argument in kwargs.items()}
+
+
+def operand_at(args: tuple, kwargs: dict, slot: Slot):
+    """The argument at `slot`."""
+    value = args[slot[1]] if slot[0] == "args" else kwargs[slot[1]]
+    return value[slot[2]] if len(slot) == 3 else value
+
+
+def with_operand(args: tuple, kwargs: dict, slot: Slot, value) -> tuple[tuple, dict]:
+    """The arguments with `value` at `slot`."""
+    if len(slot) == 3:
+        outer = args[slot[1]] if slot[0] == "args" else kwargs[slot[1]]
+        value = type(outer)(value if index == slot[2] else entry for index, entry in enumerate(outer))
+    if slot[0] == "kwargs":
+        return args, {**kwargs, slot[1]: value}
+    return (*args[: slot[1]], value, *args[slot[1] + 1 :]), kwargs

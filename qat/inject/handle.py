@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from qat.errors import AddressError, CheckpointError, PreparationError
+from qat.functional import is_exporting
 from qat.inject import addresses
-from qat.inject.apply import QuantMode, recomputing, widened
+from qat.inject.apply import QuantMode, widened
 from qat.inject.calls import Recording
+from qat.inject.checkpointing import recomputing
 from qat.inject.inputs import bind_examples, count_real, map_input, positional_names
 from qat.inject.plan import Plan, make_plan
 from qat.inject.record import record
@@ -174,7 +176,7 @@ class Handle:
 
         Compiled code asks for the frozen batch norm alone, so that it compiles anew at that point and at no other.
         """
-        if torch.compiler.is_exporting():
+        if is_exporting():
             return False  # the exported graph shows batch norm and bias as they are; lowering folds them
         if torch.compiler.is_dynamo_compiling():
             return self.batch_norm_frozen
@@ -247,6 +249,11 @@ class Handle:
                 if bits != quantizer.bits:
                     quantizer.set_bits(bits, self.weight_of(name))
                 quantizer.freeze_scales = state.freeze_scales
+
+    def measure(self) -> None:
+        """Let the next forward that rounds leave in each quantizer's `measured` how well its values are represented."""
+        for quantizer in self.quantizers.values():
+            quantizer.measure = True
 
     def check_observed(self) -> None:
         """Raise `ObservationError` for NaN or infinity seen on a device, where every look at a batch would wait."""

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from qat.inject.handle import prepare
 from qat.lowering.convert import convert
 from qat.schedule import QuantState
+from qat.spec import QuantConfig, QuantSpec
 
 
 class Residual(nn.Module):
@@ -250,3 +251,30 @@ def test_several_outputs_of_one_operation_are_quantized_in_eval_mode_too():
     output = layer(x)
     scale = handle.quantizers["norm2.output"].qparams().scale
     assert torch.allclose(output / scale, torch.round(output / scale), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)), torch.ones(2, 2, 5, 5)),
+        (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.ones(2, 4)),
+    ],
+)
+def test_weights_in_groups_run_in_every_phase(layer, x):
+    config = QuantConfig(weight=QuantSpec(bits=4, granularity="per_group", group_size=2))
+    x = x * torch.linspace(-1, 1, x[0].numel()).view(x[0].shape)
+    prepare(layer, x, config, target=None)
+    layer(x).sum().backward()
+    layer.eval()
+    quantized = layer(x)
+    layer.train()
+    layer.forward.__self__.set_state(QuantState(observe=False, freeze_batch_norm=True))
+    assert torch.allclose(layer(x), quantized, atol=1e-5)
+
+
+def test_transposed_convolutions_in_groups_run_in_every_phase():
+    network = nn.Sequential(nn.ConvTranspose1d(4, 6, 3, groups=2), nn.ReLU(), nn.Conv1d(6, 2, 1))
+    x = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1))
+    prepare(network, x, target=None)
+    network(x).sum().backward()
+    assert network.eval()(x).shape == (3, 2, 7)

@@ -1,0 +1,163 @@
+"""What the integers of a computation are while the network runs: bias and batch norm on the accumulator's grid.
+
+A kernel sums products of codes in units of `input scale * weight scale`; see `qat.folding` for what becomes of a bias
+and a batch norm behind it, and `qat.inject.exact` for how the sum becomes a code.
+"""
+
+import inspect
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qat import folding
+from qat.folding import BatchNorm
+from qat.inject import exact, exact_operations
+from qat.inject.calls import Slot, operand_at, with_operand
+from qat.inject.exact import Accumulator
+from qat.inject.operations import Operation
+from qat.inject.plan import Action
+from qat.inject.weighted import WEIGHTED
+from qat.integer.values import Grid
+
+
+class Accumulators:
+    """The accumulators of one forward, by the address of the computation they belong to."""
+
+    def __init__(self, handle):
+        self.actions = handle.plan.actions
+        self.quantizers = handle.quantizers
+        self.ends = handle.ends
+        self.biases: dict[int, Tensor | None] = {}  # address of a batch norm -> bias of the layer folded with it
+        self.scales: dict[int, tuple[Tensor, Tensor] | None] = {}  # and the scales of that layer's input and integers
+        self.waiting: dict[int, Accumulator] = {}  # address of a computation -> what waits for its quantizer
+        self.dtype = torch.float32  # of what the network computes with
+
+    def fold_bias(self, action: Action, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Put the layer's bias on the accumulator's grid, or hand it to the batch norm folded into the layer."""
+        scales = self._scales(action)
+        bias = None if action.bias is None else operand_at(args, kwargs, action.bias)
+        if action.batch_norm is not None:
+            self.scales[action.batch_norm] = scales
+            self.biases[action.batch_norm] = bias
+            bias = None
+        elif bias is not None and scales is not None and _fits(scales[1], bias.numel()):
+            bias = folding.fake_quantize_bias(bias.float(), scales[0] * scales[1]).to(bias.dtype)
+        return (args, kwargs) if action.bias is None else with_operand(args, kwargs, action.bias, bias)
+
+    def folded_batch_norm(self, address: int, function, args: tuple, kwargs: dict, is_exact: bool) -> Tensor:
+        """The batch norm at `address` as the integers compute it. is_exact: note the accumulator, too."""
+        x, batch_norm = _batch_norm_of(function, args, kwargs)
+        multiplier, shift = batch_norm.affine(self.biases[address])
+        scales = self.scales[address]
+        if scales is not None and _fits(scales[1], shift.numel()):
+            folded, dead = folding.fold_scale(*scales, multiplier, shift)
+            head = self.actions[address].head
+            if is_exact and head is not None and self._all_ready(self.actions[head]):
+                self.waiting[head] = exact.weighted(scales[0], folded, _along(x, 1))
+            shift = folding.fake_quantize_bias(shift, scales[0] * folded)
+            multiplier = torch.where(dead, torch.zeros_like(multiplier), multiplier)
+        shape = _along(x, 1)
+        return torch.addcmul(shift.view(shape).to(x.dtype), x, multiplier.view(shape).to(x.dtype))
+
+    def note(self, address: int, operation: Operation, function, args: tuple, kwargs: dict, result):
+        """Note in which units the result is a whole number, where the operation has such; returns the result."""
+        action = self.actions[address]
+        if not isinstance(result, Tensor) or not self._all_ready(action):
+            return result
+        self.dtype = result.dtype
+        if action.weight_quantizer is not None:
+            scales, channels = self._scales(action), WEIGHTED[operation.name].channels
+            # a batch norm folded into the layer notes it itself, with its multiplier
+            if action.batch_norm is None and scales is not None and _fits(scales[1], result.shape[channels]):
+                self.waiting[address] = exact.weighted(*scales, _along(result, channels))
+            return result
+        if operation.name == "batch_norm":
+            x, batch_norm = _batch_norm_of(function, args, kwargs)
+            if batch_norm.mean is not None:
+                scale = self.quantizers[action.operands[0][1]].scale_in_force()
+                self.waiting[address] = exact.normalized(scale, batch_norm, _along(x, 1))
+            return result
+        accumulated = exact_operations.accumulate(operation, args, kwargs, result, self._grids(action))
+        if accumulated is None:
+            return result
+        result, self.waiting[address] = accumulated
+        return result
+
+    def waits(self, head: int | None) -> bool:
+        """Whether the result of the computation at `head` still waits for its quantizer."""
+        return head in self.waiting
+
+    def bound(self, head: int, low: float, high: float) -> None:
+        """Fuse a clamp to low..high into the computation at `head`."""
+        self.waiting[head].bound(low, high)
+
+    def quantize(self, head: int, name: str, result: Tensor) -> Tensor:
+        """`result`, of the computation at `head`, on the grid of the quantizer `name`, code for code."""
+        accumulator, quantizer = self.waiting.pop(head), self.quantizers[name]
+        exactly = accumulator.quantize(result, exact.grid_of(quantizer))
+        if quantizer.measure:
+            quantizer.measure_rounding(result.detach().clamp(accumulator.low, accumulator.high), exactly.detach())
+        return exactly.to(self.dtype)
+
+    def _scales(self, action: Action) -> tuple[Tensor, Tensor] | None:
+        """(scale of the input, scale of the kernel's integers).
+
+        None while a quantizer has met no data, and for weights in groups, whose sums have no unit in common.
+        """
+        source, weight = self.quantizers[action.input_quantizer], self.quantizers[action.weight_quantizer]
+        if weight.spec.group_size is not None:
+            return None
+        if not torch.compiler.is_compiling() and not (source.ready and weight.ready):
+            return None
+        return source.scale_in_force(), weight.scale_in_force() / weight.kernel_weight().step
+
+    def _all_ready(self, action: Action) -> bool:
+        names = [name for _, name in (*action.operands, *action.weights)]
+        names += [name for name in self.actions[self.ends[action.head]].outputs if name]
+        return all(self.quantizers[name].ready for name in names)
+
+    def _grids(self, action: Action) -> dict[Slot | None, Grid]:
+        """Grid of each operand by slot, and of the quantizer behind the computation under None."""
+        grids = {slot: exact.grid_of(self.quantizers[name]) for slot, name in (*action.operands, *action.weights)}
+        (output,) = self.actions[self.ends[action.head]].outputs
+        return {**grids, None: exact.grid_of(self.quantizers[output])}
+
+
+def _fits(scale: Tensor, channels: int) -> bool:
+    """Whether there is one scale for all channels or one for each; a grouped transposed convolution has neither."""
+    return scale.numel() in (1, channels)
+
+
+def _along(tensor: Tensor, dim: int) -> tuple[int, ...]:
+    """The shape in which a vector broadcasts along dimension `dim` of `tensor`."""
+    shape = [1] * tensor.dim()
+    shape[dim] = -1
+    return tuple(shape)
+
+
+_BATCH_NORM_PARAMETERS = tuple(inspect.signature(F.batch_norm).parameters)
+_NATIVE_PARAMETERS = (
+    "input",
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+    "training",
+    "momentum",
+    "eps",
+    "cudnn_enabled",
+)
+
+
+def _batch_norm_of(function, args: tuple, kwargs: dict) -> tuple[Tensor, BatchNorm]:
+    """(input, constants) of a call to F.batch_norm or torch.batch_norm."""
+    names = _BATCH_NORM_PARAMETERS if function is F.batch_norm else _NATIVE_PARAMETERS
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return given["input"], BatchNorm(
+        mean=given["running_mean"],
+        variance=given["running_var"],
+        weight=given.get("weight"),
+        bias=given.get("bias"),
+        eps=given.get("eps", 1e-5),
+    )
