@@ -198,9 +198,16 @@ def _call(module: Callable, inputs: Any):
 def _by_name(program: IntegerProgram, output: Any) -> dict[str, Tensor]:
     """A network's result by output name."""
     names = [edge.name for edge in program.outputs]
+    if dataclasses.is_dataclass(output):
+        output = vars(output)
     if isinstance(output, Mapping):
-        return {name: output[name] for name in names}
-    tensors = (output,) if isinstance(output, Tensor) else tuple(output)
+        named = {str(key): tensor for key, tensor in output.items()}
+        if missing := set(names) - set(named):
+            raise ConfigurationError(
+                f"the network returns {', '.join(named)}, without {min(missing)}; they must agree."
+            )
+        return {name: named[name] for name in names}
+    tensors = (output,) if isinstance(output, Tensor) else tuple(entry for entry in output if entry is not None)
     if len(tensors) != len(names):
         raise ConfigurationError(
             f"the network returns {len(tensors)} tensors, the program {len(names)}; they must agree."

@@ -77,11 +77,12 @@ def input_paths(forward: Callable, args: tuple, kwargs: dict) -> list[tuple[str,
     named = []
     for path, leaf in pytree.tree_flatten_with_path(arguments)[0]:
         if isinstance(leaf, Tensor):
-            named.append((".".join(str(_key(step)) for step in path), leaf))
+            named.append((".".join(str(key_of(step)) for step in path), leaf))
     return named
 
 
-def _key(step):
+def key_of(step):
+    """The key, index or field of one step of a pytree's path."""
     return getattr(step, "key", getattr(step, "idx", getattr(step, "name", step)))
 
 

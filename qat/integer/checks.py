@@ -52,7 +52,7 @@ def _check_unique(names: list[str], what: str) -> None:
     seen = set()
     for name in names:
         if name in seen:
-            raise ProgramError(f"two {what} are named {name!r}; every name must be unique.")
+            raise ProgramError(f"two {what} are named {name!r}; give each a name of its own.")
         seen.add(name)
 
 

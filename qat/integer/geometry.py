@@ -54,7 +54,7 @@ def count_windows(
         # A window that overhangs must still begin inside the input or its padding in front.
         if ceil_mode and room % step and count * step < size + before:
             count += 1
-        if room < 0:
+        if count < 1:
             raise error(
                 f"has windows of {kernel_size} (dilation {dilation}) larger than its padded input of {tuple(spatial)}"
             )

@@ -6,8 +6,9 @@ form, or with an operand that is not on a grid, is reported with its module and 
 """
 
 import contextlib
+import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,10 @@ from torch.export import Dim
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from qat.errors import ConversionError, ObservationError, ProgramError
+from qat.errors import ConversionError, ObservationError, ProgramError, QATError
 from qat.inject.exact import grid_of
 from qat.inject.handle import Handle, handle_of
-from qat.inject.inputs import input_paths
+from qat.inject.inputs import input_paths, key_of
 from qat.inject.record import undisturbed
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.lowering import elementwise, movement, pooling, weighted
@@ -54,6 +55,10 @@ RULES: dict[Callable, Callable] = {
     aten.clamp_max.default: lambda program, node, x, high: elementwise.clamp(program, node, x, None, high),
     aten.max_pool1d.default: pooling.max_pool(1),
     aten.max_pool2d.default: pooling.max_pool(2),
+    aten.max_pool1d_with_indices.default: pooling.max_pool_with_indices(1),
+    aten.max_pool2d_with_indices.default: pooling.max_pool_with_indices(2),
+    aten.adaptive_max_pool1d.default: pooling.adaptive_max_pool(1),
+    aten.adaptive_max_pool2d.default: pooling.adaptive_max_pool(2),
     aten.avg_pool1d.default: pooling.avg_pool(1),
     aten.avg_pool2d.default: pooling.avg_pool(2),
     aten.adaptive_avg_pool1d.default: pooling.adaptive_avg_pool(1),
@@ -71,6 +76,7 @@ RULES: dict[Callable, Callable] = {
     aten.split.Tensor: movement.split,
     aten.split_with_sizes.default: movement.split,
     aten.chunk.default: movement.split,
+    aten.unbind.int: movement.unbind,
     aten.pad.default: movement.pad,
     aten.constant_pad_nd.default: movement.pad,
     **dict.fromkeys(
@@ -90,8 +96,8 @@ RULES: dict[Callable, Callable] = {
 def convert(module: nn.Module) -> IntegerProgram:
     """The integer program of a prepared network, with the weights, scales and running statistics it has now.
 
-    The network is read in eval mode and left as it was. Raises `ConversionError` where a value that should be integer is
-    not, naming every such operation with its module path, source line and the way out.
+    The network is read in eval mode and left as it was. Raises `ConversionError` where a value that should be integer
+    is not, naming every such operation with its module path, source line and the way out.
     """
     handle = handle_of(module)
     if handle is None:
@@ -100,11 +106,13 @@ def convert(module: nn.Module) -> IntegerProgram:
         )
     if not handle.state.fake_quantize:
         raise ConversionError(
-            f"quantization is off (phase {handle.state.phase!r}), so there is nothing to convert; train past schedule.start."
+            f"quantization is off (phase {handle.state.phase!r}), so there is nothing to convert; "
+            "train past schedule.start."
         )
     if handle.plan.float_layers:
         raise ConversionError(
-            f"a rule leaves {', '.join(handle.plan.float_layers)} in float, so the network is no integer program; drop the rule."
+            f"a rule leaves {', '.join(handle.plan.float_layers)} in float, so the network is no integer program; "
+            "drop the rule."
         )
     _refuse_unobserved(handle)
     with undisturbed(module), _eval_on_cpu(module, handle), warnings.catch_warnings():
@@ -118,7 +126,8 @@ def _refuse_unobserved(handle: Handle) -> None:
     unseen = [name for name, quantizer in handle.quantizers.items() if not quantizer.ready]
     if unseen:
         raise ObservationError(
-            f"{len(unseen)} quantizers met no data, the first of them {unseen[0]}; run training steps, or qat.quantize with batches."
+            f"{len(unseen)} quantizers met no data, the first of them {unseen[0]}; run training steps, or qat.quantize "
+            "with batches."
         )
 
 
@@ -170,8 +179,29 @@ def _exported(module: nn.Module, handle: Handle) -> torch.export.ExportedProgram
     args, kwargs = pytree.tree_map(fitting, handle.examples)
     flat = _FlatInputs(module, args, kwargs)
     batches = tuple({0: Dim.AUTO} if tensor.dim() else None for tensor in flat.tensors)
-    with torch.no_grad():
-        return torch.export.export(flat, flat.tensors, dynamic_shapes=(batches,), strict=False)
+    with torch.no_grad(), _quiet_export():
+        exported = torch.export.export(flat, flat.tensors, dynamic_shapes=(batches,), strict=False)
+    exported.graph.eliminate_dead_code()  # what reaches no output has no quantizer behind it
+    return exported
+
+
+@contextlib.contextmanager
+def _quiet_export():
+    """What torch.export cannot follow in one sentence, instead of a dump of the graph."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    except QATError:
+        raise
+    except Exception as error:
+        first_line = str(error).strip().partition("\n")[0][:200]
+        raise ConversionError(
+            f"torch.export cannot follow the network ({type(error).__name__}: {first_line}); it must not contain "
+            "branches or sizes that depend on values, and compute with tensors only."
+        ) from error
+    finally:
+        logger.disabled = disabled
 
 
 class _Lowering:
@@ -196,9 +226,8 @@ class _Lowering:
                 self.results[node] = self._lower(node)
         outputs, structure = self._outputs()
         if self.problems:
-            raise ConversionError(
-                f"{len(self.problems)} operations have no integer form: " + "; ".join(self.problems) + "."
-            )
+            count = "1 operation has" if len(self.problems) == 1 else f"{len(self.problems)} operations have"
+            raise ConversionError(f"{count} no integer form: {'; '.join(self.problems)}.")
         try:
             return IntegerProgram(
                 inputs=tuple(self.inputs),
@@ -259,7 +288,7 @@ class _Lowering:
 
     def _problem(self, node: Node, reason: str) -> str:
         is_quantizer = node.target is torch.ops.qat.fake_quantize.default
-        name = node.args[1] if is_quantizer else getattr(node.target, "__name__", str(node.target))
+        name = node.args[1] if is_quantizer else node.target.__name__.partition(".")[0]
         return f"{name} in {module_path(node) or 'the network'} at {source_line(node)}: {reason}"
 
     def _quantize(self, node: Node, x, name: str):
@@ -282,6 +311,8 @@ class _Lowering:
         structure, names = _output_names(self.exported.call_spec.out_spec)
         outputs = []
         for name, entry in zip(names, node.args[0], strict=True):
+            if entry is None:  # a loss that was not asked for
+                continue
             result = self.results.get(entry) if isinstance(entry, Node) else None
             if isinstance(result, Quantized):
                 outputs.append(Output(name, result.name))
@@ -309,14 +340,16 @@ class _RealInput:
 
 
 def _output_names(spec: pytree.TreeSpec) -> tuple[str, list[str]]:
-    """(output_structure, output names) of what the network returns."""
+    """(output_structure, output names) of what the network returns: keys and fields, or positions."""
     if spec.is_leaf():
         return "tensor", ["output"]
-    children = spec.children()
-    if not all(child.is_leaf() for child in children):
+    returned = pytree.tree_unflatten([torch.empty(0)] * spec.num_leaves, spec)
+    paths = [path for path, _ in pytree.tree_flatten_with_path(returned)[0]]
+    if any(len(path) != 1 for path in paths):
         raise ConversionError(
             "the network returns a nested structure; return a tensor, a tuple or a flat dict of tensors."
         )
-    if issubclass(spec.type, Mapping):
-        return "dict", [str(key) for key in spec.context]
-    return "tuple", [f"output_{index}" for index in range(len(children))]
+    names = [
+        f"output_{key_of(step)}" if isinstance(step, pytree.SequenceKey) else str(key_of(step)) for (step,) in paths
+    ]
+    return "tuple" if isinstance(returned, tuple | list) else "dict", names

@@ -72,8 +72,9 @@ def _rescale(node: Node, x, factor: float) -> Pending:
 
     def build(name, output, grid, clamp_min, clamp_max):
         return Requantize(
-            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min, clamp_max=clamp_max,
-            factor=factor, multiplier=Multiplier.from_scales(x.grid.scale, abs(factor), grid.scale),
+            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min,
+            clamp_max=clamp_max, factor=factor,
+            multiplier=Multiplier.from_scales(x.grid.scale, abs(factor), grid.scale),
         )  # fmt: skip
 
     return Pending(batch_shape(node), build)
@@ -88,7 +89,8 @@ def _operands(program: Program, node: Node, first, second) -> tuple:
     if isinstance(second, Quantized):
         if len(first.shape) != len(second.shape):
             raise Unlowerable(
-                f"its operands have shapes {first.shape} and {second.shape}, whose batch dimensions do not meet; reshape one"
+                f"its operands have shapes {first.shape} and {second.shape}, whose batch dimensions do not meet; "
+                "reshape one"
             )
         return first, second
     rank = len(node.meta["val"].shape) - 1

@@ -81,6 +81,17 @@ def split(program: Program, node: Node, x, sizes, dim=0) -> tuple[Quantized, ...
     return tuple(pieces)
 
 
+def unbind(program: Program, node: Node, x, dim=0) -> tuple[Quantized, ...]:
+    """aten.unbind.int: every position along a dimension."""
+    _check_quantized(x)
+    dim = dim % (len(x.shape) + 1)
+    if dim == 0:
+        raise Unlowerable("it takes the samples of the batch apart; take the other dimensions apart only")
+    shape = (*x.shape[: dim - 1], *x.shape[dim:])
+    pieces = [_cut(program, node, x, dim, index, index + 1, 1) for index in range(x.shape[dim - 1])]
+    return tuple(program.move(node, piece, shape, Reshape, shape=shape) for piece in pieces)
+
+
 def pad(program: Program, node: Node, x, amounts, mode="constant", value=None) -> Quantized:
     """aten.pad, aten.constant_pad_nd, with zeros. amounts: (before, after) from the last dimension backwards."""
     _check_quantized(x)

@@ -1,6 +1,7 @@
 """Pools and reductions."""
 
 import math
+import operator
 
 from torch.fx import Node
 
@@ -14,12 +15,20 @@ def max_pool(dims: int):
     def lower(
         program: Program, node: Node, x, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False
     ) -> Quantized:
-        _check_quantized(x)
-        kernel = _sizes(kernel_size, dims)
-        return program.move(
-            node, x, batch_shape(node), MaxPool, kernel_size=kernel, stride=_sizes(stride, dims) or kernel,
-            padding=tuple((p, p) for p in _sizes(padding, dims)), dilation=_sizes(dilation, dims), ceil_mode=ceil_mode,
-        )  # fmt: skip
+        return _max_pool(program, node, x, dims, batch_shape(node), kernel_size, stride, padding, dilation, ceil_mode)
+
+    return lower
+
+
+def max_pool_with_indices(dims: int):
+    """aten.max_pool1d_with_indices, aten.max_pool2d_with_indices: (largest, no indices)."""
+
+    def lower(
+        program: Program, node: Node, x, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False
+    ) -> tuple[Quantized, None]:
+        _refuse_indices(node)
+        shape = batch_shape(node, 0)
+        return _max_pool(program, node, x, dims, shape, kernel_size, stride, padding, dilation, ceil_mode), None
 
     return lower
 
@@ -49,15 +58,29 @@ def adaptive_avg_pool(dims: int):
 
     def lower(program: Program, node: Node, x, output_size) -> Pending:
         _check_quantized(x)
-        sizes, wanted = x.shape[-dims:], batch_shape(node)[-dims:]
-        if all(size == 1 for size in wanted):
-            return _mean(node, x, tuple(range(len(x.shape) + 1 - dims, len(x.shape) + 1)), keepdim=True)
-        if any(size % want for size, want in zip(sizes, wanted, strict=True)):
-            raise Unlowerable(
-                f"pooling {sizes} to {wanted} averages windows of unequal size; choose output sizes that divide the input"
-            )
-        kernel = tuple(size // want for size, want in zip(sizes, wanted, strict=True))
+        shape = batch_shape(node)
+        if all(size == 1 for size in shape[-dims:]):
+            return _mean(node, x, _last(x, dims), keepdim=True)
+        kernel = _even_windows(x, shape, dims)
         return _average(node, x, kernel, kernel, ((0, 0),) * dims)
+
+    return lower
+
+
+def adaptive_max_pool(dims: int):
+    """aten.adaptive_max_pool1d, aten.adaptive_max_pool2d, where all windows are of one size: (largest, no indices)."""
+
+    def lower(program: Program, node: Node, x, output_size) -> tuple[Quantized, None]:
+        _check_quantized(x)
+        _refuse_indices(node)
+        shape = batch_shape(node, 0)
+        if all(size == 1 for size in shape[-dims:]):
+            return program.move(node, x, shape, Max, dims=_last(x, dims), keepdim=True), None
+        kernel, ones = _even_windows(x, shape, dims), (1,) * dims
+        return program.move(
+            node, x, shape, MaxPool, kernel_size=kernel, stride=kernel, padding=((0, 0),) * dims, dilation=ones,
+            ceil_mode=False,
+        ), None  # fmt: skip
 
     return lower
 
@@ -87,13 +110,43 @@ def _reduced(x: Quantized, dims) -> tuple[int, ...]:
     return positive
 
 
+def _max_pool(program, node, x, dims, shape, kernel_size, stride, padding, dilation, ceil_mode) -> Quantized:
+    _check_quantized(x)
+    kernel = _sizes(kernel_size, dims)
+    return program.move(
+        node, x, shape, MaxPool, kernel_size=kernel, stride=_sizes(stride, dims) or kernel,
+        padding=tuple((p, p) for p in _sizes(padding, dims)), dilation=_sizes(dilation, dims), ceil_mode=ceil_mode,
+    )  # fmt: skip
+
+
+def _last(x: Quantized, dims: int) -> tuple[int, ...]:
+    """The last dimensions, counted with the batch."""
+    return tuple(range(len(x.shape) + 1 - dims, len(x.shape) + 1))
+
+
+def _even_windows(x: Quantized, shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """Size of the windows that an adaptive pool from `x` to `shape` takes, if it is one size."""
+    sizes, wanted = x.shape[-dims:], shape[-dims:]
+    if any(size % want for size, want in zip(sizes, wanted, strict=True)):
+        raise Unlowerable(
+            f"pooling {sizes} to {wanted} takes windows of unequal size; choose output sizes that divide the input"
+        )
+    return tuple(size // want for size, want in zip(sizes, wanted, strict=True))
+
+
+def _refuse_indices(node: Node) -> None:
+    if any(user.target is operator.getitem and user.args[1] == 1 and user.users for user in node.users):
+        raise Unlowerable("return_indices=True gives positions, which lie on no grid; use return_indices=False")
+
+
 def _mean(node: Node, x: Quantized, dims: tuple[int, ...], keepdim: bool) -> Pending:
     count = math.prod(x.shape[dim - 1] for dim in dims)
 
     def build(name, output, grid, clamp_min, clamp_max):
         return Mean(
-            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min, clamp_max=clamp_max,
-            dims=dims, keepdim=keepdim, multiplier=Multiplier.from_scales(x.grid.scale, float32(1 / count), grid.scale),
+            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min,
+            clamp_max=clamp_max, dims=dims, keepdim=keepdim,
+            multiplier=Multiplier.from_scales(x.grid.scale, float32(1 / count), grid.scale),
         )  # fmt: skip
 
     return Pending(batch_shape(node), build)
@@ -102,8 +155,8 @@ def _mean(node: Node, x: Quantized, dims: tuple[int, ...], keepdim: bool) -> Pen
 def _average(node: Node, x: Quantized, kernel: tuple[int, ...], stride: tuple[int, ...], padding) -> Pending:
     def build(name, output, grid, clamp_min, clamp_max):
         return AveragePool(
-            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min, clamp_max=clamp_max,
-            kernel_size=kernel, stride=stride, padding=padding,
+            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min,
+            clamp_max=clamp_max, kernel_size=kernel, stride=stride, padding=padding,
             multiplier=Multiplier.from_scales(x.grid.scale, float32(1 / math.prod(kernel)), grid.scale),
         )  # fmt: skip
 

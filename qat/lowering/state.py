@@ -146,9 +146,10 @@ def source_line(node: Node) -> str:
     return ":".join(outside[-1]) if outside else "an unknown line"
 
 
-def batch_shape(node: Node) -> tuple[int, ...]:
-    """Shape of what the node makes, without the batch dimension."""
-    shape = node.meta["val"].shape
+def batch_shape(node: Node, index: int | None = None) -> tuple[int, ...]:
+    """Shape of what the node makes, without the batch dimension. index: of which tensor, if it makes several."""
+    made = node.meta["val"]
+    shape = (made if index is None else made[index]).shape
     if not len(shape) or isinstance(shape[0], int):
         raise Unlowerable("it fixes or removes the batch dimension; keep dimension 0 for the batch, of any size")
     if not all(isinstance(size, int) for size in shape[1:]):

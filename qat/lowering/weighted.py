@@ -47,7 +47,8 @@ def batch_norm(
     channels, dims = x.shape[0], len(x.shape) - 1
     if dims > 2:
         raise Unlowerable(
-            f"a batch norm over {dims} spatial dimensions that follows no convolution has no integer kernel; put it behind one"
+            f"a batch norm over {dims} spatial dimensions that follows no convolution has no integer kernel; "
+            "put it behind one"
         )
 
     def build(name, output, grid, clamp_min, clamp_max):
@@ -55,8 +56,9 @@ def batch_norm(
         arithmetic = _fold(x.grid, codes, KernelWeight(1, 0), torch.tensor(1 / 127), 8, (multiplier, shift), name)
         one = (1,) * dims
         return Conv(
-            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min, clamp_max=clamp_max,
-            stride=one, padding=((0, 0),) * dims, dilation=one, groups=channels, **arithmetic(grid),
+            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min,
+            clamp_max=clamp_max, stride=one, padding=((0, 0),) * dims, dilation=one, groups=channels,
+            **arithmetic(grid),
         )  # fmt: skip
 
     return Pending(x.shape, build, view=x.shape[:1] if features else None)
@@ -125,8 +127,8 @@ def _signed(codes: Tensor, multiplier: Tensor, dead: Tensor, kernel: KernelWeigh
     codes = torch.where((multiplier < 0).view(shape), flipped, codes)
     if kernel.offset and bool(dead.any()):
         raise ConversionError(
-            f"the batch norm behind {name} scales channel {int(dead.nonzero()[0])} to nearly nothing, and a 2-bit grid has no zero "
-            f"to put there; keep {name} at 3 bits or more with a rule."
+            f"the batch norm behind {name} scales channel {int(dead.nonzero()[0])} to nearly nothing, and a 2-bit grid "
+            f"has no zero to put there; keep {name} at 3 bits or more with a rule."
         )
     return torch.where(dead.view(shape), torch.zeros_like(codes), codes)
 

@@ -324,13 +324,21 @@ class _Writer:
 
     def max_pool(self, operation: MaxPool) -> None:
         """MaxPool on codes, with the overhang of ceil_mode written out as padding."""
+        source, target = tensor_of(operation.inputs[0]), tensor_of(operation.output)
+        padding = operation.full_padding(self.shape(operation.inputs[0]))
+        if any(max(pair) >= size for pair, size in zip(padding, operation.kernel_size, strict=True)):
+            # The kernel pads by less than a window; further out, 0 is the code that never wins.
+            amounts = self.graph.constant(f"{target}/amounts", pads_of(((0, 0), (0, 0), *padding)), numpy.int64)
+            lowest = self.graph.constant(f"{target}/lowest", 0, numpy.uint8)
+            source = self.graph.node("Pad", [source, amounts, lowest], f"{target}/padded")
+            padding = ((0, 0),) * len(padding)
         self.graph.node(
             "MaxPool",
-            [tensor_of(operation.inputs[0])],
-            tensor_of(operation.output),
+            [source],
+            target,
             kernel_shape=operation.kernel_size,
             strides=operation.stride,
-            pads=pads_of(operation.full_padding(self.shape(operation.inputs[0]))),
+            pads=pads_of(padding),
             dilations=operation.dilation,
         )
 
