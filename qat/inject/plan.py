@@ -182,11 +182,16 @@ class _Planner:
         if producer is None or self.consumers[value] != 1:
             return None
         if call.operation.name == "batch_norm":
-            foldable = producer.operation.name in WEIGHTED and self.quantized[producer.address] and has_statistics(call)
+            foldable = self._channels_second(producer) and self.quantized[producer.address] and has_statistics(call)
             return producer.address if foldable else None
         if producer.kind in COMPUTING and self.quantized[producer.address]:
             return producer.address
         return self.head.get(producer.address)
+
+    @staticmethod
+    def _channels_second(call: Call) -> bool:
+        """Whether a layer's channels lie where a batch norm looks for them: those of a linear layer may be last."""
+        return call.operation.name in WEIGHTED and WEIGHTED[call.operation.name].channels + len(call.output_shape) == 1
 
     def _demands(self, call: Call) -> bool:
         computes = call.kind in (*COMPUTING, Kind.FUSE) and call.address not in self.head

@@ -68,6 +68,10 @@ BODIES = {
     ),
     "batch_norm_alone_features": (lambda net, x: net.parts["bn"](x.mean((2, 3))), 8, {"bn": batch_norm(8, 1)}),
     "shared_layer": (lambda net, x: net.parts["conv"](net.parts["conv"](x)), 8 * 64, {"conv": nn.Conv2d(8, 8, 1)}),
+    "linear_3d_batch_norm": (
+        lambda net, x: net.parts["bn"](net.parts["linear"](x.flatten(2))), 8 * 8,
+        {"linear": nn.Linear(64, 8), "bn": batch_norm(8, 1)},
+    ),
     "linear_4d": (lambda net, x: net.parts["linear"](x), 8 * 8 * 5, {"linear": nn.Linear(8, 5)}),
     "loop": (
         lambda net, x: [x := F.relu(net.parts["conv"](x)) for _ in range(3)][-1], 8 * 64, {"conv": nn.Conv2d(8, 8, 1)},
