@@ -7,32 +7,26 @@ is `qat.training`.
 import warnings
 from pathlib import Path
 
-import pytorch_lightning
 import torch
 from torch import Tensor, nn
 
 from qat.errors import ConfigurationError
-from qat.inject.handle import Handle, handle_of, prepare
 from qat.schedule import QuantState, Schedule
 from qat.spec import QuantConfig
 from qat.targets import target_named
-from qat.training.checkpoint_state import packed, state_in, unpack
 from qat.training.delivery import deliver
-from qat.training.detours import DetourWatch
-from qat.training.discovery import copied, find_network, held_out, inputs_of, learning_rate, trains
-from qat.training.history import History
+from qat.training.discovery import find_network, held_out, inputs_of, learning_rate, trains
 from qat.training.lightning_parts import (
     final_checkpoints_only,
     forget_best,
-    hook_before_restore,
     keep_unfinished,
     shown_in_progress_bar,
     writes_early_checkpoints,
 )
 from qat.training.preflight import learning_rate_advice, preflight
+from qat.training.prepared_in_loops import PreparedInLoops
 from qat.training.progress import is_last_batch, progress_of
 from qat.training.saturation import saturated
-from qat.training.scale_optimizer import ScaleOptimizer
 from qat.training.synchronize import average_across_ranks, synchronize_ranges
 
 _NO_EARLY_CHECKPOINT = (
@@ -41,7 +35,7 @@ _NO_EARLY_CHECKPOINT = (
 )
 
 
-class QATCallback(pytorch_lightning.Callback):
+class QATCallback(PreparedInLoops):
     """Quantization-aware training of the network in any LightningModule, ending in a verified integer file.
 
     quant: a preset such as "w4a8", or a `QuantConfig`. schedule: when what happens; by default float for the first
@@ -66,7 +60,7 @@ class QATCallback(pytorch_lightning.Callback):
         example_inputs=None,
         export_dir: str | Path | None = None,
     ):
-        self.config = QuantConfig.parse(quant)
+        super().__init__(QuantConfig.parse(quant), target, module, example_inputs)
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ConfigurationError(f"schedule is {schedule!r}; pass a qat.Schedule.")
         self.schedule = schedule or Schedule()
@@ -74,61 +68,31 @@ class QATCallback(pytorch_lightning.Callback):
         named = target_named(target)
         if named is not None:
             named.check(self.config)
-        self.target = target
-        self.module = module
-        self.example_inputs = example_inputs
         self.export_dir = None if export_dir is None else Path(export_dir)
-        self.handle: Handle | None = None
         self.program = None
         self.report = None
-        self.history = History()
-        self._optimizer: ScaleOptimizer | None = None
-        self._restored: dict | None = None
-        self._undo: list = []
         self._label = "qat"
-        self._starts_float = False
-        self._advised = False
         self._runs_before = 0
         self._watched = False
-        self._detours: DetourWatch | None = None
         self._metrics_before: dict[str, Tensor] = {}
-
-    @property
-    def state_key(self) -> str:
-        """Where checkpoints keep the state: one place for each network that is named."""
-        return self._generate_state_key(module=self.module) if isinstance(self.module, str) else super().state_key
 
     # --- setting up -------------------------------------------------------------------------------------------------
 
     def setup(self, trainer, pl_module, stage: str) -> None:
-        """Before anything is restored: keep early checkpoints from being called best, and see what is restored."""
-        self.teardown(trainer, pl_module, stage)  # what a run that failed has left behind
-        if self.handle is not None and not (self._is_prepared and _is_part(self.handle.module, pl_module)):
-            self._forget()
-        self._starts_float = self._watched = False
+        """Keep early checkpoints from being called best, and show the phase in the progress bar."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
+        self._watched = False
         others = [other for other in trainer.callbacks if isinstance(other, QATCallback) and other is not self]
         self._label = f"qat/{self.module}" if others and isinstance(self.module, str) else "qat"
-        if stage == "fit" and any(self._directory(trainer) == other._directory(trainer) for other in others):
+        exporting = [other._directory(trainer) for other in others if other.target is not None]
+        if self.target is not None and self._directory(trainer) in exporting:
             raise ConfigurationError(
                 f"two QATCallbacks would export to {self._directory(trainer)}; give each its own export_dir=."
             )
-        restore = hook_before_restore(pl_module, lambda checkpoint: self._before_restore(trainer, checkpoint))
-        self._undo.append(restore)
-        if stage == "fit":
-            self._undo.append(final_checkpoints_only(trainer, lambda: self._is_final))
-            self._undo.append(shown_in_progress_bar(trainer, self._label, self._one_word))
-
-    def teardown(self, trainer, pl_module, stage: str) -> None:
-        """Leave trainer and module as they were; the network stays prepared."""
-        if self._detours is not None:
-            self._detours.stop()
-        self._detours = None
-        while self._undo:
-            self._undo.pop()()
-
-    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
-        """A run that fails has no teardown of its own."""
-        self.teardown(trainer, pl_module, "fit")
+        self._undo.append(final_checkpoints_only(trainer, lambda: self._is_final))
+        self._undo.append(shown_in_progress_bar(trainer, self._label, self._one_word))
 
     def on_fit_start(self, trainer, pl_module) -> None:
         """Prepare at once where the inputs are known without a batch; check the schedule against the run's length."""
@@ -138,33 +102,12 @@ class QATCallback(pytorch_lightning.Callback):
             if not trainer.fast_dev_run:  # a few batches to see whether the code runs
                 warnings.warn(sentence, stacklevel=2)
         examples = self._known_examples(pl_module)
-        if examples is not None:
-            self._prepare(trainer, pl_module, examples)
+        if examples is not None and not self._is_prepared:
+            self._prepare_for_training(trainer, pl_module, examples)
 
-    def _known_examples(self, pl_module):
-        """The inputs that are known without a batch, on the module's device; None where there are none."""
-        examples = self.example_inputs
-        if examples is None:
-            examples = getattr(pl_module, "example_input_array", None)
-        return torch.utils._pytree.tree_map(_to(pl_module.device), examples)
-
-    def _prepare(self, trainer, pl_module, examples) -> None:
-        if self._is_prepared:
-            return
-        network = find_network(pl_module, self.module)
-        with torch.inference_mode(False):
-            self.handle = prepare(network, copied(examples), self.config, self.target)
-            self.handle.set_state(self._state(trainer) if trainer.training else QuantState())
-            levels = {
-                f"{name}.zero_point": float(2**quantizer.spec.bits)
-                for name, quantizer in self.handle.quantizers.items()
-            }
-            named = ((name, parameter, levels.get(name)) for name, parameter in self.handle.named_parameters())
-            self._optimizer = ScaleOptimizer(named)
-            if self._restored is not None:
-                self.history, self._advised = unpack(self._restored, self.handle, self._optimizer)
-                self._restored = None
-        if trainer.training and trainer.is_global_zero:
+    def _prepare_for_training(self, trainer, pl_module, examples) -> None:
+        self._prepare(pl_module, examples, self._state(trainer))
+        if trainer.is_global_zero:
             print(preflight(self.handle, self.schedule, progress_of(trainer)))
             if not writes_early_checkpoints(trainer):
                 print(_NO_EARLY_CHECKPOINT)
@@ -179,7 +122,8 @@ class QATCallback(pytorch_lightning.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
         """Put the schedule's state into force; record the network at the first batch."""
         if not self._is_prepared:
-            self._prepare(trainer, pl_module, inputs_of(batch, find_network(pl_module, self.module)))
+            inputs = inputs_of(batch, find_network(pl_module, self.module))
+            self._prepare_for_training(trainer, pl_module, inputs)
         self.handle.set_state(self._state(trainer, batch_idx))
         if self._starts_float:
             self._check_ranges_can_be_observed(trainer)
@@ -248,6 +192,23 @@ class QATCallback(pytorch_lightning.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(epoch, step=trainer.global_step)
 
+    def on_validation_start(self, trainer, pl_module) -> None:
+        """Remember which metrics were there before."""
+        super().on_validation_start(trainer, pl_module)
+        self._metrics_before = dict(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        """Write the epoch already here: a run resumed from a checkpoint behind validation begins with the next epoch.
+
+        The metrics of training are those of the epoch before still, and come when it ends.
+        """
+        super().on_validation_end(trainer, pl_module)
+        training_done = trainer.state.fn == "fit" and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if training_done and self._is_prepared and not trainer.sanity_checking:
+            before, now = self._metrics_before, trainer.callback_metrics
+            metrics = {name: now[name] for name in now if now[name] is not before.get(name)}
+            self.history.add(trainer, self.handle, metrics)
+
     def _check_ranges_can_be_observed(self, trainer) -> None:
         """Refuse to go on from a float checkpoint behind the point where observers are frozen."""
         self._starts_float = False
@@ -270,71 +231,6 @@ class QATCallback(pytorch_lightning.Callback):
             "nothing was quantized; call the module itself in training_step, or name the network that is called with "
             "QATCallback(module=...)."
         )
-
-    # --- the other loops --------------------------------------------------------------------------------------------
-
-    def on_validation_start(self, trainer, pl_module) -> None:
-        """Remember which metrics were there before, and look for layers that run outside the network's forward."""
-        self._metrics_before = dict(trainer.callback_metrics)
-        if not trainer.sanity_checking:
-            self._watch_detours()
-
-    def on_validation_end(self, trainer, pl_module) -> None:
-        """Write the epoch already here: a run resumed from a checkpoint behind validation begins with the next epoch.
-
-        The metrics of training are those of the epoch before still, and come when it ends.
-        """
-        self._warn_of_detours(pl_module, "validation_step")
-        training_done = trainer.state.fn == "fit" and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if training_done and self._is_prepared and not trainer.sanity_checking:
-            before, now = self._metrics_before, trainer.callback_metrics
-            self.history.add(
-                trainer, self.handle, {name: now[name] for name in now if now[name] is not before.get(name)}
-            )
-
-    def _watch_detours(self) -> None:
-        """Look for them while values are rounded; compiled code is left alone, which hooks would compile anew."""
-        if self._is_prepared and self.handle.state.fake_quantize and self.handle.runs:
-            self._detours = DetourWatch(self.handle)
-
-    def _warn_of_detours(self, pl_module, step: str) -> None:
-        found = [] if self._detours is None else self._detours.stop()
-        self._detours = None
-        if found:
-            network = type(self.handle.module).__name__
-            warnings.warn(
-                f"{type(pl_module).__name__}.{step} calls {', '.join(found[:3])} outside of {network}.forward, where "
-                f"nothing is quantized; call {network} itself, or name the part that is called with "
-                "QATCallback(module=...).",
-                stacklevel=2,
-            )
-
-    def on_test_start(self, trainer, pl_module) -> None:
-        """Look for the same in testing."""
-        self._watch_detours()
-
-    def on_test_end(self, trainer, pl_module) -> None:
-        """And tell it."""
-        self._warn_of_detours(pl_module, "test_step")
-
-    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
-        """A checkpoint validated without a fit before it needs its quantizers."""
-        self._prepare_restored(trainer, pl_module, batch)
-
-    def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
-        """The same for testing."""
-        self._prepare_restored(trainer, pl_module, batch)
-
-    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
-        """And for predicting."""
-        self._prepare_restored(trainer, pl_module, batch)
-
-    def _prepare_restored(self, trainer, pl_module, batch) -> None:
-        if self._restored is not None and not self._is_prepared and not trainer.sanity_checking:
-            examples = self._known_examples(pl_module)
-            if examples is None:
-                examples = inputs_of(batch, find_network(pl_module, self.module))
-            self._prepare(trainer, pl_module, examples)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -368,36 +264,6 @@ class QATCallback(pytorch_lightning.Callback):
     def _directory(self, trainer) -> Path:
         return self.export_dir or Path(trainer.log_dir or trainer.default_root_dir) / "integer"
 
-    # --- checkpoints ------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict:
-        """All of quantization that a checkpoint keeps, see `qat.training.checkpoint_state`."""
-        if self.handle is None:
-            return {} if self._restored is None else self._restored
-        return packed(self.handle, self._optimizer, self.history, self._advised)
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Keep a restored state until the network is prepared; of a prepared one it was taken over with the weights."""
-        if self.handle is None:
-            self._restored = state_dict or None
-
-    def _before_restore(self, trainer, checkpoint: dict) -> None:
-        """Lightning restores callbacks only when fitting; a checkpoint that is tested needs its quantizers as well."""
-        alone = sum(isinstance(callback, QATCallback) for callback in trainer.callbacks) == 1
-        state = state_in(checkpoint, self.state_key, alone)
-        self._starts_float = state is None
-        if state is None:
-            if self._is_prepared and trainer.state.fn != "fit":
-                warnings.warn(
-                    "the checkpoint holds no quantizers, and those of the network stay as they are though they belong "
-                    "to other weights; call handle.remove() before to run it in float.",
-                    stacklevel=2,
-                )
-        elif self.handle is None:
-            self._restored = state
-        else:
-            self.history, self._advised = unpack(state, self.handle, self._optimizer)
-
     # --- state ------------------------------------------------------------------------------------------------------
 
     @property
@@ -414,17 +280,6 @@ class QATCallback(pytorch_lightning.Callback):
     def _is_advice_due(self) -> bool:
         return not self._advised and self.handle.state.fake_quantize
 
-    @property
-    def _is_prepared(self) -> bool:
-        """Whether the network is prepared still: its handle may have been removed since."""
-        return self.handle is not None and handle_of(self.handle.module) is self.handle
-
-    def _forget(self) -> None:
-        """Begin anew, with another network or with one that was given back its float forward."""
-        self.handle = self._optimizer = self._restored = None
-        self.history = History()
-        self._advised = False
-
     def _state(self, trainer, batch_idx: int | None = None) -> QuantState:
         return self.schedule.state_at(progress_of(trainer, batch_idx))
 
@@ -436,11 +291,3 @@ class QATCallback(pytorch_lightning.Callback):
         weight = max(self.config.weight.bits, state.weight_bits or 0)
         activation = max(self.config.activation.bits, state.activation_bits or 0)
         return f"{state.phase} w{weight}a{activation}" if state.fake_quantize else state.phase
-
-
-def _to(device):
-    return lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf
-
-
-def _is_part(network: nn.Module, pl_module: nn.Module) -> bool:
-    return any(part is network for part in pl_module.modules())

@@ -144,7 +144,9 @@ def test_a_criterion_with_parameters_is_not_quantized(make_trainer, images, plai
             return F.cross_entropy(self.criterion(self(batch[0])), batch[1])
 
     callback = qat.QATCallback(schedule=short_schedule(), target=None)
-    make_trainer(callback).fit(plain_module(kind=Weighted), images)
+    # the validation of a plain module calls its network and not its forward
+    with pytest.warns(UserWarning, match=r"validation_step calls network\.0, .* outside of Weighted\.forward"):
+        make_trainer(callback).fit(plain_module(kind=Weighted), images, images)
     assert not [name for name in callback.handle.quantizers if "criterion" in name]
 
 
