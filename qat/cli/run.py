@@ -59,6 +59,7 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
         check_resumable(model, config.resume)
     train = _train_quantized if config.get("post_training") is None else _train_then_quantize
     trained = train(config, run_dir, data, model)
+    trained.handle.measure()
     report = verify_split(trained.program, run_dir, data, model, trained.handle.module, trained.float_network)
     write_report(
         run_dir / INTEGER,

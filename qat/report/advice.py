@@ -17,6 +17,9 @@ CLIMBING_DB = 0.5
 WIDE_BITS = 8
 MOST_LAYERS = 5
 
+#: What the history calls the quantizer of a layer's operand, behind the layer's name.
+_HISTORY_NAMES = {"weights": "weight", "activations": "output"}
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -92,7 +95,7 @@ def _advice(layer: Layer, operand: str, run: RunRecord, history, per_tensor: Col
             cost="4 bytes a channel",
             override="quant.weight.granularity=per_channel",
         )
-    if is_climbing(_at_final_width(layer.name, history)):
+    if is_climbing(_at_final_width(f"{layer.name}.{_HISTORY_NAMES[operand]}", history)):
         return Advice(**found, remedy="train longer, it still improves", **_longer(run, history))
     if bits is not None and bits < WIDE_BITS:
         setting = "weight_bits" if operand == "weights" else "activation_bits"
@@ -102,12 +105,12 @@ def _advice(layer: Layer, operand: str, run: RunRecord, history, per_tensor: Col
     return Advice(**found, remedy="train longer", **_longer(run, history))
 
 
-def _at_final_width(name: str, history: Sequence[EpochRecord]) -> list[float]:
+def _at_final_width(quantizer: str, history: Sequence[EpochRecord]) -> list[float]:
     if not history:
         return []
     final = (history[-1].weight_bits, history[-1].activation_bits)
     epochs = [record for record in history if (record.weight_bits, record.activation_bits) == final]
-    return [record.sqnr_db[name] for record in epochs if name in record.sqnr_db]
+    return [record.sqnr_db[quantizer] for record in epochs if quantizer in record.sqnr_db]
 
 
 def _longer(run: RunRecord, history: Sequence[EpochRecord]) -> dict[str, str | None]:

@@ -72,9 +72,19 @@ def widths_over_time(history: Sequence[EpochRecord], run: RunRecord) -> list[tup
     return widths
 
 
-def sqnr_rows(history: Sequence[EpochRecord]) -> dict[str, list[float | None]]:
-    """layer -> SQNR in dB at every epoch of the history, None where it was not measured."""
-    names = list(dict.fromkeys(name for record in history for name in record.sqnr_db))
+def sqnr_rows(history: Sequence[EpochRecord], run: RunRecord) -> dict[str, list[float | None]]:
+    """quantizer -> SQNR in dB at every epoch of the history, None where it was not measured.
+
+    In the order of the network's layers, the weight of each before its output; what belongs to no layer, the inputs,
+    comes first.
+    """
+    layers = [layer.name for layer in run.layers]
+
+    def place(name: str) -> tuple[int, bool, str]:
+        layer, _, operand = name.rpartition(".")
+        return (layers.index(layer) if layer in layers else -1, operand == "output", name)
+
+    names = sorted({name for record in history for name in record.sqnr_db}, key=place)
     return {name: [record.sqnr_db.get(name) for record in history] for name in names}
 
 

@@ -38,7 +38,7 @@ def draw(files: RunFiles) -> dict[str, bytes | None]:
         "training_curves": training_curves(files.history),
         "bits_over_time": widths(files.history, files.run),
         "sqnr_per_layer": sqnr_per_layer(files.run.layers),
-        "sqnr_over_time": sqnr_over_time(files.history),
+        "sqnr_over_time": sqnr_over_time(files.history, files.run),
         "weight_histograms": weight_histograms(files.weights),
         "size_and_latency": size_and_latency(files.run),
     }

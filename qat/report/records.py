@@ -117,7 +117,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of `history.json`. sqnr_db, clip_share: layer -> value; weight_bits, activation_bits: None if unset."""
+    """One epoch of `history.json`. weight_bits, activation_bits: None if unset.
+
+    sqnr_db, clip_share: quantizer, such as `conv1.weight` or `conv1.output`, -> value.
+    """
 
     epoch: int
     phase: str
@@ -283,6 +286,11 @@ def _text(value, what: str) -> str | None:
 
 
 def _condition(value) -> str:
+    """A list of words as words, and anything else that is no text as json."""
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return ", ".join(value) or "none"
+    if value == {}:
+        return "none"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 

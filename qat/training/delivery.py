@@ -8,17 +8,24 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from qat import report as reports
 from qat.emitters import export
 from qat.errors import ExportError, MissingExtraError
+from qat.functional import signal_to_quantization_noise
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.report.files import INTEGER
-from qat.training.history import History
+from qat.training.history import History, finite
 from qat.verification import VerificationReport, verify
 
 _LOG = logging.getLogger("qat")
+
+#: What `deliver` writes into its folder.
+DELIVERED = ("program.json", "program.safetensors", "model.onnx", "history.json", "report.json", "report.html")
 
 #: Batches that the callback verifies on; a recipe verifies on its whole test split.
 VERIFIED_BATCHES = 8
@@ -27,18 +34,22 @@ VERIFIED_BATCHES = 8
 def deliver(
     handle: Handle, directory: Path, target: str, batches: Iterable, history: History
 ) -> tuple[IntegerProgram, VerificationReport]:
-    """Write program, model, report, history and page into `directory`.
+    """Write program, model, report, history and page into `directory`, in place of those of an earlier run.
 
-    Raises `ExportError`, and leaves no model, where that is not equal to the program.
+    Raises `ExportError`, and leaves no model, where that is not equal to the program, or a weight is not finite.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    for name in DELIVERED:  # cut off half way, the folder must not hold files of two runs
+        (directory / name).unlink(missing_ok=True)
     module = handle.module
+    refuse_not_finite(module)
     training = module.training
     program = convert(module)
     program.save(directory)
     path = directory / "model.onnx"
     export(program, path, runtime=target)
     module.eval()
+    handle.measure()
     try:
         report = verify(program, path, itertools.islice(batches, VERIFIED_BATCHES), module=module)
     finally:
@@ -49,6 +60,17 @@ def deliver(
     refuse_unequal(report, path)
     _LOG.info("exported %s", path)
     return program, report
+
+
+def refuse_not_finite(module: nn.Module) -> None:
+    """Raise `ExportError` for NaN or infinity in a parameter or buffer, which have no integers."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise ExportError(
+                f"{name} holds {bad} NaN or infinite of {tensor.numel()} values, so nothing is exported; lower the "
+                "learning rate, and go on from a checkpoint of before."
+            )
 
 
 def refuse_unequal(report: VerificationReport, path: Path) -> None:
@@ -89,18 +111,21 @@ def write_report(
 
 
 def last_measured(handle: Handle) -> dict[str, dict]:
-    """Signal to quantization noise of every weight now, by the layer that it belongs to."""
-    from qat.functional import signal_to_quantization_noise
+    """Signal to quantization noise, and clipped share of the outputs, by layer.
 
-    measured = {}
+    Of weights as they are now, of outputs as `handle.measure()` and a forward left them.
+    """
+    measured: dict[str, dict] = {}
     for name, site in handle.plan.sites.items():
-        weight = handle.weight_of(name)
+        quantizer, weight = handle.quantizers[name], handle.weight_of(name)
         if weight is not None:
-            quantizer = handle.quantizers[name]
             quantizer.eval()
-            measured[site.layer] = {
-                "sqnr_db": signal_to_quantization_noise(weight.detach(), quantizer(weight.detach()))
-            }
+            ratio = signal_to_quantization_noise(weight.detach(), quantizer(weight.detach()))
+            measured.setdefault(site.layer, {})["sqnr_db"] = finite(ratio)
+        elif site.role == "activation" and quantizer.measured is not None:
+            ratio, clipped = quantizer.measured
+            found = {"activation_sqnr_db": finite(ratio), "clip_share": clipped}
+            measured.setdefault(site.layer, {}).update(found)
     return measured
 
 

@@ -84,6 +84,17 @@ def test_a_run_leaves_the_verified_file_and_its_report(finished):
     assert str(finished) not in json.dumps(report)
 
 
+def test_what_each_layer_loses_is_in_the_report_under_the_names_of_the_history(finished):
+    report = json.loads((finished / "integer" / "report.json").read_text())
+    rows = {layer["name"]: layer for layer in report["layers"]}
+    for name in ("conv1", "conv2", "conv3", "linear"):
+        assert rows[name]["sqnr_db"] > 5 and rows[name]["activation_sqnr_db"] > 5
+        assert 0 <= rows[name]["clip_share"] < 1
+    assert rows["add"]["activation_sqnr_db"] > 5 and "sqnr_db" not in rows["add"]
+    epochs = json.loads((finished / "integer" / "history.json").read_text())["epochs"]
+    assert {"conv1.weight", "conv1.output", "add.output", "linear.output"} <= set(epochs[-1]["layers"])
+
+
 def test_equal_runs_leave_equal_files(finished):
     again = qat_train(finished.parent, "hydra.run.dir=again")
     assert again.returncode == 0, again.stderr
@@ -201,16 +212,17 @@ def test_quantization_after_training_leaves_the_same_files(tmp_path):
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "run" / "integer" / "report.json").read_text())
     assert report["recipe"] == "digits_ptq" and set(report["metrics"]) == {"float", "fake_quant", "integer"}
+    assert all(layer["activation_sqnr_db"] > 5 for layer in report["layers"] if layer["weights"])
     assert report["mismatches"]["onnxruntime"]["differing"] == 0
 
 
 def test_a_run_that_ends_early_exports_nothing_and_resumes_from_its_checkpoint(tmp_path):
-    early = qat_train(tmp_path, "hydra.run.dir=early", "+trainer.max_steps=4", "schedule.freeze_batch_norm=1")
+    early = qat_train(tmp_path, "hydra.run.dir=early", "+trainer.max_time={seconds: 0}", "+trainer.min_epochs=1")
     assert early.returncode == 1
     assert "before quantization was final, so nothing was exported" in early.stderr.splitlines()[-1]
     assert not (tmp_path / "early" / "integer" / "model.onnx").exists()
     resume = "resume='early/checkpoints/epoch=0.ckpt'"
-    resumed = qat_train(tmp_path, "hydra.run.dir=resumed", "schedule.freeze_batch_norm=1", resume)
+    resumed = qat_train(tmp_path, "hydra.run.dir=resumed", resume, "+trainer.max_time={hours: 1}")
     assert resumed.returncode == 0, resumed.stderr
     assert (tmp_path / "resumed" / "integer" / "model.onnx").exists()
 

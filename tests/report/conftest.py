@@ -80,7 +80,7 @@ def history_data() -> dict:
                     "val/loss": 2.1 - 0.3 * epoch,
                     "val/accuracy": 0.1 * epoch,
                 },
-                "layers": {} if bits is None else {"head": {"sqnr_db": 5.0 * bits, "clip_share": 0.01}},
+                "layers": {} if bits is None else {"head.weight": {"sqnr_db": 5.0 * bits, "clip_share": 0.01}},
             }
             for epoch, (phase, bits) in enumerate(zip(phases, widths, strict=True))
         ]

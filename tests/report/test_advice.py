@@ -11,7 +11,7 @@ def run_of(*layers: Layer, epochs: int | None = 10) -> RunRecord:
     return RunRecord(epochs=epochs, layers=layers)
 
 
-def epochs_with(values: list[float], name: str = "a", bits: int = 4) -> list[EpochRecord]:
+def epochs_with(values: list[float], name: str = "a.weight", bits: int = 4) -> list[EpochRecord]:
     return [EpochRecord(i, "final", weight_bits=bits, sqnr_db={name: value}) for i, value in enumerate(values)]
 
 
@@ -37,6 +37,12 @@ def test_a_layer_that_still_improves_needs_time_not_bits():
     layer = Layer("a", weight_bits=4, weights=2000, sqnr_db=15.0)
     [advice] = advise(run_of(layer), epochs_with([10.0, 11.0, 12.0, 13.0]))
     assert (advice.remedy, advice.override) == ("train longer, it still improves", "trainer.max_epochs=20")
+
+
+def test_outputs_that_still_improve_need_time_too():
+    layer = Layer("a", weight_bits=8, activation_bits=4, weights=2000, sqnr_db=40.0, activation_sqnr_db=15.0)
+    [advice] = advise(run_of(layer), epochs_with([10.0, 11.0, 12.0, 13.0], name="a.output"))
+    assert (advice.operand, advice.remedy) == ("activations", "train longer, it still improves")
 
 
 def test_improvement_while_the_width_was_another_does_not_count():

@@ -56,7 +56,14 @@ def test_widths_are_float_before_fake_quantization_and_the_layers_own_where_no_l
 
 def test_sqnr_has_a_gap_where_it_was_not_measured():
     history = [EpochRecord(0, "float"), EpochRecord(1, "quantize", sqnr_db={"a": 30.0, "b": 20.0})]
-    assert sqnr_rows(history) == {"a": [None, 30.0], "b": [None, 20.0]}
+    assert sqnr_rows(history, RunRecord()) == {"a": [None, 30.0], "b": [None, 20.0]}
+
+
+def test_sqnr_is_in_the_order_of_the_network_with_its_inputs_first():
+    names = ("a.output", "a.weight", "input.images", "z.output", "z.weight")
+    history = [EpochRecord(0, "quantize", sqnr_db=dict.fromkeys(names, 20.0))]
+    run = RunRecord(layers=(Layer("z"), Layer("a")))
+    assert list(sqnr_rows(history, run)) == ["input.images", "z.weight", "z.output", "a.weight", "a.output"]
 
 
 def test_learning_rates_leave_out_epochs_without_one():

@@ -92,6 +92,12 @@ def test_bytes_that_are_no_text_are_damage(tmp_path):
         read_run(tmp_path / "report.json")
 
 
+def test_conditions_read_as_words(tmp_path):
+    conditions = {"features": ["avx2", "fma"], "options": {}, "extra": [], "threads": {"a": 1}}
+    run = read_run(written(tmp_path, {"conditions": conditions}))
+    assert run.conditions == {"features": "avx2, fma", "options": "none", "extra": "none", "threads": '{"a": 1}'}
+
+
 def test_a_missing_report_is_an_error_and_a_missing_history_is_empty(tmp_path):
     with pytest.raises(ReportError, match="report.json is missing; finish the run"):
         read_run(tmp_path / "report.json")
@@ -102,8 +108,8 @@ def test_a_history_is_read_epoch_by_epoch(tmp_path, history_data):
     history = read_history(written(tmp_path, history_data))
     assert [record.phase for record in history] == ["float", "quantize", "quantize", "frozen", "final", "final"]
     assert history[0].weight_bits is None
-    assert history[3].sqnr_db == {"head": 20.0}
-    assert history[3].clip_share == {"head": 0.01}
+    assert history[3].sqnr_db == {"head.weight": 20.0}
+    assert history[3].clip_share == {"head.weight": 0.01}
     assert history[1].learning_rate == 0.005
 
 

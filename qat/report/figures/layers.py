@@ -47,7 +47,14 @@ def sqnr_per_layer(layers: Sequence[Layer]) -> bytes | None:
         axes.grid(axis="x")
         axes.margins(x=0.12)
         axes.set_xlabel("SQNR, dB (6 dB are one bit)")
-        patches = [Patch(color=style.INTEGER, label="weights"), Patch(color=style.ACTIVATION, label="activations")]
+        patches = [
+            Patch(color=color, label=label)
+            for label, color, values in (
+                ("weights", style.INTEGER, [layer.sqnr_db for layer in measured]),
+                ("activations", style.ACTIVATION, [layer.activation_sqnr_db for layer in measured]),
+            )
+            if any(value is not None for value in values)
+        ]
         style.legend_below(made, patches)
         style.place(made, left=0.2 + 0.074 * max(map(len, names)), right=0.2, top=0.1, bottom=0.8)
         return style.png(made)

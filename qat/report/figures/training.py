@@ -79,9 +79,9 @@ def widths(history: Sequence[EpochRecord], run: RunRecord) -> bytes | None:
         return style.png(made)
 
 
-def sqnr_over_time(history: Sequence[EpochRecord]) -> bytes | None:
-    """SQNR of every layer by epoch, as a map; None where it was not measured."""
-    rows = sqnr_rows(history)
+def sqnr_over_time(history: Sequence[EpochRecord], run: RunRecord) -> bytes | None:
+    """SQNR of every quantizer by epoch, as a map; None where it was not measured."""
+    rows = sqnr_rows(history, run)
     if not rows:
         return None
     values = numpy.array([[math.nan if value is None else value for value in row] for row in rows.values()])
