@@ -33,28 +33,25 @@ class Target:
                 if bits is not None and bits > most:
                     raise ConfigurationError(
                         f"the rule for {rule.name!r} asks for {bits} {what} bits, but {self.name} has integer kernels "
-                        "up "
-                        f"to {most} bits; use {most} or fewer, or target=None to train without export."
+                        f"up to {most} bits; use {most} or fewer, or target=None to train without export."
                     )
 
     def _check_spec(self, spec: QuantSpec, what: str, most: int) -> None:
         if spec.bits > most:
             raise ConfigurationError(
                 f"{what}.bits is {spec.bits}, but {self.name} has integer kernels up to {most} bits; use {most} or "
-                "fewer, "
-                "or target=None to train without export."
+                "fewer, or target=None to train without export."
             )
         if what == "weight" and (not spec.symmetric or not spec.signed):
             raise ConfigurationError(
                 f"the weight grid is {'signed' if spec.signed else 'unsigned'} "
-                f"{'symmetric' if spec.symmetric else 'affine'}, "
-                f"but {self.name} needs signed symmetric weights; set signed=True, symmetric=True."
+                f"{'symmetric' if spec.symmetric else 'affine'}, but {self.name} needs signed symmetric weights; "
+                "set signed=True, symmetric=True."
             )
         if what == "activation" and spec.midrise:
             raise ConfigurationError(
                 f"the activation grid is signed and symmetric with 2 bits, whose levels at odd half steps {self.name} "
-                "has no "
-                "kernel for; use 3 bits or more, or signed=False, symmetric=False."
+                "has no kernel for; use 3 bits or more, or signed=False, symmetric=False."
             )
         allowed = self.granularities if what == "weight" else ("per_tensor",)
         if spec.granularity not in allowed:
@@ -72,7 +69,9 @@ _MOVED = """
     reshape view view_as reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims permute movedim
     moveaxis t contiguous clone detach to type_as type float half bfloat16 double cpu cuda alias ravel narrow select
     getitem chunk split split_with_sizes tensor_split max_pool1d max_pool2d amax pad dropout dropout1d dropout2d
-    dropout3d feature_dropout alpha_dropout cat stack hstack vstack dstack get
+    dropout3d feature_dropout alpha_dropout cat stack hstack vstack dstack get max_pool1d_with_indices
+    max_pool2d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool1d_with_indices
+    adaptive_max_pool2d_with_indices
 """
 _INTEGER_OPERATIONS = frozenset((_COMPUTED + _MOVED).split())
 

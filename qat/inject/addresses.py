@@ -9,6 +9,7 @@ walks in circles over the same addresses; a branch that was never recorded has n
 import os
 import sys
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
 
@@ -22,6 +23,7 @@ _TORCH = os.path.dirname(torch.__file__) + os.sep
 _TORCH_LAYERS = tuple(os.path.join(_TORCH, "nn", part) + os.sep for part in ("modules", "utils"))
 _MODULE_CALL = os.path.join(_TORCH, "nn", "modules", "module.py")
 _CHECKPOINT = torch.utils.checkpoint.__file__
+_EVAL_FRAME = os.path.join(_TORCH, "_dynamo", "eval_frame.py")
 
 #: Token of the forward of a prepared network: the chain ends there.
 _ROOT = -1
@@ -86,14 +88,26 @@ def source_of(frame: FrameType) -> str:
 
 def inside_checkpoint(frame: FrameType) -> str | None:
     """`"reentrant"` or `"non_reentrant"` where the call stands in an activation-checkpointed region, else None."""
-    while frame is not None:
-        if frame.f_code.co_filename == _CHECKPOINT:
-            return "reentrant" if "CheckpointFunction" in frame.f_code.co_qualname else "non_reentrant"
-        known = _TOKENS.get(id(frame.f_code))
-        if known is not None and known[1] == _ROOT:
-            return None
-        frame = frame.f_back
+    for code in _codes_to_root(frame):
+        if code.co_filename == _CHECKPOINT:
+            return "reentrant" if "CheckpointFunction" in code.co_qualname else "non_reentrant"
     return None
+
+
+def inside_compiled(frame: FrameType) -> bool:
+    """Whether the call stands in a function or layer of the network that was given to torch.compile."""
+    return any(code.co_filename == _EVAL_FRAME and code.co_name == "compile_wrapper" for code in _codes_to_root(frame))
+
+
+def _codes_to_root(frame: FrameType) -> Iterator[CodeType]:
+    """What runs at `frame` and around it, up to and without the network's forward."""
+    while frame is not None:
+        code = frame.f_code
+        known = _TOKENS.get(id(code))
+        if known is not None and known[1] == _ROOT and code.co_filename != _CHECKPOINT:
+            return
+        yield code
+        frame = frame.f_back
 
 
 def caller(depth: int) -> FrameType:

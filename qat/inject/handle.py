@@ -61,16 +61,17 @@ def forward_of(module: nn.Module) -> Callable:
 
 
 def _refuse_quantized(module: nn.Module) -> None:
-    if isinstance(module, torch.jit.ScriptModule):
-        raise PreparationError(
-            "the module is a TorchScript module, whose calls cannot be intercepted; pass the original nn.Module."
-        )
     if isinstance(module, torch._dynamo.OptimizedModule):
         raise PreparationError("the module is a torch.compile wrapper; prepare the original module, then compile it.")
     for name, parameter in module.named_parameters():
         if torch.nn.parameter.is_lazy(parameter):
             raise PreparationError(f"the parameter {name} has no shape yet; run the network on one batch first.")
     for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise PreparationError(
+                f"{f'the sub-module {name!r}' if name else 'the module'} is a TorchScript module, whose calls cannot "
+                "be intercepted; pass the original nn.Module."
+            )
         if handle_of(part) is not None:
             raise PreparationError(f"the sub-module {name!r} is prepared already; call remove() on its handle first.")
         if isinstance(part, torch.ao.quantization.FakeQuantizeBase) or type(part).__module__.startswith(

@@ -48,6 +48,7 @@ _PASS = """
     broadcast_to narrow select getitem chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind repeat
     tile flip roll ravel alias max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
     max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax max pad constant_pad_nd
+    adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices
     dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout pixel_shuffle pixel_unshuffle channel_shuffle
     index_select gather requires_grad get as_subclass
 """.split()

@@ -64,7 +64,8 @@ def record(module: nn.Module, args: tuple, kwargs: dict) -> Recording:
         recording = Recording()
         recorder = _Recorder(module, recording, reach)
         try:
-            with undisturbed(module), recorder.module_stack():
+            # compiled parts run as they are written, and are refused with their line
+            with undisturbed(module), torch.compiler.set_stance("force_eager"), recorder.module_stack():
                 for training in (True, False):
                     module.train(training)
                     recorder.run(training, args, kwargs)
@@ -250,6 +251,12 @@ class _Recorder(TorchFunctionMode):
         # what moves a value is told apart by that value, a layer by its parameters, the rest by the layer before it
         key = (*place, origin.value if kind is Kind.PASS else origin.constants or origin.layer)
         known_by = (key, self.origins.way_behind(key, origin))
+        if addresses.inside_compiled(frame):
+            raise PreparationError(
+                f"{operation.name} at {addresses.source_of(frame)} runs in a part of the network that was given to "
+                "torch.compile, where it would pass unquantized; take torch.compile off that part, and compile the "
+                "prepared network as a whole."
+            )
         if addresses.inside_checkpoint(frame) == "reentrant":
             raise PreparationError(
                 f"{addresses.source_of(frame)} runs under reentrant activation checkpointing, whose recomputation "

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import qat
-from qat.errors import AddressError
+from qat.errors import AddressError, PreparationError
 from qat.schedule import QuantState
 
 
@@ -109,6 +109,39 @@ def test_a_network_compiled_before_is_quantized_all_the_same(in_place):
     assert not torch.allclose(floats, quantized)
     levels = quantized.detach() / handle.quantizers["linear.output"].scale
     assert torch.allclose(levels, levels.round(), atol=1e-4)
+
+
+def compile_a_layer(network):
+    network.conv1.compile(backend="eager")
+
+
+def wrap_a_layer(network):
+    network.conv1 = torch.compile(network.conv1, backend="eager")
+
+
+def compile_a_function(network):
+    network.bn1.forward = torch.compile(network.bn1.forward, backend="eager")
+
+
+def compile_the_forward(network):
+    network.forward = torch.compile(network.forward, backend="eager")
+
+
+@pytest.mark.parametrize("change", [compile_a_layer, wrap_a_layer, compile_a_function, compile_the_forward])
+def test_a_part_compiled_before_is_refused_with_its_line(change):
+    network = Residual()
+    change(network)
+    with torch.no_grad():
+        network(images())
+    with pytest.raises(PreparationError, match=r"at .*test_compile\.py:\d+ runs in a part .* given to torch\.compile"):
+        qat.prepare(network, images())
+
+
+def test_a_part_that_dynamo_leaves_alone_is_followed():
+    network = Residual()
+    network.conv1.forward = torch.compiler.disable(network.conv1.forward)
+    qat.prepare(network, images())
+    assert network(images()).shape == (4, 3)
 
 
 class Lists(nn.Module):

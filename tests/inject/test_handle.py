@@ -80,8 +80,10 @@ def test_lazy_scripted_and_quantized_modules_are_refused():
         prepare(nn.Sequential(nn.LazyLinear(3)), batch())
     with pytest.warns(DeprecationWarning, match="torch.jit"):
         scripted = torch.jit.script(nn.Linear(4, 2))
-    with pytest.raises(PreparationError, match="a TorchScript module"):
+    with pytest.raises(PreparationError, match="the module is a TorchScript module"):
         prepare(scripted, batch())
+    with pytest.raises(PreparationError, match="the sub-module '0' is a TorchScript module"):
+        prepare(nn.Sequential(scripted, nn.Linear(2, 2)), batch())
     fake = torch.ao.quantization.FakeQuantize()
     with pytest.raises(PreparationError, match="'1' is a FakeQuantize, quantized by other means"):
         prepare(nn.Sequential(nn.Linear(4, 2), fake), batch())

@@ -57,6 +57,8 @@ def weights(plan):
         # moved values keep their grid
         (lambda n, x: n.b(F.max_pool2d(n.a(x), 2).transpose(2, 3)), ["input.x", "a.output", "b.output"]),
         (lambda n, x: n.b(F.pad(n.a(x), (1, 1))[:, :, 1:]), ["input.x", "a.output", "b.output"]),
+        (lambda n, x: n.b(F.adaptive_max_pool2d(n.a(x), 2)), ["input.x", "a.output", "b.output"]),
+        (lambda n, x: n.b(F.max_pool2d(n.a(x), 2, return_indices=True)[0]), ["input.x", "a.output", "b.output"]),
         # joined values share one
         (lambda n, x: torch.cat([n.a(x), n.b(x)], 1), ["input.x", "a.output"]),
         (lambda n, x: torch.cat([n.a(x), x], 1), ["input.x"]),
