@@ -154,10 +154,12 @@ def accumulator_reach(operation: Operation, known: Known) -> int:
     low, high = grids[0].reach
     match operation:
         case Conv() | Linear():
-            kernel = operation.weight.kernel.to(torch.int64).flatten(1)
+            kernel = operation.weight.kernel.flatten(1)
             bias = operation.bias.to(torch.int64)
-            highest = torch.maximum(kernel * low, kernel * high).sum(1)
-            lowest = torch.minimum(kernel * low, kernel * high).sum(1)
+            # low <= 0 <= high: a sum is extreme where positive weights meet one end and negative ones the other.
+            positive = kernel.clamp(min=0).sum(1, dtype=torch.int64)
+            negative = kernel.clamp(max=0).sum(1, dtype=torch.int64)
+            highest, lowest = positive * high + negative * low, positive * low + negative * high
             extremes = torch.stack([highest, lowest, highest + bias, lowest + bias])
             return int(extremes.abs().max())
         case Mul():

@@ -1,16 +1,32 @@
-"""Integers of 2 to 8 bits as a dense stream of bits: the first code in the lowest bits of the first byte."""
+"""Integers of 2 to 8 bits as a dense stream of bits: the first code in the lowest bits of the first byte.
+
+Eight codes of b bits are b bytes, whatever b is; so both ways go through one 64-bit word for eight codes, a piece of
+the tensor at a time.
+"""
 
 import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
 
+#: Words worked on at a time: memory stays that of the codes themselves.
+_WORDS = 2**16
+
 
 def pack(codes: Tensor, bits: int) -> Tensor:
     """Pack int8 codes of any shape as two's complement of `bits` bits. Returns uint8 (ceil(count * bits / 8),)."""
-    planes = (codes.flatten().view(torch.uint8)[:, None] >> torch.arange(bits, dtype=torch.uint8)) & 1
-    stream = torch.nn.functional.pad(planes.flatten(), (0, -planes.numel() % 8)).reshape(-1, 8)
-    return (stream << torch.arange(8, dtype=torch.uint8)).sum(1).to(torch.uint8)
+    count = codes.numel()
+    words = -(-count // 8)
+    padded = torch.nn.functional.pad(codes.flatten(), (0, 8 * words - count)).reshape(words, 8)
+    packed = torch.empty(words, bits, dtype=torch.uint8)
+    mask = 2**bits - 1
+    for piece, result in zip(padded.split(_WORDS), packed.split(_WORDS), strict=True):
+        word = torch.zeros(len(piece), dtype=torch.int64)
+        for place in range(8):
+            word |= (piece[:, place].to(torch.int64) & mask) << (place * bits)
+        for place in range(bits):
+            result[:, place] = (word >> (8 * place)) & 255
+    return packed.flatten()[: (count * bits + 7) // 8].clone()
 
 
 def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
@@ -18,10 +34,16 @@ def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     count = torch.Size(shape).numel()
     if packed.dim() != 1 or packed.numel() != (count * bits + 7) // 8:
         raise ProgramError(f"{packed.numel()} bytes cannot hold {count} codes of {bits} bits; the file is damaged.")
-    stream = ((packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).flatten()
-    if bool(stream[count * bits :].any()):
+    words = -(-count // 8)
+    padded = torch.nn.functional.pad(packed, (0, bits * words - packed.numel())).reshape(words, bits)
+    codes = torch.empty(words, 8, dtype=torch.int8)
+    mask, sign = 2**bits - 1, 2 ** (bits - 1)
+    for piece, result in zip(padded.split(_WORDS), codes.split(_WORDS), strict=True):
+        word = torch.zeros(len(piece), dtype=torch.int64)
+        for place in range(bits):
+            word |= piece[:, place].to(torch.int64) << (8 * place)
+        for place in range(8):
+            result[:, place] = (((word >> (place * bits)) & mask) ^ sign) - sign
+    if bool(codes.flatten()[count:].any()):
         raise ProgramError(f"bits are set behind the last of {count} codes of {bits} bits; the file is damaged.")
-    planes = stream[: count * bits].reshape(count, bits)
-    unsigned = (planes << torch.arange(bits, dtype=torch.uint8)).sum(1).to(torch.int16)
-    sign = 2 ** (bits - 1)
-    return ((unsigned ^ sign) - sign).to(torch.int8).reshape(shape)
+    return codes.flatten()[:count].reshape(shape)

@@ -9,6 +9,7 @@ every tensor for its dtype and shape.
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from os import PathLike
 from pathlib import Path
@@ -27,9 +28,11 @@ from qat.integer.values import Constant, Value
 
 VERSION = 1
 JSON_NAME, TENSORS_NAME = "program.json", "program.safetensors"
-#: Largest files that are read: a thousand times those of the networks this is for, and still in memory.
-MAX_JSON_BYTES, MAX_TENSORS_BYTES, MAX_HEADER_BYTES = 2**26, 2**32, 2**24
-MAX_ENTRIES = 100_000
+#: Largest files that are read: a thousand times those of the networks this is for (a ResNet-20 has 27 kB of json).
+MAX_JSON_BYTES, MAX_TENSORS_BYTES, MAX_HEADER_BYTES = 2**25, 2**32, 2**23
+#: Most brackets and commas of a json, each of which may cost a Python object: 2^20 take 100 MB.
+MAX_JSON_ITEMS = 2**20
+MAX_ENTRIES = 20_000
 _KINDS = {kind.__name__: kind for kind in OPERATIONS}
 _FIELDS = {
     "version",
@@ -81,9 +84,7 @@ def load(directory: str | PathLike) -> IntegerProgram:
         raise ProgramError(
             f"{directory / JSON_NAME} is damaged: its content does not have its digest; export it again."
         )
-    content = _read(directory / TENSORS_NAME, MAX_TENSORS_BYTES)
-    if hashlib.sha256(content).hexdigest() != document["tensors_sha256"]:
-        raise ProgramError(f"{directory / TENSORS_NAME} is damaged, or not of this {JSON_NAME}; export both again.")
+    content = _read(directory / TENSORS_NAME, MAX_TENSORS_BYTES, document["tensors_sha256"])
     decoder = Decoder(_tensors(content, directory / TENSORS_NAME))
     program = IntegerProgram(
         inputs=_entries(decoder, document, "inputs", Input),
@@ -132,6 +133,8 @@ def _parse(content: bytes, path: Path) -> dict:
     def refuse(constant: str):
         raise ValueError(f"{constant} is not a number")
 
+    if sum(map(content.count, (b"[", b"{", b","))) > MAX_JSON_ITEMS:
+        raise ProgramError(f"{path} has more than the {MAX_JSON_ITEMS} items that a program takes.")
     try:
         document = json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
@@ -150,12 +153,18 @@ def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
         raise ProgramError(f"{path} is damaged ({str(error)[:100]}); export the program again.") from error
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read(path: Path, limit: int, digest: str | None = None) -> bytes:
+    """The whole file, if it is a regular one of at most `limit` bytes; nothing is kept of one with another sha256."""
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise ProgramError(f"{path} has {size} bytes, more than the {limit} that a program takes.")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ProgramError(f"{path} is no regular file; give the directory a program was saved to.")
+        if status.st_size > limit:
+            raise ProgramError(f"{path} has {status.st_size} bytes, more than the {limit} that a program takes.")
         with path.open("rb") as file:
+            if digest is not None and hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise ProgramError(f"{path} is damaged, or not of this {JSON_NAME}; export both again.")
+            file.seek(0)
             content = file.read(limit + 1)
     except OSError as error:
         raise ProgramError(

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qat.errors import ProgramError
+from qat.integer import packing
 from qat.integer.packing import pack, unpack
 
 
@@ -24,6 +25,17 @@ def test_unpack_undoes_pack(bits, data):
     packed = pack(tensor, bits)
     assert packed.numel() == -(-len(codes) * bits // 8)
     assert unpack(packed, bits, (len(codes),)).tolist() == codes
+
+
+@pytest.mark.parametrize("bits", [2, 3, 7, 8])
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 41])
+def test_pieces_join_without_a_seam(bits, count, monkeypatch):
+    generator = torch.Generator().manual_seed(count)
+    codes = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (count,), generator=generator).to(torch.int8)
+    whole = pack(codes, bits)
+    monkeypatch.setattr(packing, "_WORDS", 2)
+    assert torch.equal(pack(codes, bits), whole)
+    assert torch.equal(unpack(whole, bits, (count,)), codes)
 
 
 def test_another_size_and_spare_bits_are_refused():

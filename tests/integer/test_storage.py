@@ -208,6 +208,21 @@ def test_sizes_are_bounded_before_anything_is_read(saved, monkeypatch):
         IntegerProgram.load(saved)
 
 
+def test_a_json_of_countless_small_things_is_refused_before_it_is_parsed(saved):
+    (saved / "program.json").write_bytes(b'{"version":1,"a":[' + b"[]," * 2**20 + b"0]}")
+    with pytest.raises(ProgramError, match="more than the 1048576 items"):
+        IntegerProgram.load(saved)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(saved, name, make):
+    (saved / name).unlink()
+    make(saved / name)
+    with pytest.raises(ProgramError, match=f"{name} is no regular file"):
+        IntegerProgram.load(saved)
+
+
 def test_tensors_of_another_program_are_refused(saved, tmp_path):
     stored_program(seed=1).save(tmp_path / "other")
     (saved / "program.safetensors").write_bytes((tmp_path / "other" / "program.safetensors").read_bytes())
