@@ -237,7 +237,7 @@ class FakeQuantize(nn.Module):
         )
 
     def measure_rounding(self, values: Tensor, rounded: Tensor) -> None:
-        """Keep in `measured` the signal to quantization noise of `rounded`, in dB, and the share of clipped `values`."""
+        """Keep in `measured` the signal to quantization noise of `rounded` in dB, and the share of `values` clipped."""
         scale, zero_point = self._qparams_in_force()
         grid = self._grid
         if self.spec.group_size is None:

@@ -130,9 +130,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if torch.cuda.is_available():
-        make, x, classes, title = ResNet18, torch.randn(256, 3, 224, 224, device="cuda"), 1000, torch.cuda.get_device_name()
+        title = torch.cuda.get_device_name()
+        make, x, classes = ResNet18, torch.randn(256, 3, 224, 224, device="cuda"), 1000
     else:
-        make, x, classes, title = ResNet20, torch.randn(128, 3, 32, 32), 10, f"CPU, {arguments.threads} threads"
+        title = f"CPU, {arguments.threads} threads"
+        make, x, classes = ResNet20, torch.randn(128, 3, 32, 32), 10
     y = torch.randint(0, classes, (len(x),), device=x.device)
     seconds = measure(variants(make, x, y, compiled=x.is_cuda), arguments.rounds)
     print(f"{make.__name__}, batch {len(x)}, {tuple(x.shape[1:])}, {title}, torch {torch.__version__}")

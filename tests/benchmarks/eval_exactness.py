@@ -33,8 +33,8 @@ def main() -> None:
                 codes = torch.cat([codes_of(forward(batch), grid) for batch in images])
             distance = (codes - expected).abs()
             print(
-                f"{quant} {name:8} {int(distance.count_nonzero()):5} of {expected.numel()} output codes differ from the "
-                f"integers, by at most {int(distance.max())}"
+                f"{quant} {name:8} {int(distance.count_nonzero()):5} of {expected.numel()} output codes differ from "
+                f"the integers, by at most {int(distance.max())}"
             )
 
 
