@@ -14,9 +14,14 @@ def export(program: IntegerProgram, path: str | PathLike, runtime: str = "onnxru
     """Write `program` to `path` for `runtime`, and check that the runtime computes the same codes.
 
     Raises `ConfigurationError` for an unknown runtime, `MissingExtraError` where its packages are not installed,
-    `ExportError` where the file is not integer or not equal; then no file is left under `path`.
+    `ExportError` where the file cannot be written, is not integer or not equal; then no file is left under `path`.
     """
-    emitter_of(runtime).emit(program, path)
+    emitter = emitter_of(runtime)
+    if not isinstance(program, IntegerProgram):
+        raise ConfigurationError(
+            f"export takes an IntegerProgram, not a {type(program).__name__}; call qat.convert(module) first."
+        )
+    emitter.emit(program, path)
 
 
 def emitter_of(runtime: str):

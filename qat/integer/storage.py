@@ -8,9 +8,7 @@ every tensor for its dtype and shape.
 
 import hashlib
 import json
-import os
 import stat
-import tempfile
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from qat.errors import ProgramError
+from qat.files import written_whole
 from qat.integer.codec import Decoder, Encoder
 from qat.integer.operations import OPERATIONS
 from qat.integer.program import Input, IntegerProgram, Output
@@ -48,9 +47,8 @@ _FIELDS = {
 
 
 def save(program: IntegerProgram, directory: str | PathLike) -> None:
-    """Write both files into `directory`, which is made where it does not exist."""
+    """Write both files into `directory`, which is made where it does not exist. Raises `ExportError` where it cannot."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     encoder = Encoder()
     document: dict[str, Any] = {
         "version": VERSION,
@@ -67,8 +65,9 @@ def save(program: IntegerProgram, directory: str | PathLike) -> None:
     content = save_tensors(dict(sorted(encoder.tensors.items())))
     document["tensors_sha256"] = hashlib.sha256(content).hexdigest()
     document["sha256"] = _digest(document)
-    _write(directory / TENSORS_NAME, content)
-    _write(directory / JSON_NAME, (json.dumps(document, sort_keys=True, indent=1) + "\n").encode())
+    written = (json.dumps(document, sort_keys=True, indent=1) + "\n").encode()
+    with written_whole(directory / JSON_NAME, written), written_whole(directory / TENSORS_NAME, content):
+        pass
 
 
 def load(directory: str | PathLike) -> IntegerProgram:
@@ -173,17 +172,3 @@ def _read(path: Path, limit: int, digest: str | None = None) -> bytes:
     if len(content) > limit:
         raise ProgramError(f"{path} has more than the {limit} bytes that a program takes.")
     return content
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: a reader sees the old file or the new one, whole."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

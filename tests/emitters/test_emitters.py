@@ -1,6 +1,7 @@
 import importlib
 
 import pytest
+import torch
 
 from qat.emitters import emitter_of, export
 from qat.errors import ConfigurationError, MissingExtraError
@@ -18,3 +19,8 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(MissingExtraError, match=r"needs the package 'onnx'.*lightning-qat\[onnxruntime\]"):
         emitter_of("onnxruntime")
+
+
+def test_a_network_instead_of_a_program_is_told_the_way(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"takes an IntegerProgram, not a Linear; call qat.convert\(module\)"):
+        export(torch.nn.Linear(2, 2), tmp_path / "model.onnx")

@@ -1,7 +1,5 @@
 """The emitter for ONNX Runtime: a QOperator file on uint8 codes, compared with the interpreter before it is named."""
 
-import os
-import tempfile
 from os import PathLike
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from qat.emitters.onnxruntime.session import (
     unfolded_ops,
 )
 from qat.errors import ExportError
+from qat.files import written_whole
 from qat.integer.interpreter import dequantize, run_real
 from qat.integer.program import IntegerProgram
 
@@ -34,18 +33,8 @@ CHECK_SEED = 20
 
 def emit(program: IntegerProgram, path: str | PathLike) -> None:
     """Write `program` as an ONNX file. Raises `ExportError`, and writes none, where it is not integer or not equal."""
-    path = Path(path)
-    content = build(program)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
+    with written_whole(Path(path), build(program)) as temporary:
         check(program, temporary)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def check(program: IntegerProgram, path: str | PathLike) -> None:

@@ -13,6 +13,8 @@ import onnxruntime
 from onnx import TensorProto
 from torch import Tensor, from_numpy
 
+from qat.errors import ExportError
+
 #: Processor features that decide which integer kernels the runtime takes.
 CPU_FEATURES = {"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 VNNI = {"avx512_vnni", "avx_vnni"}
@@ -61,7 +63,10 @@ def session_conditions() -> dict[str, object]:
 
 
 def open_session(path: str | PathLike, threads: int = 1, optimized_path: str | PathLike | None = None):
-    """A CPU session that computes exactly what the file says. optimized_path: where to save the optimized graph."""
+    """A CPU session that computes exactly what the file says. optimized_path: where to save the optimized graph.
+
+    Raises `ExportError` for a file that is missing, damaged, or not for this runtime.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -71,7 +76,11 @@ def open_session(path: str | PathLike, threads: int = 1, optimized_path: str | P
         options.add_session_config_entry(key, value)
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors share no base of their own
+        reason = str(error).rpartition(" : ")[2].strip().partition("\n")[0][:200]
+        raise ExportError(f"ONNX Runtime cannot load {path} ({reason}); export the program again.") from error
 
 
 def run_session(session, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

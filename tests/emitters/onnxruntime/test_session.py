@@ -6,6 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qat.emitters.onnxruntime import emit, session
 from qat.emitters.onnxruntime.session import float_ops, open_session, run_session, session_options, unfolded_ops
+from qat.errors import ExportError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.values import Grid, Weight, WeightGrid
 
@@ -88,3 +89,11 @@ def test_the_precise_kernels_compute_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "session_options", lambda: {"session.x64quantprecision": "1"})
     x = torch.linspace(-64, 63.5, 256)[torch.randint(0, 256, (50, 8), generator=torch.Generator().manual_seed(0))]
     assert torch.equal(run_session(open_session(path), {"x": x})["y"], program(x))
+
+
+def test_a_file_that_cannot_be_loaded_is_named_with_the_reason(tmp_path):
+    with pytest.raises(ExportError, match="cannot load .*missing.onnx .*doesn't exist.*; export the program again"):
+        open_session(tmp_path / "missing.onnx")
+    (tmp_path / "damaged.onnx").write_bytes(b"no protobuf")
+    with pytest.raises(ExportError, match="cannot load .*damaged.onnx .*; export the program again"):
+        open_session(tmp_path / "damaged.onnx")

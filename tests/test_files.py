@@ -1,0 +1,58 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from qat.errors import ExportError
+from qat.files import written_whole
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from qat.files import written_whole
+with written_whole(Path(sys.argv[1]), b"new" * 10):
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_file_has_its_name_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "file.bin"
+    with written_whole(path, b"content") as temporary:
+        assert temporary.read_bytes() == b"content"
+        assert not path.exists()
+    assert path.read_bytes() == b"content"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert os.listdir(path.parent) == ["file.bin"]
+
+
+def test_an_error_in_the_block_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), written_whole(path, b"new"):
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_a_killed_process_leaves_no_half_file_under_the_final_name(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    process = subprocess.Popen([sys.executable, "-c", WAITING, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "written\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("place", ["file/model.onnx", "folder", "a" * 300])
+def test_where_nothing_can_be_written_the_path_and_a_remedy_are_named(tmp_path, place):
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ExportError, match=r"cannot be written \(.*\); choose another path"):
+        with written_whole(tmp_path / place, b"content"):
+            pass
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
