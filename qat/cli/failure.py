@@ -1,6 +1,7 @@
 """What a command does with an error: one sentence for a mistake the user can mend, a record of every other."""
 
 import contextlib
+import errno
 import json
 import re
 from pathlib import Path
@@ -8,13 +9,20 @@ from pathlib import Path
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from qat.errors import ConfigurationError, QATError
-from qat.report.files import FAILED_JSON
+from qat.errors import ConfigurationError, QATError, ReportError
+from qat.report.files import FAILED_JSON, write_whole
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def as_sentence(error: BaseException) -> str:
     """The message of `error`, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def is_foreseen(error: BaseException) -> bool:
+    """Whether the message of `error` says all there is to know: the user's mistake, a disk that is full or closed."""
+    return isinstance(error, QATError) or (isinstance(error, OSError) and error.errno in _DISK)
 
 
 class FailureRecord:
@@ -33,8 +41,8 @@ class FailureRecord:
     def __exit__(self, kind, error, traceback) -> None:
         if error is not None:
             sentence = as_sentence(error) if isinstance(error, Exception) else "interrupted"
-            with contextlib.suppress(OSError):
-                self.path.write_text(json.dumps({"error": sentence}, indent=2) + "\n")
+            with contextlib.suppress(ReportError):
+                write_whole(self.path, (json.dumps({"error": sentence}, indent=2) + "\n").encode())
 
 
 class ConfigErrors:

@@ -17,12 +17,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from qat.cli.failure import FailureRecord, as_sentence
+from qat.cli.failure import FailureRecord, as_sentence, is_foreseen
 from qat.cli.mistakes import sentence_of
 from qat.cli.parts import CHECKPOINTS
 from qat.cli.run import run_recipe
 from qat.cli.search_path import search_package_parts
-from qat.errors import ConfigurationError, QATError
+from qat.errors import ConfigurationError
 from qat.report.files import FAILED_JSON, INTEGER, REPORT_JSON
 
 #: Hydra's own switch: with it set to 1 in the environment, a mistake comes with the traceback of where it was found.
@@ -43,9 +43,10 @@ def main() -> int:
             with FailureRecord(run_dir):
                 run_recipe(config, run_dir, hydra_config.job.config_name)
         except Exception as error:  # the other points of a sweep go on
-            if not isinstance(error, QATError) or traces_mistakes:
+            if not is_foreseen(error) or traces_mistakes:
                 traceback.print_exc()
-            failures.append(f"{point}: {as_sentence(error)}" if point else as_sentence(error))
+            sentence = as_sentence(error).removesuffix(".") + _kept(run_dir)
+            failures.append(f"{point}: {sentence}" if point else sentence)
         except (
             KeyboardInterrupt,
             SystemExit,
@@ -77,6 +78,12 @@ def _mistakes_in(failures: list[str]) -> Iterator[None]:
         os.environ.pop(FULL_ERROR)
         if before is not None:
             os.environ[FULL_ERROR] = before
+
+
+def _kept(run_dir: Path) -> str:
+    """How the sentence on a failed run ends: with what it has saved, if it failed after training."""
+    trained = run_dir / INTEGER / "trained.ckpt"
+    return f"; what was trained is kept in {trained}." if trained.exists() else "."
 
 
 def _interrupted(run_dir: Path) -> str:

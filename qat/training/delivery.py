@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ from qat.functional import signal_to_quantization_noise
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
-from qat.report.files import INTEGER
+from qat.report.files import INTEGER, write_whole
 from qat.training.history import History, finite
 from qat.verification import VerificationReport, verify
 
@@ -146,7 +145,5 @@ def layer_rows(program: IntegerProgram, measured: dict[str, dict]) -> list[dict]
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write to a temporary name, then rename: no reader ever sees half a file."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    """Write `content` whole or not at all. Raises `ReportError` where that fails, on a full disk for example."""
+    write_whole(path, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())

@@ -1,10 +1,11 @@
+import errno
 import json
 
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from qat.cli.failure import ConfigErrors, FailureRecord, as_sentence
+from qat.cli.failure import ConfigErrors, FailureRecord, as_sentence, is_foreseen
 from qat.errors import ConfigurationError
 
 
@@ -29,6 +30,13 @@ def test_an_interrupted_run_is_recorded_as_one(error, tmp_path):
 def test_where_no_record_can_be_written_the_error_itself_is_seen(tmp_path):
     with pytest.raises(RuntimeError, match="the error itself"), FailureRecord(tmp_path / "gone"):
         raise RuntimeError("the error itself")
+
+
+def test_a_full_disk_needs_no_traceback_and_a_bug_does():
+    assert is_foreseen(OSError(errno.ENOSPC, "No space left on device")) and is_foreseen(
+        ConfigurationError("bits is 9")
+    )
+    assert not is_foreseen(OSError("odd")) and not is_foreseen(ZeroDivisionError())
 
 
 def test_a_run_that_succeeds_leaves_no_record_not_even_an_older_one(tmp_path):

@@ -1,6 +1,7 @@
 """qat-train as a user starts it, and what the other commands make of the runs it leaves."""
 
 import contextlib
+import errno
 import io
 import json
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from qat.cli import export, train, verify
+from qat.training import delivery
 
 pytestmark = pytest.mark.filterwarnings(
     # Shown to the user of resume= as well: the checkpoints of the new run go into its own folder.
@@ -174,9 +176,24 @@ def test_an_error_that_nobody_foresaw_ends_its_point_alone(tmp_path, monkeypatch
     result = qat_train(tmp_path, "-m", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}", "seed=1,2")
     assert result.returncode == 1
     assert "Traceback" in result.stderr and "ZeroDivisionError: nobody foresaw it" in result.stderr
-    assert result.stderr.splitlines()[-1].endswith(": nobody foresaw it")
+    assert result.stderr.splitlines()[-1].endswith(": nobody foresaw it.")
     assert (tmp_path / "sweep" / "0" / "failed.json").exists()
     assert not (tmp_path / "sweep" / "1" / "failed.json").exists()
+
+
+def test_a_disk_that_fills_up_while_exporting_costs_nothing_that_was_trained(tmp_path, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device", "model.onnx")
+
+    monkeypatch.setattr(delivery, "export", full)
+    result = qat_train(tmp_path, "hydra.run.dir=run")
+    assert result.returncode == 1
+    trained = tmp_path / "run" / "integer" / "trained.ckpt"
+    assert result.stderr.splitlines()[-1] == (
+        f"[Errno 28] No space left on device: 'model.onnx'; what was trained is kept in {trained}."
+    )
+    assert "Traceback" not in result.stderr
+    assert "network.conv1.weight" in torch.load(trained, weights_only=True)["state_dict"]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
