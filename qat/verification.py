@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qat.emitters import emitter_of
 from qat.errors import ConfigurationError
+from qat.inject.handle import handle_of
 from qat.integer.interpreter import named_inputs
 from qat.integer.program import IntegerProgram
 from qat.integer.values import Grid
@@ -61,8 +62,11 @@ class VerificationReport:
 
         The fake-quantized network is not asked: its float sums differ from integers by a few codes per million.
         """
-        exact = all(entry.differing == 0 for name, entry in self.mismatches.items() if name != "fake_quant")
-        return exact and not self.float_ops
+        return not self._differing and not self.float_ops
+
+    @property
+    def _differing(self) -> bool:
+        return any(entry.differing for name, entry in self.mismatches.items() if name != "fake_quant")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers, for json."""
@@ -72,7 +76,8 @@ class VerificationReport:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=f"verified on {self.samples} samples: {'equal' if self.ok else 'NOT EQUAL'}")
+        verdict = "equal and integer" if self.ok else "NOT EQUAL" if self._differing else "NOT INTEGER"
+        table = Table(title=f"verified on {self.samples} samples: {verdict}")
         for column in ("what", "", "value"):
             table.add_column(column, justify="right" if column == "value" else "left")
         for backend, entry in self.mismatches.items():
@@ -111,21 +116,24 @@ def verify(
 ) -> VerificationReport:
     """Compare the file at `path`, and the fake-quantized `module`, with `program` on every batch.
 
-    batches: inputs (a tensor, a mapping by name, or as many tensors as there are several inputs) or (inputs, targets).
+    batches: inputs (a tensor, a mapping by name, or as many tensors as there are several inputs), with or without
+    targets behind them: one tensor more, one more key, or (inputs, targets).
     module, float_module: prepared and float network, called as they are; a torch module must be in eval mode.
-    metrics: name -> torchmetrics.Metric, cloned for each backend and updated with (output, target).
+    metrics: name -> torchmetrics.Metric of one number, cloned for each backend and updated with (output, target).
     repeats: how many runs the latency is the median of, of one sample; 0 measures none.
-    Raises `ConfigurationError` for no batches, for metrics without targets, for a module in train mode.
+    Raises `ConfigurationError` for no batches, for metrics without targets, for a module in train mode or not prepared,
+    and `ExportError` for a file that cannot be loaded or is of another program.
     """
     emitter = emitter_of(runtime)
     backends = {"integer": None, "fake_quant": module, "float": float_module}
     backends = {name: backend for name, backend in backends.items() if name == "integer" or backend is not None}
     for name, backend in backends.items():
-        if isinstance(backend, torch.nn.Module) and backend.training:
-            raise ConfigurationError(f"the {name} module is in train mode; call module.eval() before verifying.")
+        if isinstance(backend, torch.nn.Module):
+            _check_module(name, backend)
     session = emitter.open_session(path)
+    emitter.check_edges(session, program, path)
     backends["integer"] = functools.partial(_run_file, emitter, session, program)
-    meters = {name: {key: metric.clone() for key, metric in (metrics or {}).items()} for name in backends}
+    meters = {name: _cloned(metrics or {}) for name in backends}
     mismatches: dict[str, Mismatch] = {}
     samples, sample = 0, None
     for batch in batches:
@@ -140,7 +148,7 @@ def verify(
                 label = runtime if name == "integer" else name
                 found = _compare(program, expected, _by_name(program, output))
                 mismatches[label] = mismatches[label] + found if label in mismatches else found
-            _update(meters[name], output, targets)
+            _update(meters[name], name, output, targets)
     if sample is None:
         raise ConfigurationError("there are no batches to verify on; pass at least one, e.g. the test data loader.")
     return VerificationReport(
@@ -150,7 +158,7 @@ def verify(
         size_bytes={"float": program.float_bytes, "integer": os.path.getsize(path), "program": program.bytes},
         latency_ms=_latency(emitter, program, session, sample, repeats) if repeats else {},
         metrics={
-            name: {key: float(metric.compute()) for key, metric in entries.items()} for name, entries in meters.items()
+            name: {key: _number(key, metric) for key, metric in entries.items()} for name, entries in meters.items()
         }
         if metrics
         else {},
@@ -160,15 +168,56 @@ def verify(
 
 def split_batch(program: IntegerProgram, batch: Any) -> tuple[Any, Tensor | None]:
     """(inputs, targets) of a batch as a data loader gives it; targets are None where there are none."""
-    if isinstance(batch, Tensor | Mapping):
+    names = [edge.name for edge in program.inputs]
+    if isinstance(batch, Tensor):
         return batch, None
-    if not isinstance(batch, Sequence) or not len(batch):
-        raise ConfigurationError(f"a batch is a {type(batch).__name__}; expected inputs or (inputs, targets).")
-    if len(program.inputs) == 1 or (len(batch) == 2 and not isinstance(batch[0], Tensor)):
-        if len(batch) > 2:
-            raise ConfigurationError(f"a batch has {len(batch)} entries; expected inputs or (inputs, targets).")
-        return (batch[0], batch[1]) if len(batch) == 2 else (batch[0], None)
-    return tuple(batch), None
+    if isinstance(batch, Mapping):
+        others = [key for key in batch if key not in names]
+        if len(others) > 1 or not set(names) <= set(batch):
+            raise ConfigurationError(
+                f"a batch has {', '.join(map(str, batch))}; expected {', '.join(names)} and at most one key of targets."
+            )
+        return {name: batch[name] for name in names}, batch[others[0]] if others else None
+    if isinstance(batch, Sequence) and batch:
+        if len(batch) == 2 and not isinstance(batch[0], Tensor):
+            return batch[0], batch[1]
+        if len(batch) in (len(names), len(names) + 1):
+            inputs = batch[0] if len(names) == 1 else tuple(batch[: len(names)])
+            return inputs, batch[-1] if len(batch) > len(names) else None
+    size = f" of {len(batch)} entries" if isinstance(batch, Sequence) else ""
+    raise ConfigurationError(
+        f"a batch is a {type(batch).__name__}{size}; expected inputs or (inputs, targets), with "
+        f"{len(names)} inputs: {', '.join(names)}."
+    )
+
+
+def _check_module(name: str, module: torch.nn.Module) -> None:
+    training = [path for path, part in module.named_modules() if part.training]
+    if training:
+        part = f"{training[0]!r} of the {name} module" if training[0] else f"the {name} module"
+        raise ConfigurationError(f"{part} is in train mode; call module.eval() before verifying.")
+    if name == "fake_quant" and all(handle_of(part) is None for part in module.modules()):
+        raise ConfigurationError(
+            f"the module is a {type(module).__name__} that is not prepared; pass the prepared network, and a float one "
+            "as float_module=."
+        )
+
+
+def _cloned(metrics: Any) -> dict[str, Any]:
+    """A fresh copy of every metric, by name."""
+    metered = hasattr(metrics, "items") and all(hasattr(metric, "clone") for _, metric in metrics.items())
+    if not metered:
+        raise ConfigurationError(
+            f"metrics are a {type(metrics).__name__}; give torchmetrics by name, e.g. {{'accuracy': Accuracy(...)}}."
+        )
+    return {key: metric.clone() for key, metric in metrics.items()}
+
+
+def _number(name: str, metric: Any) -> float:
+    value = metric.compute()
+    if isinstance(value, Mapping) or torch.as_tensor(value).numel() != 1:
+        raise ConfigurationError(f"metric {name!r} does not give one number; choose its average, or leave it out.")
+    return float(value)
 
 
 def _run_file(emitter, session, program: IntegerProgram, tensors: Mapping[str, Tensor]):
@@ -185,7 +234,9 @@ def _call(module: Callable, inputs: Any):
     parameter = next(module.parameters(), None) if isinstance(module, torch.nn.Module) else None
 
     def move(tensor: Tensor) -> Tensor:
-        return tensor if parameter is None else tensor.to(parameter.device)
+        if parameter is None:
+            return tensor
+        return tensor.to(parameter.device, parameter.dtype if tensor.is_floating_point() else tensor.dtype)
 
     with torch.no_grad():
         if isinstance(inputs, Mapping):
@@ -224,11 +275,17 @@ def _compare(program: IntegerProgram, expected: Mapping[str, Tensor], actual: Ma
     return found
 
 
-def _update(meters: Mapping[str, Any], output: Any, targets: Tensor | None) -> None:
+def _update(meters: Mapping[str, Any], backend: str, output: Any, targets: Tensor | None) -> None:
     if meters and targets is None:
         raise ConfigurationError("metrics need targets; give batches as (inputs, targets).")
-    for metric in meters.values():
-        metric.to("cpu").update(output.cpu() if isinstance(output, Tensor) else output, targets)
+    for name, metric in meters.items():
+        try:
+            metric.to("cpu").update(output.cpu() if isinstance(output, Tensor) else output, targets)
+        except Exception as error:
+            raise ConfigurationError(
+                f"metric {name!r} cannot be updated with the {backend} output and the targets ({error}); give a metric "
+                "that takes what the network returns."
+            ) from error
 
 
 def _latency(emitter, program: IntegerProgram, session, sample: Mapping[str, Tensor], repeats: int) -> dict[str, float]:

@@ -5,8 +5,10 @@ import torch
 import torchmetrics
 
 from qat.emitters import export
-from qat.errors import ConfigurationError
+from qat.emitters.onnxruntime import emit_float
+from qat.errors import ConfigurationError, ExportError
 from qat.integer.builder import ProgramBuilder
+from qat.integer.interpreter import run_real
 from qat.integer.values import Grid, Weight, WeightGrid
 from qat.verification import Mismatch, VerificationReport, codes_of, split_batch, verify
 
@@ -113,10 +115,17 @@ def test_a_batch_is_split_into_inputs_and_targets():
     assert split_batch(one, x)[1] is None
     assert split_batch(one, [x, y])[1] is y
     assert split_batch(one, (x,)) == (x, None)
+    assert split_batch(one, {"x": x, "label": y}) == ({"x": x}, y)
+    assert split_batch(one, {"x": x}) == ({"x": x}, None)
     assert split_batch(two, (x, y)) == ((x, y), None)
     assert split_batch(two, ((x, x), y))[1] is y
+    assert split_batch(two, (x, x, y)) == ((x, x), y)
+    assert split_batch(two, {"a": x, "b": x, "label": y})[1] is y
     for wrong in ((x, y, y), (), 3):
         with pytest.raises(ConfigurationError, match="expected inputs or"):
+            split_batch(one, wrong)
+    for wrong in ({"image": x}, {"x": x, "label": y, "index": y}):
+        with pytest.raises(ConfigurationError, match="expected x and at most one key of targets"):
             split_batch(one, wrong)
 
 
@@ -130,6 +139,51 @@ def test_mistakes_are_told(exported):
         verify(program, path, batches(), module=torch.nn.Linear(3, 2))
     with pytest.raises(ConfigurationError, match="returns 2 tensors, the program 1"):
         verify(program, path, batches(), module=lambda x: (x, x), repeats=0)
+    with pytest.raises(ConfigurationError, match="'1' of the float module is in train mode"):
+        partly = torch.nn.Sequential(torch.nn.Linear(3, 2).eval(), torch.nn.ReLU())
+        partly.training = False
+        verify(program, path, batches(), float_module=partly)
+    with pytest.raises(ConfigurationError, match="Linear that is not prepared; .* as float_module="):
+        verify(program, path, batches(), module=torch.nn.Linear(3, 2).eval())
+    with pytest.raises(ConfigurationError, match="give torchmetrics by name"):
+        verify(program, path, batches(), metrics={"accuracy": max})
+    per_class = torchmetrics.Accuracy(task="multiclass", num_classes=2, average=None)
+    with pytest.raises(ConfigurationError, match="'accuracy' does not give one number"):
+        verify(program, path, batches(), metrics={"accuracy": per_class}, repeats=0)
+    with pytest.raises(ConfigurationError, match="'error' cannot be updated with the integer output"):
+        verify(program, path, batches(), metrics={"error": torchmetrics.MeanSquaredError()}, repeats=0)
+
+
+def test_regression_metrics_and_collections_are_taken(exported):
+    program, path = exported
+    data = [(x, program(x) + 1.0) for x, _ in batches()]
+    metrics = torchmetrics.MetricCollection({"mse": torchmetrics.MeanSquaredError()})
+    report = verify(program, path, data, module=program, metrics=metrics, repeats=0)
+    assert report.metrics == {"integer": {"mse": 1.0}, "fake_quant": {"mse": 1.0}}
+
+
+def test_a_file_with_other_inputs_or_outputs_is_named_as_that_of_another_program(exported, tmp_path):
+    program, path = exported
+    export(classifier(("a", "b"), "dict"), tmp_path / "other.onnx")
+    with pytest.raises(
+        ExportError, match=r"other.onnx is the file of another program: it makes logits \(2,\) of a \(3,\)"
+    ):
+        verify(program, tmp_path / "other.onnx", batches())
+
+
+def test_a_float_file_of_the_same_network_is_not_ok(exported, tmp_path):
+    program, _ = exported
+    emit_float(program, tmp_path / "float.onnx")
+    report = verify(program, tmp_path / "float.onnx", batches(), repeats=0)
+    assert not report.ok and report.float_ops
+
+
+def test_each_batch_is_interpreted_once(exported, monkeypatch):
+    program, path = exported
+    runs = []
+    monkeypatch.setattr(type(program), "__call__", lambda self, inputs: runs.append(1) or run_real(self, inputs))
+    verify(program, path, batches(3), module=lambda x: run_real(program, x), repeats=0)
+    assert len(runs) == 3
 
 
 def test_a_report_is_plain_data_and_a_table(exported):
@@ -143,3 +197,4 @@ def test_a_report_is_plain_data_and_a_table(exported):
     assert "0 of 38 codes, at most 0 LSB" in text
     failed = VerificationReport(1, {"onnxruntime": Mismatch(1, 2, 3)}, ("Conv c",), {})
     assert "NOT EQUAL" in str(failed) and "Conv c" in str(failed)
+    assert "NOT INTEGER" in str(VerificationReport(1, {"onnxruntime": Mismatch(0, 2, 0)}, ("Conv c",), {}))

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -69,6 +69,10 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
     if isinstance(inputs, Tensor):
         inputs = (inputs,)
     if not isinstance(inputs, Mapping):
+        if not isinstance(inputs, Sequence):
+            raise ProgramError(
+                f"inputs are a {type(inputs).__name__}; give a tensor, tensors by position, or tensors by input name."
+            )
         if len(inputs) != len(names):
             raise ProgramError(f"{len(inputs)} inputs given; the program takes {len(names)}: {', '.join(names)}.")
         inputs = dict(zip(names, inputs, strict=True))
@@ -76,6 +80,8 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
         raise ProgramError(f"inputs {', '.join(map(str, inputs))} given; the program takes {', '.join(names)}.")
     tensors = {}
     for edge in program.inputs:
+        if not isinstance(inputs[edge.name], Tensor):
+            raise ProgramError(f"input {edge.name!r} is a {type(inputs[edge.name]).__name__}; give a tensor.")
         tensor, shape = inputs[edge.name].detach().to("cpu", torch.float32), program.value(edge.value).shape
         if tensor.dim() != len(shape) + 1 or tuple(tensor.shape[1:]) != tuple(shape) or not len(tensor):
             raise ProgramError(

@@ -47,7 +47,7 @@ _FIELDS = {
 
 
 def save(program: IntegerProgram, directory: str | PathLike) -> None:
-    """Write both files into `directory`, which is made where it does not exist. Raises `ExportError` where it cannot."""
+    """Write both files into `directory`, which is made where there is none. Raises `ExportError` where it cannot be."""
     directory = Path(directory)
     encoder = Encoder()
     document: dict[str, Any] = {

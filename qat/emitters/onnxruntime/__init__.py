@@ -8,6 +8,7 @@ import torch
 from qat.emitters.onnxruntime.floating import emit_float
 from qat.emitters.onnxruntime.operators import build
 from qat.emitters.onnxruntime.session import (
+    check_edges,
     float_ops,
     open_session,
     run_session,
@@ -22,8 +23,8 @@ from qat.integer.interpreter import dequantize, run_real
 from qat.integer.program import IntegerProgram
 
 __all__ = [
-    "emit", "emit_float", "float_ops", "open_session", "run_session", "runtime_version", "session_conditions",
-    "session_options", "unfolded_ops",
+    "check_edges", "emit", "emit_float", "float_ops", "open_session", "run_session", "runtime_version",
+    "session_conditions", "session_options", "unfolded_ops",
 ]  # fmt: skip
 
 #: Batch sizes of the check after writing: a single sample, and an odd one that is no multiple of a vector's width.

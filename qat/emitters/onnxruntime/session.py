@@ -14,6 +14,7 @@ from onnx import TensorProto
 from torch import Tensor, from_numpy
 
 from qat.errors import ExportError
+from qat.integer.program import IntegerProgram
 
 #: Processor features that decide which integer kernels the runtime takes.
 CPU_FEATURES = {"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -76,11 +77,27 @@ def open_session(path: str | PathLike, threads: int = 1, optimized_path: str | P
         options.add_session_config_entry(key, value)
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
+    if not Path(path).is_file():
+        raise ExportError(f"{path} does not exist, or is no file; give the path that the program was exported to.")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors share no base of their own
         reason = str(error).rpartition(" : ")[2].strip().partition("\n")[0][:200]
         raise ExportError(f"ONNX Runtime cannot load {path} ({reason}); export the program again.") from error
+
+
+def check_edges(session, program: IntegerProgram, path: str | PathLike) -> None:
+    """Refuse a session whose inputs and outputs are not those of `program`."""
+    sides = (session.get_inputs(), program.inputs), (session.get_outputs(), program.outputs)
+    found, wanted = [], []
+    for entries, edges in sides:
+        found.append(", ".join(f"{entry.name} {tuple(entry.shape[1:])}" for entry in entries))
+        wanted.append(", ".join(f"{edge.name} {tuple(program.value(edge.value).shape)}" for edge in edges))
+    if found != wanted:
+        raise ExportError(
+            f"{path} is the file of another program: it makes {found[1]} of {found[0]}, and the program makes "
+            f"{wanted[1]} of {wanted[0]}; export the program to it."
+        )
 
 
 def run_session(session, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
