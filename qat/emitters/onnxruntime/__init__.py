@@ -1,4 +1,8 @@
-"""The emitter for ONNX Runtime: a QOperator file on uint8 codes, compared with the interpreter before it is named."""
+"""The emitter for ONNX Runtime: a QOperator file on uint8 codes, compared with the interpreter before it is named.
+
+Weights take in the file the narrowest type that ONNX has: 2 bits each for 2-bit weights, 4 for those of 3 and 4 bits,
+and 8 for those of 5, 6, 7 and 8 bits. `program.safetensors` packs every width densely.
+"""
 
 from os import PathLike
 from pathlib import Path

@@ -3,6 +3,7 @@ import os
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import qat.emitters.onnxruntime as emitter
 from qat.emitters import export
@@ -36,6 +37,26 @@ def test_equal_programs_give_equal_files_without_a_path(tmp_path):
     assert content == (tmp_path / "b.onnx").read_bytes()
     assert str(tmp_path).encode() not in content
     assert not onnx.load(tmp_path / "a.onnx").metadata_props
+
+
+def square_layer(bits, size=64):
+    codes = torch.zeros(size, size, dtype=torch.int8)
+    builder = ProgramBuilder()
+    weight = Weight(codes, WeightGrid(bits), torch.ones(size))
+    builder.output("y", builder.linear("fc", builder.input("x", (size,), BYTE), weight, BYTE))
+    return builder.build()
+
+
+@pytest.mark.parametrize(("bits", "width"), [(2, 2), (3, 4), (4, 4), (5, 8), (6, 8), (7, 8), (8, 8)])
+def test_weights_take_the_narrowest_type_in_the_file_and_their_own_width_in_the_program(tmp_path, bits, width):
+    program = square_layer(bits)
+    export(program, tmp_path / "model.onnx")
+    program.save(tmp_path)
+    tensors = {tensor.name: tensor for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    stored = tensors.get("fc/weight/codes", tensors.get("fc/weight"))
+    assert len(stored.raw_data) == 64 * 64 * width // 8
+    assert load_file(tmp_path / "program.safetensors")["fc.weight.codes"].numel() == 64 * 64 * bits // 8
+    assert program.bytes == 64 * 64 * bits // 8 + 64 * 4
 
 
 @pytest.mark.parametrize(
