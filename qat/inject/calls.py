@@ -37,7 +37,7 @@ class Call:
     layer: the name shown to users, unique. types: class names of the innermost module and its bases, or the
     operation's. source: file:line. produces: number of floating-point tensors that come out and depend on the inputs.
     in_place: writes into its first operand. never_negative: of the result. other_dtypes: of operands that are not
-    floating-point, masks and indices.
+    floating-point, masks and indices. reason: why its arguments have no integer form, None where they have one.
     """
 
     address: int
@@ -53,6 +53,7 @@ class Call:
     in_place: bool = False
     never_negative: bool = False
     other_dtypes: set[torch.dtype] = field(default_factory=set)
+    reason: str | None = None
 
     def values(self) -> Iterator[ValueId]:
         """The values this call reads."""

@@ -41,6 +41,8 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
     )  # padding with another value than 0
     if call.operation.name not in target.operations or moves_elsewhere:
         return ""
+    if call.reason is not None:
+        return call.reason
     if call.kind is Kind.JOIN and any(call.constants()):
         return "a constant joined to values; pad with zeros instead, or make it part of the inputs"
     if call.kind is Kind.COMPUTE and call.operation.kind is Kind.FUSE:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from qat.errors import PreparationError
 from qat.inject import addresses
 from qat.inject.addresses import START, AmbiguousCallError
+from qat.inject.arguments import reason_against
 from qat.inject.calls import Call, Operand, Recording, ValueId, is_counted, output_tensors, substitute, tensor_slots
 from qat.inject.inputs import input_paths
 from qat.inject.operations import (
@@ -208,6 +209,7 @@ class _Recorder(TorchFunctionMode):
         frame = addresses.caller(1)
         call = self._call(operation, kind, frame, origin)
         call.other_dtypes.update(tensor.dtype for tensor in others)
+        call.reason = call.reason or reason_against(operation, args, kwargs)
         if depends and _is_to_be_rewritten(operation, kind, function, args, kwargs):
             function, args, kwargs, written = self._out_of_place(call, operation, function, args, kwargs, frame)
             call.in_place = True
