@@ -37,7 +37,12 @@ def export_run(run_dir: Path, runtime: str, output: Path | None = None) -> Path:
             f"{str(run_dir)!r} has no {INTEGER / PROGRAM_JSON}; give the folder of a run that qat-train finished."
         )
     path = output or run_dir / MODEL_ONNX
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{str(path)!r} cannot be written ({error.strerror}); give another path with --output."
+        ) from error
     qat.export(qat.IntegerProgram.load(run_dir / INTEGER), path, runtime=runtime)
     return path
 

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytorch_lightning
+import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 import qat
-from qat.cli.failure import ConfigErrors
+from qat.cli.failure import ConfigErrors, as_sentence
 from qat.errors import ConfigurationError
 from qat.report.files import INTEGER
 
@@ -25,8 +26,7 @@ COUNTS = {"seed": 0, "threads": 1, "trainer.max_epochs": 1, "post_training.batch
 
 def check_complete(config: DictConfig) -> None:
     """Refuse a recipe in which a part is missing, two contradict each other, or a count is none."""
-    missing = [name for name in REQUIRED if config.get(name) is None]
-    if missing:
+    if missing := _absent(config):
         raise ConfigurationError(
             f"the recipe has no {' and no '.join(missing)}; add each to its defaults, for example "
             f"'- {missing[0]}: NAME', with NAME from configs/{missing[0]}/."
@@ -89,4 +89,18 @@ def saved_config(run_dir: Path) -> DictConfig:
             f"{str(run_dir)!r} is not the folder of a run: it has no .hydra/config.yaml; give a folder that qat-train "
             "made, such as outputs/digits_cnn/<date>."
         )
-    return OmegaConf.load(path)
+    try:
+        config = OmegaConf.load(path)
+        if not isinstance(config, DictConfig):
+            raise ValueError("it is no mapping")
+        if absent := _absent(config):
+            raise ValueError(f"it has no {' and no '.join(absent)}")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(
+            f"{str(path)!r} is damaged ({as_sentence(error)}); take that of another run of the recipe, or train again."
+        ) from error
+    return config
+
+
+def _absent(config: DictConfig) -> list[str]:
+    return [name for name in REQUIRED if config.get(name) is None]

@@ -135,7 +135,7 @@ class EpochRecord:
 
 def read_run(path: Path) -> RunRecord:
     """The record in a `report.json`. Raises `ReportError` where it is missing or damaged."""
-    return _Reader(path, "write it anew with qat-verify").parse(_run)
+    return _Reader(path, "train again").parse(_run)
 
 
 def read_history(path: Path) -> tuple[EpochRecord, ...]:

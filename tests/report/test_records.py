@@ -82,7 +82,7 @@ def test_a_damaged_report_is_one_sentence_with_the_remedy(tmp_path, content, mes
     with pytest.raises(ReportError, match=message) as raised:
         read_run(written(tmp_path, content))
     assert "report.json is damaged" in str(raised.value)
-    assert str(raised.value).endswith("write it anew with qat-verify.")
+    assert str(raised.value).endswith("train again.")
     assert "\n" not in str(raised.value)
 
 

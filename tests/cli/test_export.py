@@ -1,0 +1,40 @@
+"""qat-export on a finished run."""
+
+import shutil
+
+import pytest
+
+from qat.cli import export
+
+
+def test_a_finished_run_is_exported_again_to_the_same_bytes(finished, tmp_path):
+    assert export.main([str(finished), "--output", str(tmp_path / "new" / "model.onnx")]) == 0
+    assert (tmp_path / "new" / "model.onnx").read_bytes() == (finished / "integer" / "model.onnx").read_bytes()
+
+
+def test_an_unknown_runtime_is_refused(finished, capsys):
+    assert export.main([str(finished), "--runtime", "abacus"]) == 1
+    assert "runtime is 'abacus'; choose one of onnxruntime" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    assert export.main([str(tmp_path)]) == 1
+    assert "has no integer/program.json; give the folder of a run that qat-train finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", [".", "train.log/model.onnx"])
+def test_a_path_that_cannot_be_written_is_one_sentence(finished, tmp_path, capsys, output):
+    shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "train.log").touch()
+    assert export.main([str(tmp_path / "run"), "--output", str(tmp_path / "run" / output)]) == 1
+    captured = capsys.readouterr()
+    assert "cannot be written" in captured.err and captured.err.count("\n") == 1
+
+
+def test_a_damaged_program_leaves_the_file_that_was_there(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "integer" / "program.safetensors").write_bytes(b"")
+    assert export.main([str(tmp_path / "run")]) == 1
+    assert "export both again" in capsys.readouterr().err
+    before = (finished / "integer" / "model.onnx").read_bytes()
+    assert (tmp_path / "run" / "integer" / "model.onnx").read_bytes() == before
