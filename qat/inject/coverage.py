@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from qat.errors import PreparationError
 from qat.inject.calls import Call, Operand
 from qat.inject.operations import COMPUTING, Kind
+from qat.inject.remedies import REMEDIES
 from qat.inject.weighted import WEIGHTED
 from qat.targets import Target
 
@@ -39,7 +40,9 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
     moves_elsewhere = (
         call.kind is Kind.COMPUTE and call.operation.kind is Kind.PASS
     )  # padding with another value than 0
-    if call.operation.name not in target.operations or moves_elsewhere:
+    if call.operation.name not in target.operations:
+        return REMEDIES.get(call.operation.name, "")
+    if moves_elsewhere:
         return ""
     if call.reason is not None:
         return call.reason

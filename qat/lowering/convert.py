@@ -21,6 +21,7 @@ from qat.inject.exact import grid_of
 from qat.inject.handle import Handle, handle_of
 from qat.inject.inputs import input_paths, key_of
 from qat.inject.record import undisturbed
+from qat.inject.remedies import remedy_for
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.lowering import elementwise, movement, pooling, weighted
 from qat.lowering.state import (
@@ -277,7 +278,7 @@ class _Lowering:
                 return _constant(node, args, kwargs, leaves)
             rule = RULES.get(node.target)
             if rule is None:
-                raise Unlowerable("it has no integer form; replace it, or quantize a sub-network (module=)")
+                raise Unlowerable(remedy_for(_name_of(node)))
             return rule(self.builder, node, *args, **kwargs)
         except Unlowerable as problem:
             self.problems.append(self._problem(node, str(problem)))
@@ -288,7 +289,7 @@ class _Lowering:
 
     def _problem(self, node: Node, reason: str) -> str:
         is_quantizer = node.target is torch.ops.qat.fake_quantize.default
-        name = node.args[1] if is_quantizer else node.target.__name__.partition(".")[0]
+        name = node.args[1] if is_quantizer else _name_of(node)
         return f"{name} in {module_path(node) or 'the network'} at {source_line(node)}: {reason}"
 
     def _quantize(self, node: Node, x, name: str):
@@ -330,6 +331,11 @@ def _constant(node: Node, args: tuple, kwargs: dict, leaves: list):
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         raise Unlowerable("it draws random numbers; draw them outside of the network")
     return node.target(*args, **kwargs)
+
+
+def _name_of(node: Node) -> str:
+    """The operation's name without its overload."""
+    return node.target.__name__.partition(".")[0]
 
 
 class _RealInput:

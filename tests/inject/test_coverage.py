@@ -25,7 +25,7 @@ class Two(nn.Module):
 @pytest.mark.parametrize(
     ("body", "match"),
     [
-        (lambda n, x: x - x, r"sub in the network at .*test_coverage\.py:\d+; replace"),
+        (lambda n, x: x - x, r"sub in the network at .*test_coverage\.py:\d+ \(add .* times -1\); replace"),
         (lambda n, x: x / 2, "div in the network"),
         (lambda n, x: 1 - x, "rsub in the network"),
         (lambda n, x: -x, "neg in the network"),
