@@ -14,6 +14,8 @@ from qat.errors import ConfigurationError
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+NUM_CLASSES = 10
+
 #: Pixels of black border that random crops may reach into, as in He et al. (arXiv:1512.03385).
 PADDING = 4
 
@@ -73,10 +75,20 @@ class CIFAR10DataModule(InMemoryDataModule):
         if stage in ("fit", "validate", None) and "train" not in self.splits:
             self._setup_training()
         if stage in ("test", "predict", None) and "test" not in self.splits:
-            self.splits["test"] = ImageData(*read_split(self.dir, "test", self.limit))
+            self.splits["test"] = ImageData(*self._read("test", self.limit))
+
+    def _read(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = read_split(self.dir, split, limit)
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0 or highest >= NUM_CLASSES:
+            raise ConfigurationError(
+                f"the {split} split in {self.dir!r} has labels from {lowest} to {highest}, CIFAR-10 from 0 to "
+                f"{NUM_CLASSES - 1}; set data.dir= to a folder with CIFAR-10."
+            )
+        return images, labels
 
     def _setup_training(self) -> None:
-        images, labels = read_split(self.dir, "train", self.limit and 2 * self.limit)
+        images, labels = self._read("train", self.limit and 2 * self.limit)
         order = numpy.random.default_rng(self.split_seed).permutation(len(images))
         held_out = max(1, round(self.val_share * len(images)))
         if held_out >= len(images):

@@ -1,3 +1,5 @@
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -71,3 +73,10 @@ def test_image_data_reads_single_samples():
     data = ImageData(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.tensor([3, 4]), augmentation_seed=0)
     inputs, label = data[3]
     assert inputs.shape == (3, 32, 32) and label == 4
+
+
+def test_labels_of_other_data_are_refused(tmp_path, image):
+    table = {"img": [{"bytes": image(0)[1], "path": None}] * 2, "label": [9, 10]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "test.parquet")
+    with pytest.raises(ConfigurationError, match="has labels from 9 to 10, CIFAR-10 from 0 to 9; set data.dir="):
+        CIFAR10DataModule(str(tmp_path)).setup("test")

@@ -1,7 +1,10 @@
+import io
+
 import numpy
 import pyarrow
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from qat.data.parquet import parquet_files, read_split
 from qat.errors import ConfigurationError
@@ -40,4 +43,42 @@ def test_a_folder_without_the_split_is_refused(tmp_path):
 def test_other_columns_are_refused(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"image": [b""], "label": [0]}), tmp_path / "train.parquet")
     with pytest.raises(ConfigurationError, match="has the columns image, label; expected img and label"):
+        read_split(tmp_path, "train")
+
+
+def write(folder, entries, labels):
+    """A train split with these entries of `img` and labels."""
+    struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    table = {"img": pyarrow.array(entries, struct), "label": pyarrow.array(labels)}
+    pyarrow.parquet.write_table(pyarrow.table(table), folder / "train.parquet")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "train.parquet").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"train\.parquet cannot be read \(.*\); set data\.dir= to"):
+        read_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("entry", [None, {"bytes": None}, {"bytes": b"no image"}, {"bytes": b"\x89PNG\r\n\x1a\n half"}])
+def test_an_image_that_cannot_be_read_is_named_by_its_row(tmp_path, image, entry):
+    write(tmp_path, [{"bytes": image(0)[1]}, entry], [0, 1])
+    with pytest.raises(
+        ConfigurationError, match=r"^row 1 of .*train\.parquet holds no image that can be read; set data"
+    ):
+        read_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("labels", [[0, None], ["cat", "dog"], [0.5, 1.0]])
+def test_labels_are_whole_numbers(tmp_path, image, labels):
+    write(tmp_path, [{"bytes": image(0)[1]}] * 2, labels)
+    with pytest.raises(ConfigurationError, match=r"a label in .*train\.parquet is no whole number"):
+        read_split(tmp_path, "train")
+
+
+def test_images_of_several_sizes_are_refused(tmp_path, image):
+    stream = io.BytesIO()
+    Image.new("RGB", (31, 32)).save(stream, format="PNG")
+    write(tmp_path, [{"bytes": image(0)[1]}, {"bytes": stream.getvalue()}], [0, 1])
+    with pytest.raises(ConfigurationError, match="differ in size"):
         read_split(tmp_path, "train")
