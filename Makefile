@@ -6,10 +6,11 @@
 #
 # Each makes the environment .venv first where it is missing. TORCH is the build of torch in it, the CPU one by default:
 #   make train TORCH=torch==2.13.0+cu130
-# The part behind + names the index it comes from; TORCH_INDEX=URL gives another one.
+# The part behind + names the index it comes from; TORCH_INDEX=URL gives another one. An environment keeps its build
+# until TORCH asks for another.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-TORCH ?= torch==2.13.0
+TORCH ?= $(or $(shell cat .venv/installed-* 2>/dev/null),torch==2.13.0)
 TORCH_BUILD := $(or $(word 2,$(subst +, ,$(TORCH))),cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/$(TORCH_BUILD)
 
@@ -40,7 +41,7 @@ $(STAMP): pyproject.toml setup.py
 		|| $(BIN)/python -m pip install --no-deps "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	rm -f .venv/installed-*
-	touch $@
+	echo "$(TORCH)" > $@
 
 clean:
 	rm -rf .venv outputs multirun build dist *.egg-info .pytest_cache .hypothesis .ruff_cache

@@ -1,6 +1,8 @@
 """What is installed: configs and recipes inside the package, commands that exist."""
 
 import importlib
+import shutil
+import subprocess
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -30,3 +32,30 @@ def test_the_version_is_that_of_the_package():
 def test_every_folder_with_code_is_a_package():
     for path in (ROOT / "qat").rglob("*.py"):
         assert (path.parent / "__init__.py").is_file(), path
+
+
+def planned(folder, *arguments):
+    """What make would do in `folder`, on one line."""
+    make = ["make", "--dry-run", *arguments]
+    return " ".join(subprocess.run(make, cwd=folder, capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_the_environment_takes_the_cpu_build_of_torch_or_the_one_asked_for(checkout):
+    index = "--index-url https://download.pytorch.org/whl/"
+    assert f'{index}cpu "torch==2.13.0"' in planned(checkout, "train")
+    assert f'{index}cu130 "torch==2.13.0+cu130"' in planned(checkout, "train", "TORCH=torch==2.13.0+cu130")
+    assert '--index-url URL "torch==2.13.0"' in planned(checkout, "test", "TORCH_INDEX=URL")
+
+
+def test_an_environment_is_kept_with_its_build_of_torch_until_another_is_asked_for(checkout):
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "installed-torch--2.13.0+cu130").write_text("torch==2.13.0+cu130\n")
+    assert planned(checkout, "test") == ".venv/bin/python -m pytest"
+    assert "install" in planned(checkout, "test", "TORCH=torch==2.13.0")

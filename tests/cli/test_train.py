@@ -158,3 +158,11 @@ def test_a_finished_run_has_nothing_to_resume(finished, tmp_path, qat_train):
     result = qat_train(tmp_path, "hydra.run.dir=run", f"resume='{checkpoint}'")
     assert result.returncode == 1
     assert "had reached trainer.max_epochs=2 already" in result.stderr.splitlines()[-1]
+
+
+def test_help_names_the_parts_that_can_be_exchanged(tmp_path):
+    command = [sys.executable, "-m", "qat.cli.train", "--help"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and result.stdout.startswith("qat-train [-cn RECIPE]")
+    assert "quant: w2a2, w2a8, w3a3, w4a4, w4a8, w8a8" in result.stdout
+    assert list(tmp_path.iterdir()) == []
