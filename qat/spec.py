@@ -39,6 +39,13 @@ def _check_choice(value, choices: Iterable[str], what: str) -> None:
         raise ConfigurationError(f"{what} is {value!r}{hint}; choose one of {', '.join(choices)}.")
 
 
+def _check_type(value, kind: type, what: str) -> None:
+    """Refuse what a config file or a slip of the hand gives instead: "no" for False, a class for its name."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        wanted = {bool: "True or False", int: "a whole number", str: "a text"}[kind]
+        raise ConfigurationError(f"{what} is {value!r}; write {wanted}.")
+
+
 @dataclass(frozen=True)
 class QuantSpec:
     """One integer grid: `real = scale * (code - zero_point)`, or `scale * (code + 1/2)` where `midrise`.
@@ -62,6 +69,8 @@ class QuantSpec:
 
     def __post_init__(self):
         check_bits(self.bits, "bits")
+        _check_type(self.signed, bool, "signed")
+        _check_type(self.symmetric, bool, "symmetric")
         _check_choice(self.granularity, GRANULARITIES, "granularity")
         _check_choice(self.observer, OBSERVERS, "observer")
         if self.method is not None:
@@ -71,8 +80,10 @@ class QuantSpec:
                 f"granularity {self.granularity!r} with group_size {self.group_size!r}: per_group needs a group_size, "
                 "and only per_group takes one."
             )
-        if self.group_size is not None and self.group_size < 1:
-            raise ConfigurationError(f"group_size is {self.group_size}; a group holds at least one weight.")
+        if self.group_size is not None:
+            _check_type(self.group_size, int, "group_size")
+            if self.group_size < 1:
+                raise ConfigurationError(f"group_size is {self.group_size}; a group holds at least one weight.")
 
     @property
     def midrise(self) -> bool:
@@ -127,6 +138,11 @@ class Rule:
     quantize: bool | None = None
 
     def __post_init__(self):
+        _check_type(self.name, str, "the name of a rule")
+        if self.type is not None:
+            _check_type(self.type, str, f"the type of the rule for {self.name!r}")
+        if self.quantize is not None:
+            _check_type(self.quantize, bool, f"quantize of the rule for {self.name!r}")
         if self.weight_bits is not None:
             check_bits(self.weight_bits, f"weight_bits of the rule for {self.name!r}")
         if self.activation_bits is not None:
@@ -160,6 +176,8 @@ class QuantConfig:
     def __post_init__(self):
         object.__setattr__(self, "weight", _as(QuantSpec, self.weight, "weight"))
         object.__setattr__(self, "activation", _as(QuantSpec, self.activation, "activation"))
+        if isinstance(self.rules, str | Mapping) or not isinstance(self.rules, Iterable):
+            raise ConfigurationError(f"rules is {self.rules!r}; write a list of qat.Rule, empty for none.")
         object.__setattr__(self, "rules", tuple(_as(Rule, rule, "a rule") for rule in self.rules))
         check_bits(self.edge_bits, "edge_bits")
 
@@ -198,6 +216,12 @@ class QuantConfig:
         for rule in self.rules:
             if any(rule.matches(name, types) for name, types in layers.items()):
                 continue
+            own = sorted({types[0] for types in layers.values() if types})
+            if rule.type and not any(rule.type in types for types in layers.values()):
+                raise ConfigurationError(
+                    f"the rule for {rule.name!r} of type {rule.type} matches no layer; the types here are "
+                    f"{', '.join(own)}."
+                )
             near = difflib.get_close_matches(rule.name, list(layers), n=3, cutoff=0.4) or list(layers)[:3]
             of_type = f" of type {rule.type}" if rule.type else ""
             raise ConfigurationError(

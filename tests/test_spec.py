@@ -89,6 +89,14 @@ def test_a_config_parses_to_itself_and_takes_mappings():
         ({"weight": 4}, r"weight is 4; expected a qat\.QuantSpec"),
         ({"rules": ["a"]}, r"a rule is 'a'; expected a qat\.Rule"),
         ({"edge_bits": 1}, "edge_bits is 1"),
+        ({"rules": None}, r"rules is None; write a list of qat\.Rule"),
+        ({"rules": Rule("a", weight_bits=4)}, r"rules is Rule\(.*write a list of qat\.Rule"),
+        ({"rules": "abc"}, "rules is 'abc'"),
+        ({"weight": {"signed": "yes"}}, "signed is 'yes'; write True or False"),
+        ({"weight": {"symmetric": 1}}, "symmetric is 1; write True or False"),
+        ({"weight": {"granularity": "per_group", "group_size": "4"}}, "group_size is '4'; write a whole number"),
+        ({"weight": {"granularity": "per_group", "group_size": 2.5}}, r"group_size is 2\.5; write a whole number"),
+        ({"weight": {"granularity": "per_group", "group_size": True}}, "group_size is True; write a whole number"),
     ],
 )
 def test_a_config_of_the_wrong_parts_is_refused(settings, message):
@@ -102,6 +110,9 @@ def test_a_config_of_the_wrong_parts_is_refused(settings, message):
         ({"name": "a"}, "the rule for 'a' changes nothing"),
         ({"name": "a", "weight_bits": 1}, "weight_bits of the rule for 'a' is 1"),
         ({"name": "a", "activation_bits": 12}, "activation_bits of the rule for 'a' is 12"),
+        ({"name": 3, "weight_bits": 4}, "the name of a rule is 3; write a text"),
+        ({"type": int, "weight_bits": 4}, r"the type of the rule for '\*' is <class 'int'>; write a text"),
+        ({"quantize": "no"}, r"quantize of the rule for '\*' is 'no'; write True or False"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(settings, message):
@@ -157,5 +168,7 @@ def test_a_rule_without_a_layer_names_the_nearest():
         ConfigurationError, match=r"'layer3.conv' matches no layer; the nearest names are layer2.conv, layer1.conv"
     ):
         QuantConfig(rules=[Rule("layer3.conv", weight_bits=4)]).check_rules(layers)
-    with pytest.raises(ConfigurationError, match=r"'\*' of type LSTM matches no layer"):
+    with pytest.raises(
+        ConfigurationError, match=r"'\*' of type LSTM matches no layer; the types here are Conv2d, Linear"
+    ):
         QuantConfig(rules=[Rule(type="LSTM", weight_bits=4)]).check_rules(layers)
