@@ -59,11 +59,12 @@ class Residual(nn.Module):
 def pool(choose, shape):
     dims = len(shape) - 2
     size, stride, padding = choose.choice([2, 3]), choose.choice([1, 2]), choose.choice([0, 1])
+    adaptive = choose.choice([1, 2] if all(extent % 2 == 0 for extent in shape[2:]) else [1])
     return [
         {1: nn.MaxPool1d, 2: nn.MaxPool2d}[dims](size, stride, padding, ceil_mode=choose.random() < 0.5),
         {1: nn.AvgPool1d, 2: nn.AvgPool2d}[dims](size, stride, padding),
-        {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d}[dims](1),
-        {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d}[dims](choose.choice([1, 2])),
+        {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d}[dims](adaptive),
+        {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d}[dims](adaptive),
     ][choose.randrange(4)]
 
 
