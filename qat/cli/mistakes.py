@@ -23,7 +23,10 @@ def sentence_of(error: Exception) -> str:
     if isinstance(error, MissingConfigException):
         return _missing(error)
     if isinstance(error, OverrideParseException):
-        return f"the override {error.override!r} cannot be read; write name=value, quoted where a shell needs it."
+        return (
+            f"the override {error.override!r} cannot be read; write NAME=VALUE, and a value with signs in it in quotes "
+            "of its own, such as \"resume='epoch=1.ckpt'\"."
+        )
     if isinstance(error.__cause__, OmegaConfBaseException) and isinstance(error, ConfigCompositionException):
         return _unknown_setting(error.__cause__)
     if isinstance(error, ConfigCompositionException) and "hydra.searchpath is only supported" in str(error):

@@ -7,6 +7,7 @@ qat-train -m quant.weight.bits=2,3,4,8                   # a sweep; qat-report g
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def main() -> int:
             KeyboardInterrupt,
             SystemExit,
         ) as error:  # Lightning's way to end at SIGTERM has no exit code of its own
-            print(_interrupted(run_dir), file=sys.stderr)
+            print(interrupted(run_dir), file=sys.stderr)
             raise SystemExit(1) from error
 
     search_package_parts()
@@ -86,11 +87,14 @@ def _kept(run_dir: Path) -> str:
     return f"; what was trained is kept in {trained}." if trained.exists() else "."
 
 
-def _interrupted(run_dir: Path) -> str:
+def interrupted(run_dir: Path) -> str:
+    """What to type to go on with a run that was interrupted."""
     last = run_dir / CHECKPOINTS / "last.ckpt"
     if not last.exists():
         return "interrupted before the first checkpoint was written; start again."
-    return f"interrupted; the same command goes on from the last whole epoch with resume={last} added."
+    plain = re.fullmatch(r"[\w./-]+", str(last))  # for the shell and for Hydra
+    override = f"resume={last}" if plain else f"\"resume='{last}'\""
+    return f"interrupted; the same command goes on from the last whole epoch with {override} added."
 
 
 def _refuse_used_folder(run_dir: Path) -> None:

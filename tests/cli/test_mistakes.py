@@ -31,8 +31,9 @@ def test_the_recipes_of_the_package_are_listed():
             "there is no setting 'max_epoch' in trainer; did you mean max_epochs, or",
         ),
         ("digits_cnn", "quant.weight.x=3", "there is no setting 'x' in quant.weight; choose one of bits, signed, "),
-        ("digits_cnn", "quant.weight.bits", "the override 'quant.weight.bits' cannot be read; write name=value"),
+        ("digits_cnn", "quant.weight.bits", "the override 'quant.weight.bits' cannot be read; write NAME=VALUE"),
         ("digits_cnn", "quant.rules=[{name:conv1", "the override 'quant.rules=[{name:conv1' cannot be read; "),
+        ("digits_cnn", "resume=epoch=1.ckpt", "the override 'resume=epoch=1.ckpt' cannot be read; write NAME=VALUE"),
         ("digits_cnn", "logger=null", "a part cannot be null; leave it out of the recipe with ~NAME"),
     ],
 )
