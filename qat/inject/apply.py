@@ -37,6 +37,8 @@ class QuantMode(TorchFunctionMode):
         self.reached: set[int] = set()
         self.replaced: dict[int, Tensor] = {}
         self.alive: list[Tensor] = []
+        #: whether Dynamo made this mode, as a part of its graph
+        self.compiled = torch.compiler.is_dynamo_compiling()
         training = handle.module.training
         self.widens = handle.widens
         self.folds = handle.folds
@@ -67,6 +69,12 @@ class QuantMode(TorchFunctionMode):
     def _address(self, operation) -> int:
         if torch.compiler.is_dynamo_compiling():
             return self._next_in_order(operation)
+        if self.compiled:  # the graph ended inside the network, and its pieces run under the mode
+            raise AddressError(
+                f"torch.compile does not take {type(self.handle.module).__name__}.forward as one graph of the recorded "
+                "calls, and its pieces cannot be quantized; torch.compile(..., fullgraph=True) names a line that breaks "
+                "the graph, and the network run uncompiled names a path that was not recorded."
+            )
         frame = addresses.caller(2)
         address = self.transitions.follow(self.previous, addresses.site_of(frame), operation.name, frame)
         self.previous = address
@@ -81,8 +89,7 @@ class QuantMode(TorchFunctionMode):
         ):
             raise AddressError(
                 f"the compiled forward calls {operation.name} where the recorded one did not, so it would pass "
-                "unquantized; "
-                "prepare again with example_inputs that take this path."
+                "unquantized; prepare again with example_inputs that take this path."
             )
         address = self.sequence[self.position]
         self.position += 1

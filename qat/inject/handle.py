@@ -111,7 +111,7 @@ class Handle:
         self.examples = examples
         self.state = QuantState()
         self._applied: QuantState | None = self.state  # what the quantizers were last told
-        self._own_forward = module.__dict__.get("forward")
+        self.own_forward = module.__dict__.get("forward")
         self.quantizers: dict[str, FakeQuantize] = {
             name: make_fake_quantize(
                 site.spec, name=name, role=site.role, shape=site.shape, axis=site.axis, nonnegative=site.nonnegative
@@ -169,7 +169,7 @@ class Handle:
     @property
     def original_forward(self) -> Callable:
         """The forward that the module had before."""
-        return self._own_forward or type(self.module).forward.__get__(self.module)
+        return self.own_forward or type(self.module).forward.__get__(self.module)
 
     @property
     def folds(self) -> bool:
@@ -313,8 +313,8 @@ class Handle:
         """Give the module its own forward back. Parameters keep the values that training gave them."""
         if handle_of(self.module) is self:
             del self.module.forward
-            if self._own_forward is not None:
-                self.module.forward = self._own_forward
+            if self.own_forward is not None:
+                self.module.forward = self.own_forward
             torch.compiler.reset()
 
     # --- looking ----------------------------------------------------------------------------------------------------
@@ -341,9 +341,14 @@ class Handle:
 
 
 def quantized_forward(mode: QuantMode, handle: Handle, args: tuple, kwargs: dict):
-    """The module's own forward under `mode`; chains of code positions end at this frame."""
+    """The module's own forward under `mode`; chains of code positions end at this frame.
+
+    Called through its class, since Dynamo cannot follow the making of a bound method in all versions.
+    """
     with mode:
-        return handle.original_forward(*args, **kwargs)
+        if handle.own_forward is not None:
+            return handle.own_forward(*args, **kwargs)
+        return type(handle.module).forward(handle.module, *args, **kwargs)
 
 
 addresses.mark_root(quantized_forward.__code__)

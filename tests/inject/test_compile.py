@@ -215,8 +215,10 @@ def test_another_path_raises_in_compiled_code_too():
     qat.prepare(network, images())
     compiled = torch.compile(network, backend="eager")
     compiled(images())
-    with pytest.raises(AddressError, match=r"the compiled forward calls sigmoid where|runs at the start"):
+    with pytest.raises(AddressError, match=r"does not take Branches.forward as one graph .*fullgraph=True"):
         compiled(images(), wide=True)
+    with pytest.raises(AddressError, match=r"sigmoid at .*test_compile.py:212 runs at the start of the forward"):
+        network(images(), wide=True)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -233,3 +235,32 @@ def test_the_default_compiler_takes_one_graph():
     compiled = torch.compile(network, fullgraph=True)(images())
     assert torch.allclose(compiled, plain(images()), rtol=1e-3, atol=1e-2)
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+class Broken(nn.Module):
+    """A network that no compiler takes as one graph."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))
+        torch._dynamo.graph_break()
+        return self.b(x)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_network_that_breaks_the_graph_is_refused_while_it_is_quantized(in_place):
+    network, x = Broken(), torch.randn(5, 3)
+    handle = qat.prepare(network, x, "w8a8")
+    compiled = network
+    if in_place:
+        network.compile(backend="eager")
+    else:
+        compiled = torch.compile(network, backend="eager")
+    with pytest.raises(AddressError, match=r"does not take Broken.forward as one graph .*fullgraph=True"):
+        compiled(x)
+    handle.remove()
+    assert torch.equal(compiled(x), network.b(torch.relu(network.a(x))))
