@@ -10,7 +10,7 @@ class ConfigurationError(QATError, ValueError):
 
 
 class PreparationError(QATError, ValueError):
-    """The network cannot be recorded or planned: nothing to quantize, a call that cannot be followed, a refused scheme."""
+    """The network cannot be recorded or planned: nothing to quantize, a call nobody can follow, a refused scheme."""
 
 
 class AddressError(QATError, RuntimeError):
