@@ -1,18 +1,20 @@
 """Post-training quantization: observe, convert, no training. What quantization-aware training must beat."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-from qat.errors import ObservationError
+from qat.errors import ConfigurationError, ObservationError
 from qat.inject.handle import Handle, prepare
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.schedule import QuantState
 from qat.spec import OBSERVED_FROM_BITS, QuantConfig, QuantSpec
-from qat.training.discovery import inputs_of
+from qat.training.discovery import inputs_of, require_forward
+from qat.training.modes import modes_kept
 
 
 def quantize(
@@ -21,7 +23,8 @@ def quantize(
     """The integer program of a trained network, its ranges observed on `batches`; the module is left as it was.
 
     batches: inputs, or pairs of inputs and targets, on the device of the module. Without training no step size is
-    learned: below 8 bits ranges are those of least squared error. Raises `ObservationError` for no batches.
+    learned: below 8 bits ranges are those of least squared error. Raises `ObservationError` for no batches and for
+    batches without a range: empty ones, NaN or infinity.
     """
     handle = calibrate(module, batches, quant, target)
     try:
@@ -37,24 +40,25 @@ def calibrate(
     from rich.console import Console
     from rich.progress import track
 
+    require_forward(module)
+    if isinstance(batches, torch.Tensor | dict):  # whose rows or keys would be taken for batches
+        raise ConfigurationError(f"batches is a {type(batches).__name__}; pass a list of batches, e.g. [inputs].")
     iterator = iter(batches)
     first = next(iterator, None)
     if first is None:
         raise ObservationError("there are no batches to observe ranges on; pass at least one batch of inputs.")
     handle = prepare(module, inputs_of(first, module), _without_training(QuantConfig.parse(quant)), target)
-    training = module.training
     handle.set_state(QuantState(observe=True, fake_quantize=False))
+    console = Console(force_jupyter=False)
     try:
-        module.eval()
-        with torch.no_grad(), handle.observing_in_eval():
-            for batch in track((batch for part in ([first], iterator) for batch in part), "observing", transient=True, console=Console(force_jupyter=False)):
+        with modes_kept(module), torch.no_grad(), handle.observing_in_eval():
+            module.eval()
+            for batch in track(itertools.chain([first], iterator), "observing", transient=True, console=console):
                 _call(module, inputs_of(batch, module))
         handle.check_observed()
     except BaseException:
         handle.remove()
         raise
-    finally:
-        module.train(training)
     handle.set_state(
         QuantState(observe=False, fake_quantize=True, freeze_batch_norm=True, freeze_scales=True, final=True)
     )

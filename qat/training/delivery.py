@@ -19,6 +19,7 @@ from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.report.files import INTEGER, write_whole
 from qat.training.history import History, finite
+from qat.training.modes import modes_kept
 from qat.verification import VerificationReport, verify
 
 _LOG = logging.getLogger("qat")
@@ -42,17 +43,14 @@ def deliver(
         (directory / name).unlink(missing_ok=True)
     module = handle.module
     refuse_not_finite(module)
-    training = module.training
     program = convert(module)
     program.save(directory)
     path = directory / "model.onnx"
     export(program, path, runtime=target)
-    module.eval()
-    handle.measure()
-    try:
+    with modes_kept(module):
+        module.eval()
+        handle.measure()
         report = verify(program, path, itertools.islice(batches, VERIFIED_BATCHES), module=module)
-    finally:
-        module.train(training)
     write_json(directory / "history.json", {"epochs": history.entries})
     write_report(directory, report, program, handle)
     write_page(directory)

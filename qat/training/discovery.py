@@ -23,13 +23,17 @@ def find_network(pl_module: nn.Module, module: str | nn.Module | None) -> nn.Mod
             f"the network of {type(pl_module).__name__} is a wrapper that torch.compile made; call network.compile() "
             "instead, which compiles it in place, quantizers included."
         )
-    if not _has_forward(network):
-        raise ConfigurationError(
-            f"the network of {type(pl_module).__name__} is a {type(network).__name__}, which has no forward to follow; "
-            "write the calls of its layers into the forward of an nn.Module, and name that with "
-            "QATCallback(module=...)."
-        )
+    require_forward(network)
     return network
+
+
+def require_forward(module: nn.Module) -> None:
+    """Raise `ConfigurationError` for a module that cannot be called, such as a ModuleList."""
+    if "forward" not in module.__dict__ and not overrides_forward(module):
+        raise ConfigurationError(
+            f"the network is a {type(module).__name__}, which has no forward to follow; pass the part of it that is "
+            "called, or write the calls of its layers into the forward of an nn.Module and pass that."
+        )
 
 
 def _find_network(pl_module: nn.Module, module: str | nn.Module | None) -> nn.Module:
@@ -62,11 +66,6 @@ def overrides_forward(pl_module: nn.Module) -> bool:
     """Whether a LightningModule (of either package) defines its own forward."""
     owner = next(base for base in type(pl_module).__mro__ if "forward" in base.__dict__)
     return owner.__name__ != "LightningModule" and owner is not nn.Module
-
-
-def _has_forward(module: nn.Module) -> bool:
-    """Whether a module can be called; a ModuleList or ModuleDict only holds others."""
-    return "forward" in module.__dict__ or type(module).forward is not nn.Module.forward
 
 
 def _children_with_parameters(pl_module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -103,7 +102,8 @@ def inputs_of(batch, network: nn.Module):
             return named
     raise ConfigurationError(
         f"a batch is a {_describe(batch)}, from which the arguments of {type(network).__name__}.forward"
-        f"({', '.join(p.name for p in parameters)}) cannot be told; pass QATCallback(example_inputs=...)."
+        f"({', '.join(p.name for p in parameters)}) cannot be told; pass QATCallback(example_inputs=...), or to "
+        "qat.quantize batches of these alone."
     )
 
 

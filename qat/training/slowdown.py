@@ -14,6 +14,7 @@ from qat.errors import ConfigurationError
 from qat.inject.handle import Handle
 from qat.inject.inputs import bind_examples
 from qat.schedule import QuantState
+from qat.training.modes import modes_kept
 
 #: Rounds that the median is taken of, and rounds before them, in which step sizes start and allocators settle.
 ROUNDS = 7
@@ -96,7 +97,6 @@ def _now(device: torch.device) -> float:
 @contextlib.contextmanager
 def _left_as_it_was(handle: Handle, device: torch.device) -> Iterator[None]:
     """Put everything back that a training step changes."""
-    modes = [(part, part.training) for part in handle.module.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in handle.module.buffers()]
     parameters = [*handle.module.parameters(), *handle.parameters()]
     gradients = [parameter.grad for parameter in parameters]
@@ -105,7 +105,7 @@ def _left_as_it_was(handle: Handle, device: torch.device) -> Iterator[None]:
     for parameter in parameters:
         parameter.grad = None
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with modes_kept(handle.module), torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
         with torch.no_grad():
@@ -116,5 +116,3 @@ def _left_as_it_was(handle: Handle, device: torch.device) -> Iterator[None]:
         handle.runs = runs
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        for part, training in modes:
-            part.training = training

@@ -1,0 +1,120 @@
+"""Quantization without training: what it takes, what it refuses, and that it leaves the network as it was."""
+
+import pytest
+import torch
+from torch import nn
+
+import qat
+from qat.errors import ConfigurationError, ObservationError, PreparationError
+from qat.functional import signal_to_quantization_noise
+from qat.inject.handle import handle_of
+from qat.post_training import calibrate
+
+
+def network():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    )
+    module[1].eval()  # frozen, while the rest trains
+    return module
+
+
+def batches(count=3):
+    return [torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
+
+
+def left_as_it_was(module, fresh):
+    state, expected = module.state_dict(), fresh.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+    assert [part.training for part in module.modules()] == [part.training for part in fresh.modules()]
+    assert all(parameter.grad is None for parameter in module.parameters())
+    return handle_of(module) is None
+
+
+@pytest.mark.parametrize(
+    "quant", ["w8a8", "w4a4", "w2a2", qat.QuantConfig(rules=[qat.Rule("3", weight_bits=4)])], ids=str
+)
+def test_the_network_is_left_as_it_was(quant):
+    module = network()
+    random = torch.get_rng_state()
+    program = qat.quantize(module, batches(), quant)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert left_as_it_was(module, network())
+    assert program(batches()[0]).shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda: iter(batches()),
+        lambda: [(batch, torch.zeros(4)) for batch in batches()],
+        lambda: [{"input": batch, "label": torch.zeros(4)} for batch in batches()],
+    ],
+    ids=["a generator", "pairs", "dicts"],
+)
+def test_batches_come_in_every_form(given):
+    expected = qat.quantize(network(), batches())
+    assert torch.equal(qat.quantize(network(), given())(batches()[0]), expected(batches()[0]))
+
+
+def test_the_mode_in_which_the_network_was_makes_no_difference():
+    expected = qat.quantize(network().eval(), batches())
+    assert torch.equal(qat.quantize(network(), batches())(batches()[0]), expected(batches()[0]))
+
+
+def test_eight_bits_are_near_the_float_network():
+    module = network()
+    program = qat.quantize(module, batches())
+    module.eval()
+    assert signal_to_quantization_noise(module(batches()[0]).detach(), program(batches()[0])) > 30
+
+
+def broken():
+    yield batches()[0]
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (lambda: [], ObservationError, "there are no batches to observe"),
+        (
+            lambda: torch.rand(4, 1, 6, 6),
+            ConfigurationError,
+            r"batches is a Tensor; pass a list of batches, e.g. \[inp",
+        ),
+        (lambda: {"input": torch.rand(4, 1, 6, 6)}, ConfigurationError, "batches is a dict; pass a list"),
+        (lambda: [*batches(), torch.rand(0, 1, 6, 6)], ObservationError, "met an empty batch"),
+        (lambda: [*batches(), torch.full((4, 1, 6, 6), torch.nan)], ObservationError, "input.input met 144 NaN"),
+        (lambda: [{"image": torch.rand(4, 1, 6, 6)}], ConfigurationError, "a dict with the keys image, from which"),
+        (broken, OSError, "the disk is gone"),
+    ],
+)
+def test_what_fails_half_way_leaves_the_network_as_it_was_too(given, error, message):
+    module = network()
+    with pytest.raises(error, match=message):
+        qat.quantize(module, given())
+    assert left_as_it_was(module, network())
+
+
+def test_a_layer_left_in_float_is_refused_by_a_runtime_of_integers():
+    module = network()
+    with pytest.raises(PreparationError, match="left in float by a rule"):
+        qat.quantize(module, batches(), qat.QuantConfig(rules=[qat.Rule("3", quantize=False)]))
+    assert left_as_it_was(module, network())
+
+
+def test_a_module_that_cannot_be_called_is_refused():
+    with pytest.raises(ConfigurationError, match="the network is a ModuleList, which has no forward"):
+        qat.quantize(nn.ModuleList([nn.Linear(2, 2)]), [torch.rand(2, 2)])
+
+
+def test_a_calibrated_network_is_prepared_and_final():
+    module = network()
+    handle = calibrate(module, batches(), "w4a4")
+    assert handle_of(module) is handle
+    assert handle.state.final and not list(handle.parameters())
+    module.eval()
+    assert torch.equal(module(batches()[0]), qat.convert(module)(batches()[0]))
