@@ -72,8 +72,8 @@ class QuantMode(TorchFunctionMode):
         if self.compiled:  # the graph ended inside the network, and its pieces run under the mode
             raise AddressError(
                 f"torch.compile does not take {type(self.handle.module).__name__}.forward as one graph of the recorded "
-                "calls, and its pieces cannot be quantized; torch.compile(..., fullgraph=True) names a line that breaks "
-                "the graph, and the network run uncompiled names a path that was not recorded."
+                "calls, and its pieces cannot be quantized; torch.compile(..., fullgraph=True) names a line that "
+                "breaks the graph, and the network run uncompiled names a path that was not recorded."
             )
         frame = addresses.caller(2)
         address = self.transitions.follow(self.previous, addresses.site_of(frame), operation.name, frame)
