@@ -35,9 +35,7 @@ def prepare(
     """
     config = QuantConfig.parse(quant)
     target_named(target)
-    if handle_of(module) is not None:
-        raise PreparationError("the module is prepared already; call remove() on its handle first.")
-    _refuse_quantized(module)
+    _refuse_unfit(module)
     args, kwargs = bind_examples(module, example_inputs)
     recording = record(module, args, kwargs)
     plan = make_plan(recording, config, target_named(target))
@@ -60,7 +58,10 @@ def forward_of(module: nn.Module) -> Callable:
     return module.forward if handle is None else handle.original_forward
 
 
-def _refuse_quantized(module: nn.Module) -> None:
+def _refuse_unfit(module: nn.Module) -> None:
+    """Raise `PreparationError` for what cannot be prepared on its face."""
+    if not isinstance(module, nn.Module):
+        raise PreparationError(f"the module is {module!r}; pass an instance of torch.nn.Module.")
     if isinstance(module, torch._dynamo.OptimizedModule):
         raise PreparationError("the module is a torch.compile wrapper; prepare the original module, then compile it.")
     for name, parameter in module.named_parameters():
@@ -73,7 +74,8 @@ def _refuse_quantized(module: nn.Module) -> None:
                 "be intercepted; pass the original nn.Module."
             )
         if handle_of(part) is not None:
-            raise PreparationError(f"the sub-module {name!r} is prepared already; call remove() on its handle first.")
+            which = f"sub-module {name!r}" if name else "module"
+            raise PreparationError(f"the {which} is prepared already; call remove() on its handle first.")
         if isinstance(part, torch.ao.quantization.FakeQuantizeBase) or type(part).__module__.startswith(
             "torch.ao.nn.quantized"
         ):

@@ -75,6 +75,12 @@ def test_the_own_forward_is_found_on_prepared_and_other_modules():
     assert network.forward != forward
 
 
+@pytest.mark.parametrize("module", [nn.Linear, lambda x: x, None])
+def test_what_is_no_module_is_refused(module):
+    with pytest.raises(PreparationError, match=r"the module is .*; pass an instance of torch\.nn\.Module"):
+        prepare(module, batch())
+
+
 def test_lazy_scripted_and_quantized_modules_are_refused():
     with pytest.raises(PreparationError, match="0.weight has no shape yet; run the network on one batch"):
         prepare(nn.Sequential(nn.LazyLinear(3)), batch())
