@@ -198,8 +198,8 @@ def _check_module(name: str, module: torch.nn.Module) -> None:
         raise ConfigurationError(f"{part} is in train mode; call module.eval() before verifying.")
     if name == "fake_quant" and all(handle_of(part) is None for part in module.modules()):
         raise ConfigurationError(
-            f"the module is a {type(module).__name__} that is not prepared; pass the prepared network, and a float one "
-            "as float_module=."
+            f"the module is a {type(module).__name__} that is not prepared; "
+            "pass the prepared network, and a float one as float_module=."
         )
 
 

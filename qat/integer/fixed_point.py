@@ -59,9 +59,9 @@ class Multiplier:
         factors = factors.reshape(-1)
         if not bool((torch.isfinite(factors) & (factors >= 2.0**-126) & (factors < 2.0**31)).all()):
             raise ProgramError(
-                f"a multiplier is {factors.min().item()}..{factors.max().item()}, outside 2^-126..2^31: the scales of "
-                "the operation's inputs, weights and output lie too far apart; look for a layer whose range "
-                "collapsed."
+                f"a multiplier is {factors.min().item():.3g}..{factors.max().item():.3g}, outside 2^-126..2^31: the "
+                "scales of the operation's inputs, weights and output lie too far apart; look for a layer whose range "
+                "collapsed: one that gave nothing but zeros while it was observed."
             )
         fraction, exponent = torch.frexp(factors)
         mantissa = torch.ldexp(fraction, torch.tensor(MANTISSA_BITS)).to(torch.int32)
@@ -118,8 +118,9 @@ class SumMultipliers:
             if _is_exact(*factors, shift, first, second, output):
                 return cls(*factors, shift)
         raise ProgramError(
-            f"an addition of scales {first.scale} and {second.scale} has an output of scale {output.scale}, too fine "
-            "for float32 sums; they are too far apart: look for an output whose range collapsed."
+            f"an addition of scales {first.scale:.3g} and {second.scale:.3g} has an output of scale "
+            f"{output.scale:.3g}, too fine for float32 sums; they are too far apart: look for an output whose range "
+            "collapsed, that gave nothing but zeros while it was observed."
         )
 
 

@@ -111,8 +111,8 @@ class Conv(WeightedOperation):
         channels, *spatial = shapes[0] or (0,)
         if len(spatial) != len(self.kernel_size) or channels != self.weight.codes.shape[1] * self.groups:
             raise self.error(
-                f"with a weight of shape {tuple(self.weight.codes.shape)} and {self.groups} groups cannot take (C, "
-                f"*spatial) {shapes[0]}"
+                f"with a weight of shape {tuple(self.weight.codes.shape)} and {self.groups} groups "
+                f"cannot take (C, *spatial) {shapes[0]}"
             )
         windows = count_windows(self.error, spatial, self.kernel_size, self.stride, self.padding, self.dilation)
         return (self.weight.codes.shape[0], *windows)

@@ -4,7 +4,7 @@ Both rescalings of whole numbers round twice, as float32 does, and that takes so
 their codes ascend with the accumulator, and so do those of `(accumulator * mantissa + offset) >> shift`, which rounds
 once. Two ascending functions are equal wherever they are equal on both sides of each step of one of them. So when a
 `Rescale` is made, both are computed beside every step; the few accumulators where a second rounding comes out
-differently (about one for every second channel) are listed, and their codes are put right.
+differently are listed, and their codes are put right.
 """
 
 import weakref

@@ -59,8 +59,8 @@ class Grid:
         lowest, highest = (0, limit - 1) if self.quant_min >= 0 else (-limit // 2, limit // 2 - 1)
         if not lowest <= self.quant_min < self.quant_max <= highest:
             raise ProgramError(
-                f"a grid has codes {self.quant_min}..{self.quant_max}; they must ascend and fit {MAX_ACTIVATION_BITS} "
-                "bits."
+                f"a grid has codes {self.quant_min}..{self.quant_max}; "
+                f"they must ascend and fit {MAX_ACTIVATION_BITS} bits."
             )
         if not self.quant_min <= self.zero_point <= self.quant_max:
             raise ProgramError(
@@ -198,8 +198,8 @@ def check_shape(shape: tuple[int, ...], what: str) -> None:
     sizes_are_whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in shape)
     if len(shape) > MAX_RANK or not sizes_are_whole or math.prod(shape) > MAX_ELEMENTS:
         raise ProgramError(
-            f"{what} has shape {str(tuple(shape))[:80]}; at most {MAX_RANK} dimensions of at least 1, {MAX_ELEMENTS} "
-            "elements in all."
+            f"{what} has shape {str(tuple(shape))[:80]}; "
+            f"at most {MAX_RANK} dimensions of at least 1, {MAX_ELEMENTS} elements in all."
         )
 
 

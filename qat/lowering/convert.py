@@ -127,8 +127,8 @@ def _refuse_unobserved(handle: Handle) -> None:
     unseen = [name for name, quantizer in handle.quantizers.items() if not quantizer.ready]
     if unseen:
         raise ObservationError(
-            f"{len(unseen)} quantizers met no data, the first of them {unseen[0]}; run training steps, or qat.quantize "
-            "with batches."
+            f"{len(unseen)} quantizers met no data, the first of them {unseen[0]}; "
+            "run training steps, or qat.quantize with batches."
         )
 
 
