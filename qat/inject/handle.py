@@ -251,6 +251,8 @@ class Handle:
                 bits = max(quantizer.spec.bits, floor or 0)
                 if bits != quantizer.bits:
                     quantizer.set_bits(bits, self.weight_of(name))
+                if state.fake_quantize and not quantizer.ready:
+                    quantizer.start_on(self.weight_of(name))
                 quantizer.freeze_scales = state.freeze_scales
 
     def measure(self) -> None:

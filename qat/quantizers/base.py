@@ -181,6 +181,9 @@ class FakeQuantize(nn.Module):
     def refresh(self) -> None:
         """Take the scale that the observer's statistics ask for (after they were changed from outside)."""
 
+    def start_on(self, weight: Tensor | None) -> None:
+        """Choose the first scale from the weight itself, for compiled code, which has no place for a search."""
+
     def commit(self) -> None:
         """Write what the forward pass chose into parameters; called when the network's forward has returned."""
 

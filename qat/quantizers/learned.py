@@ -41,6 +41,12 @@ class LearnedFakeQuantize(FakeQuantize):
             with torch.no_grad():
                 self._restart(self.start_scale + self.scale, self.start_zero_point + self.zero_point)
 
+    def start_on(self, weight: Tensor | None) -> None:
+        """The start of least squared error; left to the first forward where the weight holds nothing to choose by."""
+        if weight is None or not weight.numel() or not weight.any() or not weight.isfinite().all():
+            return
+        self._restart(*choose_scale_mse(weight, self._grid, self.axis, self.spec.group_size))
+
     def _forget_start(self) -> None:
         super()._forget_start()
         self.start_pending.fill_(False)
@@ -110,7 +116,8 @@ class LearnedFakeQuantize(FakeQuantize):
     def _observe_on_tensors(self, values: Tensor, grid: Grid) -> None:
         if self.observer is not None:
             self.observer.observe(values, self.observer_enabled)
-        # A search has no place in a graph that runs every step, so compiled code starts from LSQ's own formula.
+        # A search has no place in a graph that runs every step, so compiled code starts from LSQ's own formula: of a
+        # weight whose quantizer was not turned on by a schedule (`start_on`), and of an activation.
         grouped = functional.rows(values, self.axis, self.spec.group_size)
         if self.spec.symmetric:
             scale = functional.start_of_lsq(sample(grouped), grid.quant_max)

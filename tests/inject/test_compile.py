@@ -94,6 +94,20 @@ def test_compiled_and_eager_training_steps_agree():
         assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-6)
 
 
+def test_weights_that_a_schedule_turns_on_start_alike_compiled_and_eager():
+    scales = []
+    for compile_it in (False, True):
+        network = Residual()
+        handle = qat.prepare(network, images(), "w4a4")
+        forward = torch.compile(network, fullgraph=True, backend="eager") if compile_it else network
+        for state in (QuantState(observe=False, fake_quantize=False), QuantState()):
+            handle.set_state(state)
+            forward(images())
+        scales.append({name: q.scale_in_force() for name, q in handle.quantizers.items() if q.role == "weight"})
+    for name, scale in scales[0].items():
+        assert torch.equal(scale, scales[1][name]), name
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_network_compiled_before_is_quantized_all_the_same(in_place):
     network = Residual()

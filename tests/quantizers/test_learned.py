@@ -207,3 +207,21 @@ def test_a_start_on_nothing_but_zeros_is_chosen_again():
     quantizer(torch.linspace(-0.7, 0.7, 15))
     quantizer.commit()
     assert 0.05 < float(quantizer.scale.detach()) < 0.15
+
+
+def test_a_start_on_the_weight_is_the_one_of_the_first_forward():
+    torch.manual_seed(0)
+    weight = torch.randn(4, 6)
+    spec = QuantSpec(bits=4, granularity="per_channel")
+    one, other = (make_fake_quantize(spec, name="w", role="weight", shape=(4, 6), axis=0) for _ in range(2))
+    one.start_on(weight)
+    other(weight)
+    assert one.ready and torch.equal(one.scale, other.scale_in_force())
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(4, 6), torch.full((4, 6), torch.nan), None])
+def test_a_start_on_nothing_is_left_to_the_first_forward(weight):
+    spec = QuantSpec(bits=4, granularity="per_channel")
+    quantizer = make_fake_quantize(spec, name="w", role="weight", shape=(4, 6), axis=0)
+    quantizer.start_on(weight)
+    assert not quantizer.ready
