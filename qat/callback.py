@@ -213,7 +213,7 @@ class QATCallback(PreparedInLoops):
         """Refuse to go on from a float checkpoint behind the point where observers are frozen."""
         self._starts_float = False
         state = self.handle.state
-        if state.fake_quantize and not state.observe and not self.handle.has_run:
+        if state.fake_quantize and not state.observe and not self._has_ranges:
             raise ConfigurationError(
                 f"the checkpoint was trained in float to epoch {trainer.current_epoch}, where the schedule has frozen "
                 "the observers already, so no range would ever be observed; give a schedule that observes from here "
@@ -241,7 +241,12 @@ class QATCallback(PreparedInLoops):
                 for sentence in saturated(self.handle, self.history.entries[-1]["layers"]):
                     print(f"note: {sentence}")
             return
-        phase = "before its first batch" if self.handle is None else f"in phase {self.handle.state.phase!r}"
+        if self.handle is None:
+            phase = "before its first batch"
+        elif self.handle.state.final:
+            phase = "without a range for any activation"
+        else:
+            phase = f"in phase {self.handle.state.phase!r}"
         kept = keep_unfinished(trainer)
         remedy = f"resume {kept} (ckpt_path=) with more epochs, or let" if kept else "train for more epochs, or let"
         warnings.warn(
@@ -269,7 +274,13 @@ class QATCallback(PreparedInLoops):
     @property
     def _is_final(self) -> bool:
         """Whether the network as it is now can be exported. A run too short to observe a batch ends without a range."""
-        return self._is_prepared and self.handle.state.final and self.handle.has_run
+        return self._is_prepared and self.handle.state.final and self._has_ranges
+
+    @property
+    def _has_ranges(self) -> bool:
+        """Whether activations met data, or there are none; weights bring their ranges with them."""
+        activations = [quantizer for quantizer in self.handle.quantizers.values() if quantizer.role == "activation"]
+        return not activations or any(quantizer.ready for quantizer in activations)
 
     @property
     def _learns(self) -> bool:
