@@ -151,7 +151,10 @@ def batch_shape(node: Node, index: int | None = None) -> tuple[int, ...]:
     made = node.meta["val"]
     shape = (made if index is None else made[index]).shape
     if not len(shape) or isinstance(shape[0], int):
-        raise Unlowerable("it fixes or removes the batch dimension; keep dimension 0 for the batch, of any size")
+        raise Unlowerable(
+            "it fixes or removes the batch dimension; keep dimension 0 for the batch, of any size, and take that size "
+            "from x.shape[0], since len(x) is a fixed number"
+        )
     if not all(isinstance(size, int) for size in shape[1:]):
         raise Unlowerable("it mixes the batch dimension into others; keep dimension 0 for the batch alone")
     return tuple(shape[1:])

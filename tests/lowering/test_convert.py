@@ -137,6 +137,16 @@ def test_what_has_no_integer_form_is_listed_with_module_and_line(trained_network
         qat.convert(network)
 
 
+def test_a_batch_size_that_was_fixed_is_told_apart_from_one_that_follows(trained_network):
+    network, _ = trained_network(body_of(lambda x: x.reshape(len(x), -1)), 8 * 64, {})
+    with pytest.raises(
+        ConversionError, match=r"reshape in .* take that size from x.shape\[0\], since len\(x\) is a fixed"
+    ):
+        qat.convert(network)
+    network, images = trained_network(body_of(lambda x: x.reshape(x.shape[0], -1)), 8 * 64, {})
+    assert torch.equal(network(images), qat.convert(network)(images))
+
+
 def test_what_reaches_no_output_is_left_out(trained_network):
     def body(net, x):
         net.parts["conv"](x).flatten(2)[:, 0]
