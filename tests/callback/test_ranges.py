@@ -47,3 +47,15 @@ def test_the_range_of_a_weight_is_that_of_the_weights_to_the_end(make_trainer, r
     assert before[-1].abs().max() > 1.2 * before[8].abs().max()  # epoch 2 begins with batch 8
     assert quantizer.scale_in_force().item() == pytest.approx(before[-1].abs().max().item() / 127)
     assert callback.history.entries[-1]["layers"]["2.weight"]["clip_share"] == 0.0
+
+
+def test_outputs_that_outgrew_a_range_frozen_early_are_told_with_the_remedy(make_trainer, regression, capsys):
+    early = qat.Schedule(start=1, freeze_observers=2, freeze_batch_norm=3)
+    make_trainer(qat.QATCallback("w8a8", early, target=None), max_epochs=8).fit(Growing(), regression)
+    assert "of the values of 2.output lie beyond its range and are clipped; freeze observers later" in (
+        capsys.readouterr().out
+    )
+    late = qat.Schedule(start=1, freeze_observers="31 steps", freeze_batch_norm="31 steps")  # of 32
+    extremes = qat.QuantConfig(activation=qat.QuantSpec(signed=False, symmetric=False, observer="minmax"))
+    make_trainer(qat.QATCallback(extremes, late, target=None), max_epochs=8).fit(Growing(), regression)
+    assert "are clipped" not in capsys.readouterr().out

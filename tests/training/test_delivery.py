@@ -60,3 +60,23 @@ def test_without_the_packages_that_draw_it_the_page_is_left_out_and_that_is_said
     deliver(handle, tmp_path, "onnxruntime", batches(), History())
     assert (tmp_path / "model.onnx").is_file() and not (tmp_path / "report.html").exists()
     assert 'pip install "lightning-qat[report]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_weight_that_is_not_finite_is_named_and_nothing_of_an_earlier_run_is_left(handle, tmp_path, bad):
+    deliver(handle, tmp_path, "onnxruntime", batches(), History())
+    with torch.no_grad():
+        handle.module[2].weight[1, 0] = bad
+    (tmp_path / "trained.ckpt").write_bytes(b"kept")
+    with pytest.raises(
+        ExportError, match="2.weight holds 1 NaN or infinite of 6 values, so nothing is exported; lower"
+    ):
+        deliver(handle, tmp_path, "onnxruntime", batches(), History())
+    assert not [name for name in delivery.DELIVERED if (tmp_path / name).exists()]
+    assert (tmp_path / "trained.ckpt").read_bytes() == b"kept"
+
+
+def test_every_part_keeps_its_own_mode(handle, tmp_path):
+    handle.module[0].eval()
+    deliver(handle, tmp_path, "onnxruntime", batches(), History())
+    assert [part.training for part in handle.module.modules()] == [True, False, True, True]
