@@ -237,6 +237,7 @@ class Handle:
 
     def set_state(self, state: QuantState) -> None:
         """Put a schedule's state into force: phases, and widths (the larger of the state's and the config's)."""
+        self._follow_device()  # compiled code cannot, and the module may have moved since
         if state == self._applied:
             return
         self.state = self._applied = state

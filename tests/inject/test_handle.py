@@ -241,3 +241,11 @@ def test_integer_and_real_rules_of_an_encoder_layer_work_in_eval_mode_too():
     layer.eval()
     assert layer(x).shape == (3, 5, 8)
     assert handle.runs == 2
+
+
+def test_a_change_of_state_follows_the_module_to_its_device():
+    network = Plain()
+    handle = prepare(network, batch())
+    network.to("meta")
+    handle.set_state(handle.state)
+    assert {quantizer.scale.device.type for quantizer in handle.quantizers.values()} == {"meta"}
