@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from qat.inject.handle import Handle
 
-#: Share of an activation's values beyond its observed range from which on it is worth a remedy. A batch holds a few
-#: values beyond an average of ranges always, under 2 % in the networks here; where values outgrew a range that was
-#: frozen too early it was 12 to 63 %. Learned step sizes are left out: what they clip, they clip for the loss.
+#: Share of an activation's values beyond its observed range from which on it is worth a remedy: an average of ranges
+#: leaves out a few values of every batch, a range that was frozen too early leaves out ever more. Learned step sizes are
+#: not judged: what they clip, they clip for the loss.
 LARGEST_CLIPPED_SHARE = 0.05
 
 
