@@ -172,8 +172,7 @@ class QuantMode(TorchFunctionMode):
             layer = self.actions[first].layer
             raise AddressError(
                 f"the forward ended without reaching {missing} of the recorded calls, the first of them {layer}; "
-                "prepare again "
-                "with example_inputs that take this path, or keep the path fixed."
+                "prepare again with example_inputs that take this path, or keep the path fixed."
             )
 
 

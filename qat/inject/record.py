@@ -165,8 +165,7 @@ class _Recorder(TorchFunctionMode):
             return
         raise PreparationError(
             f"{type(self.module).__name__}.forward returns a {type(leaf).__name__}, whose tensors cannot be seen; "
-            "return a "
-            "tensor, a tuple or a dict, or register the class with torch.utils._pytree.register_dataclass."
+            "return a tensor, a tuple or a dict, or register the class with torch.utils._pytree.register_dataclass."
         )
 
     def _refuse_stale(self, tensor) -> None:
@@ -262,8 +261,7 @@ class _Recorder(TorchFunctionMode):
         if addresses.inside_checkpoint(frame) == "reentrant":
             raise PreparationError(
                 f"{addresses.source_of(frame)} runs under reentrant activation checkpointing, whose recomputation "
-                "cannot be "
-                "followed; pass use_reentrant=False to torch.utils.checkpoint.checkpoint."
+                "cannot be followed; pass use_reentrant=False to torch.utils.checkpoint.checkpoint."
             )
         if addresses.inside_checkpoint(frame):
             self.recording.checkpointed = True
@@ -290,8 +288,7 @@ class _Recorder(TorchFunctionMode):
         if rewritten is None:
             raise PreparationError(
                 f"{call.layer} writes in place at {source} ({operation.name}), which quantization cannot follow; write "
-                "the "
-                "result to a new tensor instead (torch.cat, torch.where, x = x + y)."
+                "the result to a new tensor instead (torch.cat, torch.where, x = x + y)."
             )
         written = first_operand(args, kwargs)
         memory = written.untyped_storage().data_ptr()
@@ -299,8 +296,7 @@ class _Recorder(TorchFunctionMode):
         if name is not None and id(written) not in self.values:
             raise PreparationError(
                 f"{call.layer} writes in place into {name} at {source}, which quantization cannot follow; change "
-                "parameters and "
-                "buffers outside of forward."
+                "parameters and buffers outside of forward."
             )
         for other in self.alive:
             if other is not written and id(other) not in self.replaced and other.untyped_storage().data_ptr() == memory:
