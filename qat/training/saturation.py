@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from qat.inject.handle import Handle
 
 #: Share of an activation's values beyond its observed range from which on it is worth a remedy: an average of ranges
-#: leaves out a few values of every batch, a range that was frozen too early leaves out ever more. Learned step sizes are
-#: not judged: what they clip, they clip for the loss.
+#: leaves out a few values of every batch, a range that was frozen too early leaves out ever more. Learned step sizes
+#: are not judged: what they clip, they clip for the loss.
 LARGEST_CLIPPED_SHARE = 0.05
 
 
