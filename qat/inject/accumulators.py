@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qat import folding
+from qat import folding, functional
 from qat.folding import BatchNorm
 from qat.inject import exact, exact_operations
 from qat.inject.calls import Slot, operand_at, with_operand
 from qat.inject.exact import Accumulator
 from qat.inject.operations import Operation
 from qat.inject.plan import Action
-from qat.inject.weighted import WEIGHTED
+from qat.inject.weighted import INPUT_SLOTS, WEIGHTED
 from qat.integer.values import Grid
 
 
@@ -30,6 +30,7 @@ class Accumulators:
         self.ends = handle.ends
         self.biases: dict[int, Tensor | None] = {}  # address of a batch norm -> bias of the layer folded with it
         self.scales: dict[int, tuple[Tensor, Tensor] | None] = {}  # and the scales of that layer's input and integers
+        self.sums: dict[int, Tensor] = {}  # address of a batch norm -> sums of products of that layer, float64
         self.waiting: dict[int, Accumulator] = {}  # address of a computation -> what waits for its quantizer
         self.dtype = torch.float32  # of what the network computes with
 
@@ -45,6 +46,42 @@ class Accumulators:
             bias = folding.fake_quantize_bias(bias.float(), scales[0] * scales[1]).to(bias.dtype)
         return (args, kwargs) if action.bias is None else with_operand(args, kwargs, action.bias, bias)
 
+    def sum_products(self, address: int, operation: Operation, function, args: tuple, kwargs: dict) -> Tensor | None:
+        """The real result of a layer with weights, from sums of products of codes; notes the sums.
+
+        Codes of 8 bits, unlike the reals they stand for, pass unrounded through the multipliers of any device, be they
+        bfloat16 or TF32, and float32 holds their sums up to 2^24. None where the sums have no unit or wait for nothing.
+        """
+        action, layer = self.actions[address], WEIGHTED[operation.name]
+        scales = self._scales(action)
+        if scales is None or action.head != address or not self._all_ready(action):
+            return None
+        source = INPUT_SLOTS[0] if args else INPUT_SLOTS[1]
+        weight = next(slot for slot, name in action.weights if name == action.weight_quantizer)
+        x, kernel = operand_at(args, kwargs, source), operand_at(args, kwargs, weight)
+        bias = None if action.bias is None else operand_at(args, kwargs, action.bias)
+        args, kwargs = with_operand(args, kwargs, source, _steps(x, scales[0]))
+        kernel_scale = functional.along_axis(scales[1], kernel.dim(), layer.axis)
+        args, kwargs = with_operand(args, kwargs, weight, _steps(kernel, kernel_scale))
+        if bias is not None:
+            args, kwargs = with_operand(args, kwargs, action.bias, None)
+        sums = function(*args, **kwargs)
+        if not _fits(scales[1], sums.shape[layer.channels]):
+            return None
+        self.dtype = x.dtype
+        along = _along(sums, layer.channels)
+        unit = scales[0] * scales[1]
+        whole = torch.round(sums.detach()).double()
+        real = (sums * unit.reshape(along if unit.dim() else ())).to(x.dtype)
+        if bias is not None:
+            whole = whole + folding.bias_codes(bias.detach().float(), unit).double().view(along)
+            real = real + bias.view(along)
+        if action.batch_norm is None:
+            self.waiting[address] = exact.weighted(*scales, along, whole)
+        else:
+            self.sums[action.batch_norm] = whole
+        return real
+
     def folded_batch_norm(self, address: int, function, args: tuple, kwargs: dict, is_exact: bool) -> Tensor:
         """The batch norm at `address` as the integers compute it. is_exact: note the accumulator, too."""
         x, batch_norm = _batch_norm_of(function, args, kwargs)
@@ -53,25 +90,25 @@ class Accumulators:
         if scales is not None and _fits(scales[1], shift.numel()):
             folded, dead = folding.fold_scale(*scales, multiplier, shift)
             head = self.actions[address].head
-            if is_exact and head is not None and self._all_ready(self.actions[head]):
-                self.waiting[head] = exact.weighted(scales[0], folded, _along(x, 1))
-            shift = folding.fake_quantize_bias(shift, scales[0] * folded)
+            unit = scales[0] * folded
+            if is_exact and address in self.sums:
+                bias = folding.bias_codes(shift, unit)
+                whole = _folded_sums(self.sums.pop(address), multiplier, dead, bias, _along(x, 1))
+                self.waiting[head] = exact.weighted(scales[0], folded, _along(x, 1), whole)
+            shift = folding.fake_quantize_bias(shift, unit)
             multiplier = torch.where(dead, torch.zeros_like(multiplier), multiplier)
         shape = _along(x, 1)
         return torch.addcmul(shift.view(shape).to(x.dtype), x, multiplier.view(shape).to(x.dtype))
 
     def note(self, address: int, operation: Operation, function, args: tuple, kwargs: dict, result):
-        """Note in which units the result is a whole number, where the operation has such; returns the result."""
+        """Note in which units the result of an operation without weights is a whole number, where it is one.
+
+        Returns the result.
+        """
         action = self.actions[address]
         if not isinstance(result, Tensor) or not self._all_ready(action):
             return result
         self.dtype = result.dtype
-        if action.weight_quantizer is not None:
-            scales, channels = self._scales(action), WEIGHTED[operation.name].channels
-            # a batch norm folded into the layer notes it itself, with its multiplier
-            if action.batch_norm is None and scales is not None and _fits(scales[1], result.shape[channels]):
-                self.waiting[address] = exact.weighted(*scales, _along(result, channels))
-            return result
         if operation.name == "batch_norm":
             x, batch_norm = _batch_norm_of(function, args, kwargs)
             if batch_norm.mean is not None:
@@ -122,6 +159,17 @@ class Accumulators:
         grids = {slot: exact.grid_of(self.quantizers[name]) for slot, name in (*action.operands, *action.weights)}
         (output,) = self.actions[self.ends[action.head]].outputs
         return {**grids, None: exact.grid_of(self.quantizers[output])}
+
+
+def _steps(real: Tensor, scale: Tensor) -> Tensor:
+    """The whole numbers of `scale` that `real` is, with the gradient of the division; float32 or wider."""
+    return functional.round_ste((real if real.dtype == torch.float64 else real.float()) / scale)
+
+
+def _folded_sums(sums: Tensor, multiplier: Tensor, dead: Tensor, bias: Tensor, along: tuple[int, ...]) -> Tensor:
+    """`sums` with the sign of the batch norm's multiplier, none of a dead channel, and its shift in their units."""
+    sign = torch.where(multiplier < 0, -1.0, 1.0).masked_fill(dead, 0.0).double()
+    return sums * sign.view(along) + bias.double().view(along)
 
 
 def _fits(scale: Tensor, channels: int) -> bool:

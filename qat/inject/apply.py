@@ -1,5 +1,7 @@
 """A plan put to work: a torch function mode that quantizes at the planned addresses while the network runs."""
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -111,16 +113,24 @@ class QuantMode(TorchFunctionMode):
             result = first_operand(args, kwargs)
         elif self.folds and action.folded_into is not None:
             result = self.accumulators.folded_batch_norm(address, function, args, kwargs, self.exact)
-        elif self.widens and action.kind in COMPUTING:
-            result = _in_float32(function, args, kwargs)
         else:
-            result = function(*args, **kwargs)
-        if self.exact and action.head == address:
+            result = self._compute(address, action, operation, function, args, kwargs)
+        if self.exact and action.head == address and action.weight_quantizer is None:
             result = self.accumulators.note(address, operation, function, args, kwargs, result)
         result = self._quantize_outputs(action, result)
         if written is not None:
             self._replace(written, result)
         return result
+
+    def _compute(self, address: int, action: Action, operation, function, args, kwargs):
+        """What the call makes, outside of autocast where it computes with codes."""
+        if self.widens and action.kind in COMPUTING:
+            function = functools.partial(_in_float32, function)
+        if self.exact and action.weight_quantizer is not None:
+            result = self.accumulators.sum_products(address, operation, function, args, kwargs)
+            if result is not None:
+                return result
+        return function(*args, **kwargs)
 
     def _quantize_outputs(self, action: Action, result):
         if self.widens:
@@ -176,7 +186,7 @@ class QuantMode(TorchFunctionMode):
             )
 
 
-def _in_float32(function, args: tuple, kwargs: dict):
+def _in_float32(function, *args, **kwargs):
     """The call without autocast: bfloat16 holds 8-bit codes times a scale, and their sums, to 8 bits only."""
     device = next(tensor.device.type for _, tensor in tensor_slots(args, kwargs))
     with torch.autocast(device, enabled=False):

@@ -26,11 +26,13 @@ class Accumulator:
     """A computation that waits for the quantizer behind it.
 
     unit: real units per whole number, broadcastable. rescale: whole numbers (float64) and the output grid to codes that
-    are not clamped yet. low, high: real bounds of the activations fused behind it.
+    are not clamped yet. whole: the whole numbers, float64, where they are known; else the real result is rounded to
+    them. low, high: real bounds of the activations fused behind it.
     """
 
     unit: Tensor | Callable[[Grid], float]
     rescale: Callable[[Tensor, Grid], Tensor]
+    whole: Tensor | None = None
     low: float = -math.inf
     high: float = math.inf
 
@@ -41,8 +43,11 @@ class Accumulator:
     def quantize(self, real: Tensor, grid: Grid) -> Tensor:
         """The real values of the codes that the integers will have for `real`, float32."""
         with torch.no_grad():
-            unit = self.unit(grid) if callable(self.unit) else self.unit
-            unclamped = self.rescale(torch.round(real.double() / unit), grid)
+            whole = self.whole
+            if whole is None:
+                unit = self.unit(grid) if callable(self.unit) else self.unit
+                whole = torch.round(real.double() / unit)
+            unclamped = self.rescale(whole, grid)
             lowest = max(grid.quant_min, code_of(self.low, grid))
             highest = min(grid.quant_max, code_of(self.high, grid))
             codes = unclamped.clamp(min(lowest, grid.quant_max), max(highest, grid.quant_min))
@@ -87,13 +92,15 @@ def code_of(bound: float, grid: Grid) -> int:
     return int(torch.round(torch.tensor(bound, dtype=torch.float32) / grid.scale)) + grid.zero_point
 
 
-def weighted(input_scale: Tensor, kernel_scale: Tensor, channel_shape: tuple[int, ...]) -> Accumulator:
+def weighted(
+    input_scale: Tensor, kernel_scale: Tensor, channel_shape: tuple[int, ...], whole: Tensor | None = None
+) -> Accumulator:
     """Sums of products with weights. kernel_scale: of the kernel's integers, batch norm folded in, (O,) or ().
 
-    channel_shape: to broadcast (O,) against the result.
+    channel_shape: to broadcast (O,) against the result. whole: the sums, where they are known.
     """
     unit = (input_scale * kernel_scale).reshape(channel_shape if kernel_scale.dim() else ())
-    return Accumulator(unit.double(), lambda whole, grid: _sum_code(whole, unit / grid.scale, grid))
+    return Accumulator(unit.double(), lambda whole, grid: _sum_code(whole, unit / grid.scale, grid), whole)
 
 
 def sum_of_codes(input_grid: Grid, count: int) -> Accumulator:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qat.errors import ConversionError
 from qat.inject import exact
@@ -217,3 +218,34 @@ def test_a_layer_of_nothing_but_zeros_is_named_with_its_line():
 
 def test_a_shared_grid_and_a_numbered_layer_do_not_share_a_name():
     assert agrees(Drawn(["gate", "gate"], 0), torch.randn(6, 2, 5, 5), "w8a8")
+
+
+class NarrowMultipliers(TorchDispatchMode):
+    """A device whose matrix units take 8 bits of every factor, as bfloat16 and TF32 units do, and add in float32."""
+
+    MULTIPLY = (torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.mm, torch.ops.aten.linear)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in self.MULTIPLY:
+            args = [
+                argument.bfloat16().to(argument.dtype) if isinstance(argument, torch.Tensor) else argument
+                for argument in args
+            ]
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("quant", ["w8a8", "w4a4", "w2a8"])
+def test_eval_is_exact_where_the_device_multiplies_in_fewer_bits(quant):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, groups=2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(16 * 16, 12), nn.ReLU6(), nn.Linear(12, 5, bias=False),
+    )  # fmt: skip
+    prepare(network, torch.randn(4, 3, 8, 8), quant)
+    for _ in range(3):
+        network(torch.randn(32, 3, 8, 8))
+    network.eval()
+    x = torch.randn(64, 3, 8, 8)
+    expected = convert(network)(x)
+    with torch.no_grad(), NarrowMultipliers():
+        assert torch.equal(network(x), expected)
