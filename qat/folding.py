@@ -47,8 +47,12 @@ class BatchNorm:
     eps: float
 
     def affine(self, layer_bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(multiplier, shift): batch norm of `y + layer_bias` is `multiplier * y + shift`, in float32."""
-        multiplier = torch.rsqrt(self.variance.float() + self.eps)
+        """(multiplier, shift): batch norm of `y + layer_bias` is `multiplier * y + shift`, in float32.
+
+        The root is taken in float64, since devices round that of float32 differently, and training on one of them is
+        lowered on another.
+        """
+        multiplier = torch.rsqrt(self.variance.double() + self.eps).float()
         if self.weight is not None:
             multiplier = multiplier * self.weight.float()
         centre = self.mean.float() if layer_bias is None else self.mean.float() - layer_bias.float()

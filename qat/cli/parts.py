@@ -36,7 +36,9 @@ def check_complete(config: DictConfig) -> None:
             "the recipe has both a schedule, for quantization while training, and post_training, for quantization "
             "after it; remove one of the two."
         )
-    for setting, least in COUNTS.items():
+    # weights that are trained already can be quantized as they are
+    as_they_are = config.get("post_training") is not None and config.model.get("checkpoint") is not None
+    for setting, least in (COUNTS | {"trainer.max_epochs": 0 if as_they_are else 1}).items():
         value = OmegaConf.select(config, setting)
         endless = setting == "trainer.max_epochs" and value == -1  # of which max_steps makes an end
         if value is not None and not endless and not (type(value) is int and value >= least):

@@ -100,21 +100,21 @@ def weighted(
     channel_shape: to broadcast (O,) against the result. whole: the sums, where they are known.
     """
     unit = (input_scale * kernel_scale).reshape(channel_shape if kernel_scale.dim() else ())
-    return Accumulator(unit.double(), lambda whole, grid: _sum_code(whole, unit / grid.scale, grid), whole)
+    return Accumulator(unit.double(), lambda whole, grid: _sum_code(whole, _per_step(unit, grid), grid), whole)
 
 
 def sum_of_codes(input_grid: Grid, count: int) -> Accumulator:
     """Means: the whole number is the sum of `count` codes less their zero points."""
     multiplier = torch.tensor(input_grid.scale, dtype=torch.float32) * float32(1 / count)
     unit = torch.tensor(input_grid.scale, dtype=torch.float64) / count
-    return Accumulator(unit, lambda whole, grid: _sum_code(whole, multiplier / grid.scale, grid))
+    return Accumulator(unit, lambda whole, grid: _sum_code(whole, _per_step(multiplier, grid), grid))
 
 
 def product(first_scale: float, second_scale: float) -> Accumulator:
     """A product of codes, or a code times a number (`second_scale`)."""
     multiplier = torch.tensor(first_scale, dtype=torch.float32) * second_scale
     unit = torch.tensor(first_scale, dtype=torch.float64) * second_scale
-    return Accumulator(unit, lambda whole, grid: _product_code(whole, multiplier / grid.scale, grid))
+    return Accumulator(unit, lambda whole, grid: _product_code(whole, _per_step(multiplier, grid), grid))
 
 
 def addition(
@@ -141,7 +141,12 @@ def normalized(input_scale: Tensor, batch_norm: folding.BatchNorm, channel_shape
 
 def _steps(real: Tensor, grid: Grid) -> Tensor:
     """Codes less their zero point, float64."""
-    return torch.round(real.float() / grid.scale).double()
+    return torch.round(_per_step(real.float(), grid)).double()
+
+
+def _per_step(real: Tensor, grid: Grid) -> Tensor:
+    """`real` over the grid's scale, as a tensor: a GPU divides by a Python number with its reciprocal."""
+    return real / torch.tensor(grid.scale, dtype=torch.float32, device=real.device)
 
 
 def _sum_code(whole: Tensor, multiplier: Tensor, grid: Grid) -> Tensor:

@@ -45,3 +45,11 @@ def test_a_saved_config_is_read_back(tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="is not the folder of a run: it has no .hydra/config.yaml"):
         parts.saved_config(tmp_path)
+
+
+def test_only_a_checkpoint_that_is_quantized_as_it_is_needs_no_epoch():
+    arguments = ["trainer.max_epochs=0"]
+    parts.check_complete(compose_recipe("cifar10_resnet20_ptq", [*arguments, "model.checkpoint=float.pt"]))
+    for recipe, more in (("cifar10_resnet20_ptq", []), ("cifar10_resnet20_w8a8", ["model.checkpoint=float.pt"])):
+        with pytest.raises(ConfigurationError, match="trainer.max_epochs is 0; set it to a whole number from 1 on"):
+            parts.check_complete(compose_recipe(recipe, [*arguments, *more]))
