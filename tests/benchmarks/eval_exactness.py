@@ -28,7 +28,7 @@ def main() -> None:
         grid = program.value(program.outputs[0].value).grid
         images = torch.randn(SAMPLES, 3, 32, 32).split(BATCH_SIZE)
         expected = torch.cat([codes_of(program(batch), grid) for batch in images])
-        forwards = {"float32": torch.compile(network, backend="eager"), "eval": network}
+        forwards = {"eval": network, "float32": torch.compile(network, backend="eager")}
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             network.to(device)
             for name, forward in forwards.items():
