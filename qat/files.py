@@ -38,5 +38,11 @@ def written_whole(path: Path, content: bytes) -> Iterator[Path]:
             Path(temporary).unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that needs no look before it gets its name; as `written_whole`."""
+    with written_whole(path, content):
+        pass
+
+
 def _unwritable(path: Path, error: OSError) -> ExportError:
     return ExportError(f"{path} cannot be written ({error.strerror}); choose another path, or free some space.")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from qat.errors import ExportError
-from qat.files import written_whole
+from qat.files import write_whole, written_whole
 
 WAITING = """
 import sys, time
@@ -56,3 +56,17 @@ def test_where_nothing_can_be_written_the_path_and_a_remedy_are_named(tmp_path, 
         with written_whole(tmp_path / place, b"content"):
             pass
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):
+    write_whole(tmp_path / "new" / "a.txt", b"one")
+    write_whole(tmp_path / "new" / "a.txt", b"two")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+    assert (tmp_path / "new" / "a.txt").read_bytes() == b"two"
+
+
+def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(ExportError, match=r"a.txt cannot be written \(Is a directory\)"):
+        write_whole(tmp_path / "a.txt", b"one")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

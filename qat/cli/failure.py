@@ -10,7 +10,8 @@ from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from qat.errors import ConfigurationError, QATError, ReportError
-from qat.report.files import FAILED_JSON, write_whole
+from qat.files import write_whole
+from qat.report.files import FAILED_JSON
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 

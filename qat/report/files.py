@@ -1,10 +1,10 @@
 """Where reports lie in a run's directory, and how they get there whole."""
 
 import importlib.util
-import os
 from pathlib import Path
 
 from qat.errors import MissingExtraError, ReportError
+from qat.files import write_whole
 
 #: In a run's directory: what was exported, the pictures, and what a run that failed leaves.
 INTEGER = Path("integer")
@@ -33,21 +33,6 @@ def require_directory(directory: Path) -> None:
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
         raise ReportError(f"{directory} {what}; give the directory of a run or of a sweep.")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: whoever opens `path` sees all of the old or all of the new content."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        raise ReportError(
-            f"{path} cannot be written ({error.strerror}); free some space or check permissions."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_or_remove(path: Path, content: bytes | None) -> None:

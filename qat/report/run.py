@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from qat.files import write_whole
 from qat.integer.program import IntegerProgram
 from qat.report.advice import Advice, advise
 from qat.report.files import (
@@ -16,7 +17,6 @@ from qat.report.files import (
     require_directory,
     require_report_extra,
     write_or_remove,
-    write_whole,
 )
 from qat.report.records import EpochRecord, RunRecord, read_history, read_run
 from qat.report.weights import LayerWeights, weight_codes

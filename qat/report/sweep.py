@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qat.errors import ReportError
+from qat.files import write_whole
 from qat.report.files import (
     FAILED_JSON,
     INTEGER,
@@ -15,7 +16,6 @@ from qat.report.files import (
     require_directory,
     require_report_extra,
     write_or_remove,
-    write_whole,
 )
 from qat.report.records import RunRecord, read_run
 

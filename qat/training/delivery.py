@@ -13,11 +13,12 @@ from torch import nn
 from qat import report as reports
 from qat.emitters import export
 from qat.errors import ExportError, MissingExtraError
+from qat.files import write_whole
 from qat.functional import signal_to_quantization_noise
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
-from qat.report.files import INTEGER, write_whole
+from qat.report.files import INTEGER
 from qat.training.history import History, finite
 from qat.training.modes import modes_kept
 from qat.verification import VerificationReport, verify

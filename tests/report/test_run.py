@@ -95,7 +95,7 @@ def test_damaged_files_are_errors_and_leave_the_old_page(run_dir):
     with pytest.raises(ReportError, match="history.json is damaged"):
         write(run_dir)
     assert (run_dir / "integer" / "report.html").read_bytes() == before
-    assert not list(run_dir.rglob("*.partial"))
+    assert not list(run_dir.rglob("*.tmp"))
 
 
 def test_a_directory_without_a_report_is_refused(tmp_path):
