@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from qat.errors import ConfigurationError, QATError, ReportError
+from qat.errors import ConfigurationError, ExportError, QATError
 from qat.files import write_whole
 from qat.report.files import FAILED_JSON
 
@@ -42,7 +42,7 @@ class FailureRecord:
     def __exit__(self, kind, error, traceback) -> None:
         if error is not None:
             sentence = as_sentence(error) if isinstance(error, Exception) else "interrupted"
-            with contextlib.suppress(ReportError):
+            with contextlib.suppress(ExportError):
                 write_whole(self.path, (json.dumps({"error": sentence}, indent=2) + "\n").encode())
 
 

@@ -28,6 +28,9 @@ _LOG = logging.getLogger("qat")
 #: What `deliver` writes into its folder.
 DELIVERED = ("program.json", "program.safetensors", "model.onnx", "history.json", "report.json", "report.html")
 
+#: What batch norms keep, by the end of its name.
+_RUNNING = ("running_mean", "running_var")
+
 #: Batches that the callback verifies on; a recipe verifies on its whole test split.
 VERIFIED_BATCHES = 8
 
@@ -61,8 +64,12 @@ def deliver(
 
 
 def refuse_not_finite(module: nn.Module) -> None:
-    """Raise `ExportError` for NaN or infinity in a parameter or buffer, which have no integers."""
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+    """Raise `ExportError` for NaN or infinity in a parameter or a running statistic, which have no integers.
+
+    Other buffers may hold infinity on purpose, as masks do.
+    """
+    statistics = ((name, buffer) for name, buffer in module.named_buffers() if name.endswith(_RUNNING))
+    for name, tensor in (*module.named_parameters(), *statistics):
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
             raise ExportError(
@@ -144,5 +151,5 @@ def layer_rows(program: IntegerProgram, measured: dict[str, dict]) -> list[dict]
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write `content` whole or not at all. Raises `ReportError` where that fails, on a full disk for example."""
+    """Write `content` whole or not at all. Raises `ExportError` where that fails, on a full disk for example."""
     write_whole(path, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())

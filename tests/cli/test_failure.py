@@ -89,3 +89,10 @@ def test_what_a_constructor_refuses_is_told_with_the_part():
 def test_other_errors_are_left_alone():
     with pytest.raises(ZeroDivisionError), ConfigErrors():
         raise ZeroDivisionError
+
+
+def test_a_record_that_cannot_be_written_hides_no_error(tmp_path):
+    record = FailureRecord(tmp_path)
+    with pytest.raises(ConfigurationError, match="the first"), record:
+        record.path.mkdir()  # in its way
+        raise ConfigurationError("the first")

@@ -80,3 +80,12 @@ def test_every_part_keeps_its_own_mode(handle, tmp_path):
     handle.module[0].eval()
     deliver(handle, tmp_path, "onnxruntime", batches(), History())
     assert [part.training for part in handle.module.modules()] == [True, False, True, True]
+
+
+def test_a_buffer_may_hold_infinity_but_a_running_statistic_may_not():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    network.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    delivery.refuse_not_finite(network)
+    network[1].running_var[1] = torch.nan
+    with pytest.raises(ExportError, match="1.running_var holds 1 NaN or infinite of 2 values"):
+        delivery.refuse_not_finite(network)
