@@ -53,7 +53,8 @@ def calibrate(
     try:
         with modes_kept(module), torch.no_grad(), handle.observing_in_eval():
             module.eval()
-            for batch in track(itertools.chain([first], iterator), "observing", transient=True, console=console):
+            every = itertools.chain([first], iterator)
+            for batch in track(every, "observing", transient=True, console=console, disable=not console.is_terminal):
                 _call(module, inputs_of(batch, module))
         handle.check_observed()
     except BaseException:

@@ -47,25 +47,31 @@ def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> 
     table.add_row("total", "", "", "", f"{total:,}", f"{total_float:,}")
     buffer = io.StringIO()
     Console(file=buffer, force_jupyter=False, width=110).print(table)
-    activations = sum(site.role == "activation" for site in handle.plan.sites.values())
+    roles = [site.role for site in handle.plan.sites.values()]
     left = handle.plan.float_layers
-    rest = f"left in float: {', '.join(left)}" if left else "all layers"
-    buffer.write(f"{activations} activations are quantized; {rest}\n")
+    rest = f"left in float: {', '.join(left)}" if left else "nothing is left in float"
+    counts = f"{roles.count('weight')} weights and {roles.count('activation')} activations"
+    buffer.write(f"{counts} are quantized; {rest}\n")
     if schedule is None:
         return buffer.getvalue()
-    buffer.write(f"schedule: {describe(schedule)}\n")
+    buffer.write(f"schedule: {describe(schedule, handle.config.weight.bits, handle.config.activation.bits)}\n")
     for sentence in schedule.check_against(progress):
         buffer.write(f"note: {sentence}\n")
     return buffer.getvalue()
 
 
-def describe(schedule: Schedule) -> str:
-    """The schedule in one line."""
+def describe(schedule: Schedule, weight_bits: int, activation_bits: int) -> str:
+    """The schedule in one line, its ladders as far down as the widths of the config."""
     parts = [f"quantization from {_when(schedule.start)}", f"observers frozen at {_when(schedule.freeze_observers)}",
              f"batch norm frozen at {_when(schedule.freeze_batch_norm)}"]  # fmt: skip
-    for ladder, what in ((schedule.weight_bits, "weights"), (schedule.activation_bits, "activations")):
-        if ladder:
-            parts.append(f"{what} {', '.join(f'{bits} bits from {_when(point)}' for point, bits in ladder)}")
+    for ladder, least, what in (
+        (schedule.weight_bits, weight_bits, "weights"),
+        (schedule.activation_bits, activation_bits, "activations"),
+    ):
+        rungs = [(point, max(bits, least)) for point, bits in ladder or ()]
+        steps = [rung for rung, before in zip(rungs, [(None, None), *rungs], strict=False) if rung[1] != before[1]]
+        if steps:
+            parts.append(f"{what} {', '.join(f'{bits} bits from {_when(point)}' for point, bits in steps)}")
     return "; ".join(parts)
 
 

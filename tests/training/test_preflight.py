@@ -25,7 +25,7 @@ def test_the_table_counts_weights_bits_and_bytes():
     assert row_of(text, "0") == ["0", "200", "8", "8", "200", "800"]
     assert row_of(text, "2") == ["2", "180", "4", "8", "90", "720"]
     assert row_of(text, "total")[-2:] == ["317", "1,628"]
-    assert "all layers" in text
+    assert "nothing is left in float" in text
     assert "note:" not in text
 
 
@@ -40,16 +40,20 @@ def test_what_stays_in_float_and_what_is_never_reached_is_said():
 def test_quantization_after_training_has_no_schedule():
     _, handle = prepared()
     text = preflight(handle, None, qat.Progress(total_epochs=10))
-    assert "all layers" in text
+    assert "nothing is left in float" in text
     assert "schedule:" not in text and "note:" not in text
 
 
 def test_points_in_words():
-    schedule = qat.Schedule(start=0.1, freeze_observers=5, freeze_batch_norm="700 steps", weight_bits={0: 8, 0.5: 4})
-    assert describe(schedule) == (
-        "quantization from 10% of the run; observers frozen at epoch 5; batch norm frozen at 700 steps; "
-        "weights 8 bits from epoch 0, 4 bits from 50% of the run"
+    ladder = {0: 8, 0.5: 4, 0.6: 2}
+    schedule = qat.Schedule(start=0.1, freeze_observers=5, freeze_batch_norm="700 steps", weight_bits=ladder)
+    phases = "quantization from 10% of the run; observers frozen at epoch 5; batch norm frozen at 700 steps"
+    assert describe(schedule, 2, 8) == (
+        f"{phases}; weights 8 bits from epoch 0, 4 bits from 50% of the run, 2 bits from 60% of the run"
     )
+    # the width in force is the larger of the ladder's and the config's
+    assert describe(schedule, 4, 8) == f"{phases}; weights 8 bits from epoch 0, 4 bits from 50% of the run"
+    assert describe(schedule, 8, 8) == f"{phases}; weights 8 bits from epoch 0"
 
 
 def test_a_rate_that_moves_weights_too_far_gets_a_number_to_try():
