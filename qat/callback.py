@@ -23,7 +23,7 @@ from qat.training.lightning_parts import (
     shown_in_progress_bar,
     writes_early_checkpoints,
 )
-from qat.training.preflight import learning_rate_advice, preflight
+from qat.training.preflight import learning_rate_advice, preflight, quantization_steps, quantized_weights
 from qat.training.prepared_in_loops import PreparedInLoops
 from qat.training.progress import is_last_batch, progress_of
 from qat.training.saturation import saturated
@@ -75,6 +75,8 @@ class QATCallback(PreparedInLoops):
         self._runs_before = 0
         self._watched = False
         self._metrics_before: dict[str, Tensor] = {}
+        self._rate_to_judge: float | None = None
+        self._weights_before: dict[str, Tensor] = {}
 
     # --- setting up -------------------------------------------------------------------------------------------------
 
@@ -141,12 +143,13 @@ class QATCallback(PreparedInLoops):
             self._optimizer.zero_grad()
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        """Judge the learning rate where quantization sets in; step the learned scales with the user's optimizer."""
+        """Remember the weights where the learning rate is to be judged; step the learned scales with the optimizer."""
         if self.handle is None or not (self._learns or self._is_advice_due):
             return
         trains_network = trains(optimizer, self.handle.module)
         if trains_network and self._is_advice_due:
-            self._advise(trainer, learning_rate(optimizer))
+            self._advise()  # of the update before, where a batch has several
+            self._remember_weights(trainer, learning_rate(optimizer))
         if self._learns:
             self._step_scales(trainer, optimizer, trains_network)
 
@@ -164,19 +167,36 @@ class QATCallback(PreparedInLoops):
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             self._optimizer.step(learning_rate(optimizer), scaler.get_scale() if scaler is not None else 1.0)
 
-    def _advise(self, trainer, rate: float | None) -> None:
-        """Once, as soon as there is a rate to judge: a warm-up begins at 0."""
-        if rate != 0.0:
+    def _remember_weights(self, trainer, rate: float | None) -> None:
+        """Copy the weights until their update is made, as soon as there is a rate to judge: a warm-up begins at 0."""
+        if rate is None or not trainer.is_global_zero:
             self._advised = True
-        if rate and trainer.is_global_zero:
-            print(learning_rate_advice(self.handle, rate))
+        if rate and not self._advised:
+            self._rate_to_judge = rate
+            weights = quantized_weights(self.handle).items()
+            self._weights_before = {layer: weight.detach().clone() for layer, weight in weights if weight.requires_grad}
+
+    def _advise(self) -> None:
+        """Judge the learning rate by the update it made of the weights that were remembered, once in a run."""
+        if self._rate_to_judge is None:
+            return
+        weights, steps = quantized_weights(self.handle), quantization_steps(self.handle)
+        advice = learning_rate_advice(self._weights_before, weights, steps, self._rate_to_judge)
+        self._forget_weights()
+        if advice is not None:
+            self._advised = True
+            print(advice)
+
+    def _forget_weights(self) -> None:
+        self._rate_to_judge, self._weights_before = None, {}
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        """Refuse a training step that went around the network; agree on ranges across ranks."""
+        """Refuse a training step that went around the network; judge its update; agree on ranges across ranks."""
         if self.handle.is_on and self.handle.runs == self._runs_before:
             parameters = self.handle.module.parameters()
             if self._never_ran and any(parameter.grad is not None for parameter in parameters):
                 raise self._went_around(pl_module)
+        self._advise()
         self._warn_of_detours(pl_module, "training_step")
         if trainer.world_size > 1 and self.handle.state.observe:
             synchronize_ranges(self.handle)
@@ -233,6 +253,11 @@ class QATCallback(PreparedInLoops):
         )
 
     # --- the end ----------------------------------------------------------------------------------------------------
+
+    def teardown(self, trainer, pl_module, stage: str) -> None:
+        """Keep no copy of the weights of a batch that failed."""
+        super().teardown(trainer, pl_module, stage)
+        self._forget_weights()
 
     def on_train_end(self, trainer, pl_module) -> None:
         """Nothing is exported from a run that was not final; say so, and what the final one clips."""

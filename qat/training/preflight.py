@@ -2,8 +2,10 @@
 
 import io
 import math
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from qat.inject.handle import Handle
 from qat.schedule import Progress, Schedule
@@ -81,22 +83,47 @@ def _when(point) -> str:
     return point if isinstance(point, str) else f"epoch {point}"
 
 
-@torch.no_grad()
-def learning_rate_advice(handle: Handle, rate: float) -> str:
-    """Whether the learning rate still fits where quantization sets in, from the gradients of the batch just trained.
+def quantized_weights(handle: Handle) -> dict[str, Tensor]:
+    """The weights that have a step already, by layer, as they are: no copies."""
+    named = {site.layer: handle.weight_of(name) for name, site in _started_weights(handle)}
+    return {layer: weight for layer, weight in named.items() if weight is not None}
 
-    A plain step of `rate` times the gradient is compared with the weights of each layer and their quantization step.
+
+def quantization_steps(handle: Handle) -> dict[str, float]:
+    """The mean quantization step of the weights of every layer, in their own unit."""
+    return {
+        site.layer: float(handle.quantizers[name].scale_in_force().mean()) for name, site in _started_weights(handle)
+    }
+
+
+def _started_weights(handle: Handle):
+    sites = handle.plan.sites.items()
+    return [(name, site) for name, site in sites if site.role == "weight" and handle.quantizers[name].ready]
+
+
+@torch.no_grad()
+def learning_rate_advice(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], steps: Mapping[str, float], rate: float
+) -> str | None:
+    """Whether the learning rate still fits where quantization sets in, from an update that was made with it.
+
+    before, after: the weights of each layer on both sides of the update, whichever optimizer made it. steps: the mean
+    quantization step of each layer. A layer's update is measured in shares of its weights' size, or of its step where
+    that is larger, all as root mean squares. None where nothing moved: a loss scaler skipped the update.
     """
-    shares = {}
-    for name, site in handle.plan.sites.items():
-        weight = handle.weight_of(name)
-        if weight is None or weight.grad is None or not handle.quantizers[name].ready:
-            continue
-        size = max(_root_mean_square(weight), float(handle.quantizers[name].scale_in_force().mean()))
-        shares[site.layer] = _root_mean_square(weight.grad) * rate / size
-    if not shares:
-        return "learning rate: the quantized weights have no gradients to judge it by."
+    if not before:
+        return "learning rate: no quantized weight is trained, so there is no update to judge it by."
+    shares = {
+        layer: _root_mean_square(after[layer].float() - weight.float())
+        / max(_root_mean_square(weight.float()), steps[layer])
+        for layer, weight in before.items()
+    }
+    for layer, share in shares.items():
+        if not math.isfinite(share):
+            return f"learning rate {rate:g} makes the weights of {layer} infinite or NaN at once; lower it."
     layer, largest = max(shares.items(), key=lambda entry: entry[1])
+    if largest == 0:
+        return None
     if largest > LARGEST_UPDATE:
         return (
             f"learning rate {rate:g} moves the weights of {layer} by {largest:.0%} of their size at once; "
@@ -105,5 +132,5 @@ def learning_rate_advice(handle: Handle, rate: float) -> str:
     return f"learning rate {rate:g} fits: the fastest layer, {layer}, moves by {largest:.2%} of its size per update."
 
 
-def _root_mean_square(tensor: torch.Tensor) -> float:
+def _root_mean_square(tensor: Tensor) -> float:
     return float(tensor.square().mean().sqrt())

@@ -1,11 +1,17 @@
 """The preflight names widths, bytes, what stays in float, points never reached, and a rate that is too high."""
 
+import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import qat
-from qat.training.preflight import describe, learning_rate_advice, preflight
+from qat.training.preflight import (
+    describe,
+    learning_rate_advice,
+    preflight,
+    quantization_steps,
+    quantized_weights,
+)
 
 
 def prepared(quant="w4a8", **options):
@@ -56,13 +62,42 @@ def test_points_in_words():
     assert describe(schedule, 8, 8) == f"{phases}; weights 8 bits from epoch 0"
 
 
-def test_a_rate_that_moves_weights_too_far_gets_a_number_to_try():
+def test_an_update_is_measured_in_shares_of_the_weights_or_of_their_step():
+    before = {"a": torch.full((2, 2), 2.0), "b": torch.tensor([0.0, 0.0])}
+    after = {"a": torch.full((2, 2), 2.02), "b": torch.tensor([0.03, -0.03])}
+    # a moves by 0.02 of 2, b by 0.03 of a step of 1.5, which is larger than its weights
+    told = learning_rate_advice(before, after, {"a": 0.1, "b": 1.5}, 0.01)
+    assert told == "learning rate 0.01 fits: the fastest layer, b, moves by 2.00% of its size per update."
+    # b by 0.03 of a step of 0.25: 12 %, more than 5 %, which 5/12 of the rate would make
+    told = learning_rate_advice(before, after, {"a": 0.1, "b": 0.25}, 0.012)
+    assert told == (
+        "learning rate 0.012 moves the weights of b by 12% of their size at once; "
+        "lower it to about 0.005, or keep b at more bits."
+    )
+
+
+def test_an_update_that_was_skipped_or_overflowed_or_of_nothing():
+    weights = {"a": torch.ones(2)}
+    assert learning_rate_advice(weights, weights, {"a": 0.1}, 0.01) is None
+    assert learning_rate_advice(weights, {"a": torch.tensor([1.0, torch.nan])}, {"a": 0.1}, 3.0) == (
+        "learning rate 3 makes the weights of a infinite or NaN at once; lower it."
+    )
+    assert "no quantized weight is trained" in learning_rate_advice({}, weights, {"a": 0.1}, 0.01)
+
+
+def test_weights_of_half_precision_are_compared_in_float32():
+    before, after = {"a": torch.full((4,), 300.0).half()}, {"a": torch.full((4,), 306.0).half()}
+    assert "moves by 2.00% of its size" in learning_rate_advice(before, after, {"a": 0.1}, 0.01)
+
+
+def test_weights_and_steps_go_by_the_names_of_their_layers():
     network, handle = prepared()
-    inputs = torch.linspace(-1, 1, 40).view(4, 10)
-    assert "no gradients to judge it by" in learning_rate_advice(handle, 0.1)
-    F.cross_entropy(network(inputs), torch.tensor([0, 1, 2, 0])).backward()
-    assert "learning rate 0.001 fits" in learning_rate_advice(handle, 1e-3)
-    advice = learning_rate_advice(handle, 1e3)
-    assert "learning rate 1000 moves the weights of" in advice
-    lower = float(advice.split("lower it to about ")[1].split(",")[0])
-    assert 0 < lower < 1e3
+    assert quantized_weights(handle) == {} and quantization_steps(handle) == {}  # nothing has run yet
+    network(torch.linspace(-1, 1, 40).view(4, 10))
+    assert {layer: weight is network[int(layer)].weight for layer, weight in quantized_weights(handle).items()} == {
+        "0": True, "2": True, "4": True,
+    }  # fmt: skip
+    steps = quantization_steps(handle)
+    assert set(steps) == {"0", "2", "4"}
+    # the first layer has 8 bits per output channel: symmetric from its largest weight
+    assert steps["0"] == pytest.approx(float(network[0].weight.detach().abs().amax(1).mean() / 127), rel=1e-6)
