@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from qat.emitters import emitter_of
 from qat.errors import ConfigurationError
 from qat.schedule import QuantState, Schedule
 from qat.spec import QuantConfig
@@ -85,6 +86,8 @@ class QATCallback(PreparedInLoops):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
+        if self.target is not None:
+            emitter_of(self.target)  # what is not installed shows before the training
         self._watched = False
         others = [other for other in trainer.callbacks if isinstance(other, QATCallback) and other is not self]
         self._label = f"qat/{self.module}" if others and isinstance(self.module, str) else "qat"

@@ -17,6 +17,9 @@ FINE_RATIOS = tuple(2.0 ** (step / 16) for step in (-3, -2, -1, 1, 2, 3))
 #: and the search takes milliseconds whatever the size of an activation.
 SAMPLE_SIZE = 65_536
 
+#: Change of a sample's place from one piece to the next; a prime, and no factor of usual image sizes.
+STEP = 7919
+
 
 def sample(values: Tensor, size: int = SAMPLE_SIZE) -> Tensor:
     """At most `size` values of each row of `values` (..., n), evenly spread; deterministic.
@@ -24,10 +27,21 @@ def sample(values: Tensor, size: int = SAMPLE_SIZE) -> Tensor:
     The stride has no factor in common with n, so that it does not fall into step with rows and columns of an image.
     """
     count = values.shape[-1]
+    if torch.compiler.is_dynamo_compiling():
+        return values if count <= size else values[..., _spread(count, size, values.device)]
     stride = -(-count // size)
     while stride > 1 and math.gcd(stride, count) != 1:
         stride += 1
     return values[..., ::stride]
+
+
+def _spread(count: int, size: int, device: torch.device) -> Tensor:
+    """`size` of the indices below `count`, where that is a compiler's symbol, which has no factors.
+
+    One index of each of `size` pieces, at a place that changes from one to the next.
+    """
+    pieces, length = torch.arange(size, device=device), count // size
+    return pieces * length + (pieces * STEP) % length
 
 
 def choose_scale_mse(

@@ -59,3 +59,13 @@ def test_a_sample_is_spread_over_rows_and_columns():
     assert len(sample(image, 64)) <= 64
     assert len(set(sample(image, 64).tolist())) == 32
     assert torch.equal(sample(image, 5000), image)
+
+
+def test_a_compiler_that_does_not_know_the_size_samples_every_piece_of_it():
+    sampled = torch.compile(lambda values: sample(values, 64), backend="eager", fullgraph=True, dynamic=True)
+    columns = torch.arange(32).repeat(100)
+    assert len(set(sampled(columns).tolist())) == 32
+    for count in (64, 65, 2048, 5001):
+        taken = sampled(torch.arange(count))
+        assert len(taken) == 64
+        assert all(index * (count // 64) <= place < (index + 1) * (count // 64) for index, place in enumerate(taken))

@@ -18,6 +18,7 @@ import qat
 from qat.cli import parts
 from qat.cli.mistakes import sentence_of
 from qat.cli.search_path import search_package_parts
+from qat.emitters import emitter_of
 from qat.errors import ConfigurationError, PreparationError, QATError
 from qat.schedule import Progress
 from qat.training.discovery import find_network, inputs_of
@@ -66,6 +67,7 @@ def check(config: DictConfig) -> tuple[str, PreparationError | None]:
     Nothing is trained and nothing written. Of a network that is refused the preflight shows what a simulation would do.
     """
     parts.check_complete(config)
+    emitter_of(config.export.runtime)  # what is not installed shows before the training
     pytorch_lightning.seed_everything(config.seed, verbose=False)
     data, model = parts.data_of(config), parts.model_of(config)
     data.setup("fit")

@@ -15,6 +15,7 @@ from torch import nn
 import qat
 from qat.cli import parts
 from qat.cli.parts import MODEL_ONNX
+from qat.emitters import emitter_of
 from qat.errors import ConfigurationError
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
@@ -51,6 +52,7 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
     recipe: its name, for the report. Raises `QATError` for what the user can mend.
     """
     parts.check_complete(config)
+    emitter_of(config.export.runtime)  # what is not installed shows before the training
     if config.get("threads") is not None:
         torch.set_num_threads(config.threads)
     pytorch_lightning.seed_everything(config.seed, workers=True, verbose=False)

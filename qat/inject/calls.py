@@ -80,7 +80,8 @@ class Recording:
     """Calls by address, the automaton of their order, and the values that come in and go out.
 
     sequences: training mode -> addresses of the counted calls in the order they ran, for compiled code, which cannot
-    look at its own frames. inputs: path -> shape. outputs: values returned. examples: the arguments recorded with.
+    look at its own frames. inputs: path -> shape. outputs: values returned. returned: where in the eval forward's
+    result they are, a path of keys for each.
     """
 
     calls: dict[int, Call] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class Recording:
     sequences: dict[bool, tuple[int, ...]] = field(default_factory=dict)
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     outputs: list[ValueId] = field(default_factory=list)
+    returned: tuple[tuple[str, ...], ...] = ()
     checkpointed: bool = False
 
 

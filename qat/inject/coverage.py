@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from qat.errors import PreparationError
-from qat.inject.calls import Call, Operand
+from qat.inject.calls import Call, Operand, Recording
 from qat.inject.operations import COMPUTING, Kind
 from qat.inject.remedies import REMEDIES
 from qat.inject.weighted import WEIGHTED
@@ -25,6 +25,22 @@ def refuse_unsupported(calls: Mapping[int, Call], quantized: Mapping[int, bool],
         raise PreparationError(
             f"{target.name} would not run this network with integers alone: {'; '.join(refused)}; replace these "
             "operations, quantize a sub-network (module=), or train without export (target=None)."
+        )
+
+
+def refuse_returned(recording: Recording, target: Target) -> None:
+    """Raise `PreparationError` for outputs that a file of `target` cannot name: nested ones, or named like an input."""
+    nested = [".".join(path) for path in recording.returned if len(path) > 1]
+    if nested:
+        raise PreparationError(
+            f"the network returns {', '.join(nested[:3])} inside of a structure, which a file for {target.name} "
+            "cannot; return a tensor, a tuple or a flat dict of tensors, or train without export (target=None)."
+        )
+    taken = [path[0] for path in recording.returned if path and path[0] in recording.inputs]
+    if taken:
+        raise PreparationError(
+            f"the network returns an output named {taken[0]!r} like one of its inputs, and names in a file for "
+            f"{target.name} are unique; name one of the two otherwise."
         )
 
 

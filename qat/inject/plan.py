@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from qat.errors import PreparationError
 from qat.inject.calls import Call, Operand, Recording, Slot, ValueId
-from qat.inject.coverage import has_statistics, refuse_unsupported
+from qat.inject.coverage import has_statistics, refuse_returned, refuse_unsupported
 from qat.inject.operations import COMPUTING, Kind
 from qat.inject.weighted import INPUT_SLOTS, WEIGHTED
 from qat.spec import QuantConfig, QuantSpec
@@ -127,6 +127,7 @@ class _Planner:
             if head is not None:
                 self.head[call.address] = head
         if self.target is not None:
+            refuse_returned(self.recording, self.target)
             refuse_unsupported(self.calls, self.quantized, self.target)
         self.edges = self._edges()
         groups = self._unite()

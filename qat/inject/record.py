@@ -14,7 +14,7 @@ from qat.inject import addresses
 from qat.inject.addresses import START, AmbiguousCallError
 from qat.inject.arguments import reason_against
 from qat.inject.calls import Call, Operand, Recording, ValueId, is_counted, output_tensors, substitute, tensor_slots
-from qat.inject.inputs import input_paths
+from qat.inject.inputs import input_paths, key_of
 from qat.inject.operations import (
     Kind,
     Operation,
@@ -140,6 +140,10 @@ class _Recorder(TorchFunctionMode):
                 self.codes[id(leaf)] = leaf
         with torch.no_grad():
             result = recorded_forward(self, self.module, args, kwargs)
+        self.recording.returned = tuple(
+            tuple(str(key_of(step)) for step in path)
+            for path, leaf in pytree.tree_flatten_with_path(result)[0] if leaf is not None
+        )  # fmt: skip
         for leaf in pytree.tree_leaves(result):
             (leaf,), _ = substitute(self.replaced, (leaf,), {})
             self._refuse_hidden(leaf)

@@ -19,6 +19,7 @@ from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.report.files import INTEGER
+from qat.report.records import STAGES
 from qat.training.history import History, finite
 from qat.training.modes import modes_kept
 from qat.verification import VerificationReport, verify
@@ -108,9 +109,13 @@ def write_page(directory: Path) -> Path | None:
 def write_report(
     directory: Path, report: VerificationReport, program: IntegerProgram, handle: Handle | None, **extra
 ) -> dict:
-    """Write report.json: what verification found, the layers, and `extra` entries."""
+    """Write report.json: what verification found, the layers, and `extra` entries.
+
+    metrics has every stage, an empty one where nothing was measured.
+    """
     measured = {} if handle is None else last_measured(handle)
-    content = {**report.to_dict(), "layers": layer_rows(program, measured), **extra}
+    metrics = {stage: {} for stage in STAGES} | dict(report.metrics)
+    content = {**report.to_dict(), "metrics": metrics, "layers": layer_rows(program, measured), **extra}
     write_json(directory / "report.json", content)
     return content
 

@@ -7,6 +7,7 @@ import pytorch_lightning
 import torch
 
 import qat
+from qat.errors import MissingExtraError
 
 #: Lightning names the callbacks that wrote a checkpoint and are not there any more.
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -90,3 +91,18 @@ def test_a_run_without_checkpoints_says_so(make_trainer, plain_module, images):
     stop = pytorch_lightning.callbacks.EarlyStopping("val_loss", patience=0, min_delta=100.0)
     with pytest.warns(UserWarning, match="nothing is exported; train for more epochs, or let the schedule end earlier"):
         make_trainer(callback, stop).fit(plain_module(), images, images)
+
+
+def test_a_runtime_that_is_not_installed_is_missed_before_the_first_batch(
+    make_trainer, plain_module, images, monkeypatch
+):
+    def missing(runtime):
+        raise MissingExtraError(f"exporting for {runtime} needs the package 'onnx'")
+
+    monkeypatch.setattr("qat.callback.emitter_of", missing)
+    module = plain_module(adam)
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(MissingExtraError, match="onnxruntime needs the package 'onnx'"):
+        make_trainer(qat.QATCallback("w8a8")).fit(module, images, images)
+    assert same(module.state_dict(), before)
+    make_trainer(qat.QATCallback("w8a8", target=None)).fit(module, images, images)

@@ -279,3 +279,18 @@ def test_a_network_that_breaks_the_graph_is_refused_while_it_is_quantized(in_pla
     handle.remove()
     with torch.no_grad():
         assert torch.equal(compiled(x), network.b(torch.relu(network.a(x))))
+
+
+@pytest.mark.parametrize("quant", ["w8a8", "w4a4"])
+def test_batches_of_any_size_are_compiled_once_for_all_sizes(quant):
+    network, backend = Residual(), Counting()
+    handle = qat.prepare(network, images(), quant)
+    large = torch.randn(150, 2, 6, 6)  # 4 * 36 values of 150 images are more than a histogram samples
+    network(large)
+    compiled = torch.compile(network, fullgraph=True, backend=backend)
+    counts = []
+    for size in (150, 149, 148, 147):
+        compiled(large[:size]).sum().backward()
+        counts.append(backend.graphs)
+    assert counts[1:] == [2, 2, 2]  # one for the first size, one for any
+    assert handle.has_run

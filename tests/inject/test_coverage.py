@@ -79,3 +79,32 @@ def test_an_embedding_is_seen_although_its_input_is_no_real_value():
     assert list(handle.quantizers) == ["0.output", "1.output", "0.weight", "1.weight"]
     network(ids)
     assert all(quantizer.ready for quantizer in handle.quantizers.values())
+
+
+class Returning(nn.Module):
+    """A layer, and what is returned of its input and output."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.layer, self.body = nn.Linear(3, 3), body
+
+    def forward(self, x):
+        return self.body(x, self.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        (lambda x, y: {"logits": y, "features": [y, y]}, r"returns features.0, features.1 inside of a structure"),
+        (lambda x, y: {"x": y}, "an output named 'x' like one of its inputs"),
+    ],
+)
+def test_outputs_that_a_file_cannot_name_are_refused(body, match):
+    with pytest.raises(PreparationError, match=match):
+        prepare(Returning(body), torch.randn(4, 3), "w8a8")
+    prepare(Returning(body), torch.randn(4, 3), "w8a8", target=None)
+
+
+def test_outputs_by_name_and_by_place_are_taken():
+    for body in (lambda x, y: {"logits": y, "loss": None}, lambda x, y: (y, y), lambda x, y: [y]):
+        prepare(Returning(body), torch.randn(4, 3), "w8a8")

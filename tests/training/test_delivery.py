@@ -1,4 +1,5 @@
 import importlib.util
+import json
 
 import pytest
 import torch
@@ -89,3 +90,12 @@ def test_a_buffer_may_hold_infinity_but_a_running_statistic_may_not():
     network[1].running_var[1] = torch.nan
     with pytest.raises(ExportError, match="1.running_var holds 1 NaN or infinite of 2 values"):
         delivery.refuse_not_finite(network)
+
+
+def test_the_report_has_every_stage_of_a_metric_measured_or_not(handle, tmp_path):
+    deliver(handle, tmp_path, "onnxruntime", batches(), History())
+    assert json.loads((tmp_path / "report.json").read_text())["metrics"] == {
+        "float": {},
+        "fake_quant": {},
+        "integer": {},
+    }
