@@ -8,12 +8,7 @@ import torch
 from torch import nn
 
 from qat.errors import CheckpointError
-
-#: A counter of batch norm that files from before torch 0.4.1 do not have and that evaluation never reads.
-BATCH_COUNT = "num_batches_tracked"
-
-#: How many keys an error names of each kind.
-NAMED_KEYS = 5
+from qat.training.checkpoint_state import difference
 
 
 def load_weights(network: nn.Module, path: str | Path, prefix: str = "network.") -> None:
@@ -37,23 +32,11 @@ def check_resumable(module: nn.Module, path: str | Path) -> None:
 
 
 def _refuse_other(network: nn.Module, state: Mapping[str, torch.Tensor], path: str | Path, setting: str) -> None:
-    own = network.state_dict()
-    differences = [
-        _named("misses", [key for key in own if key not in state and not key.endswith(BATCH_COUNT)]),
-        _named("has besides", [key for key in state if key not in own]),
-        _named(
-            "has another shape for",
-            [
-                f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-                for key in own
-                if key in state and state[key].shape != own[key].shape
-            ],
-        ),
-    ]
-    if any(differences):
+    differing = difference(network.state_dict(), state)
+    if differing:
         raise CheckpointError(
-            f"the checkpoint {str(path)!r} is not of a {type(network).__name__}: it "
-            f"{' and '.join(filter(None, differences))}; set {setting} to a file of this network."
+            f"the checkpoint {str(path)!r} is not of a {type(network).__name__}: it {differing}; "
+            f"set {setting} to a file of this network."
         )
 
 
@@ -78,10 +61,3 @@ def read_state_dict(
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"{str(path)!r} holds no state dict of tensors; {remedy}.")
     return dict(state)
-
-
-def _named(verb: str, keys: list[str]) -> str:
-    if not keys:
-        return ""
-    more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
-    return f"{verb} {', '.join(keys[:NAMED_KEYS])}{more}"

@@ -24,13 +24,16 @@ def _attach(instance, name: str, function) -> Undo:
 
 
 def hook_before_restore(pl_module, see: Callable[[dict], None]) -> Undo:
-    """Show every checkpoint to `see` before the module's weights are restored from it, for any kind of loop."""
+    """Show every checkpoint to `see` before the module's weights are restored from it, for any kind of loop.
+
+    It is shown as the module's own `on_load_checkpoint` leaves it, which may bring names of old up to date.
+    """
     original = pl_module.on_load_checkpoint
 
     @functools.wraps(original)
     def on_load_checkpoint(checkpoint: dict) -> None:
-        see(checkpoint)
         original(checkpoint)
+        see(checkpoint)
 
     return _attach(pl_module, "on_load_checkpoint", on_load_checkpoint)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from qat.inject.handle import Handle, handle_of, prepare
 from qat.schedule import QuantState
 from qat.spec import QuantConfig
-from qat.training.checkpoint_state import packed, state_in, unpack
+from qat.training.checkpoint_state import packed, refuse_other_module, state_in, unpack
 from qat.training.detours import DetourWatch
 from qat.training.discovery import copied, find_network, inputs_of
 from qat.training.history import History
@@ -158,7 +158,13 @@ class PreparedInLoops(pytorch_lightning.Callback):
             self._restored = state_dict or None
 
     def _before_restore(self, trainer, checkpoint: dict) -> None:
-        """Lightning restores callbacks only when fitting; a checkpoint that is tested needs its quantizers as well."""
+        """Refuse a checkpoint of another module, and take its quantizers over.
+
+        Lightning restores callbacks only when fitting; a checkpoint that is tested needs its quantizers as well.
+        """
+        module = trainer.lightning_module
+        if module.strict_loading and "state_dict" in checkpoint:
+            refuse_other_module(module, checkpoint["state_dict"], f"the checkpoint {str(trainer.ckpt_path)!r}")
         alone = sum(isinstance(callback, PreparedInLoops) for callback in trainer.callbacks) == 1
         state = state_in(checkpoint, self.state_key, alone)
         self._starts_float = state is None

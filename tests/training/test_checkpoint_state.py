@@ -8,7 +8,7 @@ from torch import nn
 
 import qat
 from qat.errors import CheckpointError
-from qat.training.checkpoint_state import packed, state_in, unpack
+from qat.training.checkpoint_state import difference, packed, refuse_other_module, state_in, unpack
 from qat.training.history import History
 from qat.training.scale_optimizer import ScaleOptimizer
 
@@ -64,3 +64,24 @@ def test_the_state_under_the_key_is_taken_and_the_only_one_by_who_is_alone():
     assert state_in({"callbacks": callbacks}, "another", alone=False) is None
     assert state_in({"callbacks": {**callbacks, "second": two}}, "another", alone=True) is None
     assert state_in({"state_dict": {}}, "QATCallback", alone=True) is None
+
+
+def test_state_dicts_differ_in_names_and_shapes_and_not_in_counts_of_batches():
+    own = {"a": torch.ones(2), "b": torch.ones(3), "norm.num_batches_tracked": torch.tensor(0)}
+    assert difference(own, {"a": torch.zeros(2), "b": torch.zeros(3)}) == ""
+    assert difference(own, {"b": torch.ones(1, 3), "c": torch.ones(1)}) == (
+        "misses a and has besides c and has another shape for b (1, 3) instead of (3,)"
+    )
+    assert difference({}, {str(number): None for number in range(7)}) == "has besides 0, 1, 2, 3, 4 and 2 more"
+
+
+def test_parts_that_read_their_own_way_are_left_to_it():
+    class Lenient(nn.Linear):
+        def _load_from_state_dict(self, *arguments):
+            pass
+
+    module = nn.Sequential(Lenient(2, 2), nn.Linear(2, 1))
+    state = {"0.anything": torch.ones(1), "1.weight": torch.ones(1, 2), "1.bias": torch.ones(1)}
+    refuse_other_module(module, state, "the file")
+    with pytest.raises(CheckpointError, match="^the file is not of this Sequential: it misses 1.bias; pass a check"):
+        refuse_other_module(module, {"1.weight": torch.ones(1, 2)}, "the file")

@@ -26,13 +26,13 @@ class Bar:
         return {"loss": 1.0}
 
 
-def test_the_checkpoint_is_seen_before_the_module_sees_it():
+def test_the_checkpoint_is_seen_as_the_modules_own_hook_leaves_it():
     module = Module()
     detach = hook_before_restore(module, lambda checkpoint: module.calls.append(checkpoint))
     module.on_load_checkpoint("content")
     detach()
     module.on_load_checkpoint("content")
-    assert module.calls == ["content", "module", "module"]
+    assert module.calls == ["module", "content", "module"]
     assert "on_load_checkpoint" not in module.__dict__
 
 
