@@ -22,6 +22,7 @@ from qat.integer.program import IntegerProgram
 from qat.models.checkpoint import check_resumable
 from qat.post_training import calibrate
 from qat.report.files import INTEGER
+from qat.report.records import TAKEN_OUT
 from qat.report.run import read
 from qat.report.tables import certificate_line, run_table
 from qat.training.delivery import refuse_unequal, write_page, write_report
@@ -125,7 +126,7 @@ def _train_quantized(config: DictConfig, run_dir: Path, data, model) -> Trained:
         program=callback.program,
         handle=callback.handle,
         float_network=before or callback.handle.original_forward,
-        float_weights="the checkpoint, before training" if starts_trained else "trained, with quantization taken out",
+        float_weights="the checkpoint, before training" if starts_trained else TAKEN_OUT,
         epochs=trainer.current_epoch,
     )
 

@@ -81,7 +81,7 @@ class Recording:
 
     sequences: training mode -> addresses of the counted calls in the order they ran, for compiled code, which cannot
     look at its own frames. inputs: path -> shape. outputs: values returned. returned: where in the eval forward's
-    result they are, a path of keys for each.
+    result they are, a path of keys for each. unquantized: those of them that no operation on values made.
     """
 
     calls: dict[int, Call] = field(default_factory=dict)
@@ -90,6 +90,7 @@ class Recording:
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     outputs: list[ValueId] = field(default_factory=list)
     returned: tuple[tuple[str, ...], ...] = ()
+    unquantized: tuple[tuple[str, ...], ...] = ()
     checkpointed: bool = False
 
 

@@ -29,12 +29,21 @@ def refuse_unsupported(calls: Mapping[int, Call], quantized: Mapping[int, bool],
 
 
 def refuse_returned(recording: Recording, target: Target) -> None:
-    """Raise `PreparationError` for outputs that a file of `target` cannot name: nested ones, or named like an input."""
+    """Raise `PreparationError` for outputs that a file of `target` cannot have.
+
+    Those are nested ones, those named like an input, and those that no operation on values made, as losses are.
+    """
     nested = [".".join(path) for path in recording.returned if len(path) > 1]
     if nested:
         raise PreparationError(
             f"the network returns {', '.join(nested[:3])} inside of a structure, which a file for {target.name} "
             "cannot; return a tensor, a tuple or a flat dict of tensors, or train without export (target=None)."
+        )
+    if recording.unquantized:
+        raise PreparationError(
+            f"the network returns {'.'.join(recording.unquantized[0]) or 'an output'} that is a loss or does not "
+            "depend on its inputs, and has no integers; give example_inputs without the targets, so that forward "
+            "leaves it out, or train without export (target=None)."
         )
     taken = [path[0] for path in recording.returned if path and path[0] in recording.inputs]
     if taken:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 class Kind(enum.Enum):
     """How an operation treats the grids of its operands."""
 
-    IGNORE = "ignore"  # returns no values of the network: shapes, flags, comparisons, fresh constants
+    IGNORE = "ignore"  # returns no values of the network: shapes, flags, comparisons, fresh constants, losses
     PASS = "pass"  # moves values about; the result lies on the grid of the operand
     JOIN = "join"  # moves values of several tensors into one; all share a grid
     FUSE = "fuse"  # runs inside the integer kernel of the operation before it
@@ -65,8 +65,16 @@ _IGNORE = """
     empty_like rand_like randn_like randint_like eq ne lt le gt ge isnan isinf isfinite argmax argmin argsort nonzero
     is_same_size set_ set delete contains iter dir reduce_ex deepcopy is_nonzero is_pinned is_shared has_names
 """.split()
+#: Losses compare what the network computes with targets; a forward that returns its own loss computes that in float.
+_LOSS = """
+    binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy ctc_loss gaussian_nll_loss
+    hinge_embedding_loss huber_loss kl_div l1_loss margin_ranking_loss mse_loss multi_margin_loss multilabel_margin_loss
+    multilabel_soft_margin_loss nll_loss poisson_nll_loss smooth_l1_loss soft_margin_loss triplet_margin_loss
+    triplet_margin_with_distance_loss
+""".split()
 _KINDS = {name: kind for kind, names in (
-    (Kind.PASS, _PASS), (Kind.JOIN, _JOIN), (Kind.FUSE, _FUSE), (Kind.COMPUTE, _COMPUTE), (Kind.IGNORE, _IGNORE),
+    (Kind.PASS, _PASS), (Kind.JOIN, _JOIN), (Kind.FUSE, _FUSE), (Kind.COMPUTE, _COMPUTE),
+    (Kind.IGNORE, _IGNORE), (Kind.IGNORE, _LOSS),
 ) for name in names}  # fmt: skip
 _SYNONYMS = {
     "concat": "cat", "concatenate": "cat", "iconcat": "cat", "clip": "clamp", "subtract": "sub", "multiply": "mul",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from qat.errors import PreparationError
+from qat.errors import PreparationError, QATError
 from qat.inject import addresses
 from qat.inject.addresses import START, AmbiguousCallError
 from qat.inject.arguments import reason_against
@@ -140,10 +140,7 @@ class _Recorder(TorchFunctionMode):
                 self.codes[id(leaf)] = leaf
         with torch.no_grad():
             result = recorded_forward(self, self.module, args, kwargs)
-        self.recording.returned = tuple(
-            tuple(str(key_of(step)) for step in path)
-            for path, leaf in pytree.tree_flatten_with_path(result)[0] if leaf is not None
-        )  # fmt: skip
+        self._note_returned(result)
         for leaf in pytree.tree_leaves(result):
             (leaf,), _ = substitute(self.replaced, (leaf,), {})
             self._refuse_hidden(leaf)
@@ -153,6 +150,18 @@ class _Recorder(TorchFunctionMode):
                 self.recording.outputs.append(value)
         self.recording.sequences[training] = tuple(self.sequence)
         del self.values, self.alive, self.replaced, self.stale, self.codes, self.origins
+
+    def _note_returned(self, result) -> None:
+        """Write down where in the result the outputs are, and which of them no operation on values made."""
+        leaves = [
+            (tuple(str(key_of(step)) for step in path), substitute(self.replaced, (leaf,), {})[0][0])
+            for path, leaf in pytree.tree_flatten_with_path(result)[0] if leaf is not None
+        ]  # fmt: skip
+        self.recording.returned = tuple(path for path, _ in leaves)
+        self.recording.unquantized = tuple(
+            path for path, leaf in leaves
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and id(leaf) not in self.values
+        )  # fmt: skip
 
     def look_further_back(self, address: int) -> bool:
         """Split `address` next time by more of its operands' way; False where nothing more is known of it."""
@@ -318,9 +327,29 @@ def _is_to_be_rewritten(operation: Operation, kind: Kind, function, args: tuple,
 
 
 def recorded_forward(mode: TorchFunctionMode, module: nn.Module, args: tuple, kwargs: dict):
-    """The module's own forward under `mode`; chains of code positions end at this frame."""
-    with mode:
-        return module.forward(*args, **kwargs)
+    """The module's own forward under `mode`; chains of code positions end at this frame.
+
+    Raises `PreparationError` where the network itself fails on these inputs.
+    """
+    try:
+        with mode:
+            return module.forward(*args, **kwargs)
+    except QATError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+        raise PreparationError(
+            f"{type(module).__name__}.forward fails on the example inputs, {_in_words(args, kwargs)} "
+            f"({type(error).__name__}: {reason}); pass inputs as the network gets them, in "
+            "QATCallback(example_inputs=...) or qat.prepare(module, inputs)."
+        ) from error
+
+
+def _in_words(args: tuple, kwargs: dict) -> str:
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    return " and ".join(
+        f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}" for tensor in tensors
+    )
 
 
 addresses.mark_root(recorded_forward.__code__)

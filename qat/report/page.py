@@ -11,7 +11,7 @@ from qat.report.advice import SOUND_DB, Advice, overrides, python_rules
 from qat.report.figures.cost import size_and_latency
 from qat.report.figures.layers import sqnr_per_layer, weight_histograms
 from qat.report.figures.training import sqnr_over_time, training_curves, widths
-from qat.report.records import Layer, RunRecord
+from qat.report.records import STAGES, Layer, RunRecord
 from qat.report.run import RunFiles
 
 _BACKENDS = {
@@ -20,7 +20,6 @@ _BACKENDS = {
     "tensorrt": "TensorRT",
     "fake_quant": "fake-quantized model",
 }
-_STAGES = {"float": "float", "fake_quant": "fake-quantized", "integer": "integer"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def render(files: RunFiles, pictures: Mapping[str, bytes | None]) -> str:
         title=run.recipe or "run without a recipe",
         tiles=tiles(run),
         metrics=_metric_rows(run),
-        stages=_STAGES,
+        stages=run.stage_labels,
         pictures={name: content and _inline(content) for name, content in pictures.items()},
         advice=[_advice_row(entry) for entry in files.advice],
         overrides=overrides(files.advice),
@@ -77,9 +76,7 @@ def tiles(run: RunRecord) -> list[Tile]:
     """The headline."""
     metric = run.metric
     integer = run.metric_of("integer")
-    beside = [
-        f"{label} {formats.metric_text(metric, run.metric_of(stage))}" for stage, label in list(_STAGES.items())[:2]
-    ]
+    beside = [f"{run.stage_labels[stage]} {formats.metric_text(metric, run.metric_of(stage))}" for stage in STAGES[:2]]
     weight_widths = _widths(layer.weight_bits for layer in run.layers if layer.weights)
     activation_widths = _widths(layer.activation_bits for layer in run.layers)
     mean = run.bits_per_weight
@@ -103,15 +100,17 @@ def _widths(bits) -> str:
 
 def _metric_rows(run: RunRecord) -> list[dict]:
     """One row a metric: its value at every stage, and what the integer file loses on float."""
-    names = dict.fromkeys(name for stage in _STAGES for name in run.metrics.get(stage, {}))
+    names = dict.fromkeys(name for stage in STAGES for name in run.metrics.get(stage, {}))
     rows = []
     for name in names:
-        values = {stage: run.metrics.get(stage, {}).get(name) for stage in _STAGES}
+        values = {stage: run.metrics.get(stage, {}).get(name) for stage in STAGES}
         rows.append(
             {
                 "name": name,
                 "values": [formats.metric_text(name, value) for value in values.values()],
-                "difference": formats.difference_text(name, values["integer"], values["float"]),
+                "difference": formats.difference_text(
+                    name, values["integer"], values["float"] if run.has_float_baseline else None
+                ),
             }
         )
     return rows

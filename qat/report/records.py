@@ -19,6 +19,9 @@ FLOAT_BYTES = 4
 #: The order in which the stages of a network are named everywhere.
 STAGES = ("float", "fake_quant", "integer")
 
+#: What a run's conditions say of float metrics that are those of its own weights, trained for integers.
+TAKEN_OUT = "trained, with quantization taken out"
+
 _LARGEST_FILE = 64 * 2**20  # bytes; a history of a thousand epochs of a hundred layers has about 10 MB
 
 Item = TypeVar("Item")
@@ -82,6 +85,17 @@ class RunRecord:
     def metric_of(self, stage: str) -> float | None:
         """Value of the headline's metric at `stage`."""
         return self.metrics.get(stage, {}).get(self.metric)
+
+    @property
+    def has_float_baseline(self) -> bool:
+        """Whether the float metrics are those of a network trained in float, and so something to compare with."""
+        return bool(self.metrics.get("float")) and self.conditions.get("float_metrics") != TAKEN_OUT
+
+    @property
+    def stage_labels(self) -> dict[str, str]:
+        """What the stages are called beside their metrics."""
+        float_label = "quantization taken out" if self.conditions.get("float_metrics") == TAKEN_OUT else "float"
+        return {"float": float_label, "fake_quant": "fake-quantized", "integer": "integer"}
 
     @property
     def size_ratio(self) -> float | None:

@@ -28,7 +28,7 @@ def run_table(run: RunRecord) -> Table:
     table.add_column("latency", justify="right")
     for stage in STAGES:
         table.add_row(
-            stage.replace("fake_quant", "fake-quantized"),
+            run.stage_labels[stage],
             formats.metric_text(run.metric, run.metric_of(stage)),
             formats.bytes_text(run.size_bytes.get(stage)),
             formats.milliseconds_text(run.latency_ms.get(stage)),
@@ -81,7 +81,8 @@ def sweep_table(rows: Sequence[SweepRow]) -> Table:
         table.add_row(
             Text(f"{label} *" if row in front else label),
             formats.ABSENT if mean is None else f"{mean:.3g}",
-            *[formats.metric_text(record.metric, record.metric_of(stage)) for stage in ("float", "integer")],
+            formats.metric_text(record.metric, record.metric_of("float") if record.has_float_baseline else None),
+            formats.metric_text(record.metric, record.metric_of("integer")),
             formats.bytes_text(row.size),
             formats.ratio_text(record.size_ratio),
             formats.ratio_text(record.latency_ratio),

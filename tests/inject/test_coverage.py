@@ -7,6 +7,7 @@ from torch import nn
 
 from qat.errors import PreparationError
 from qat.inject.handle import prepare
+from qat.lowering.convert import convert
 from qat.spec import QuantConfig, Rule
 
 
@@ -108,3 +109,36 @@ def test_outputs_that_a_file_cannot_name_are_refused(body, match):
 def test_outputs_by_name_and_by_place_are_taken():
     for body in (lambda x, y: {"logits": y, "loss": None}, lambda x, y: (y, y), lambda x, y: [y]):
         prepare(Returning(body), torch.randn(4, 3), "w8a8")
+
+
+class WithLoss(nn.Module):
+    """A network that computes its own loss where it is given targets, as those of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x, labels=None):
+        logits = self.layer(x)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits}
+
+
+def test_a_loss_computed_by_the_network_stays_in_float():
+    torch.manual_seed(0)
+    network, x, labels = WithLoss(), torch.randn(8, 3), torch.randint(0, 4, (8,))
+    handle = prepare(network, {"x": x}, "w8a8")
+    result = network(x, labels)
+    result["loss"].backward()
+    assert torch.equal(result["loss"], F.cross_entropy(result["logits"], labels))
+    assert sorted(handle.quantizers) == ["input.x", "layer.output", "layer.weight"]
+    network.eval()
+    assert torch.equal(network(x)["logits"], convert(network)(x)["logits"])
+
+
+def test_a_recorded_loss_is_no_output_of_a_file():
+    inputs = {"x": torch.randn(8, 3), "labels": torch.randint(0, 4, (8,))}
+    with pytest.raises(PreparationError, match="returns loss that is a loss .* without the targets"):
+        prepare(WithLoss(), inputs, "w8a8")
+    handle = prepare(WithLoss(), inputs, "w8a8", target=None)
+    assert sorted(handle.quantizers) == ["input.x", "layer.output", "layer.weight"]

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qat.errors import ReportError
-from qat.report.records import Layer, Mismatch, RunRecord, read_history, read_run
+from qat.report.records import TAKEN_OUT, Layer, Mismatch, RunRecord, read_history, read_run
+from qat.report.sweep import SweepRow, to_csv
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -126,3 +127,15 @@ def test_any_json_is_read_or_refused_but_never_crashes(tmp_path_factory, value, 
         read_run(path)
     except ReportError as error:
         assert "damaged" in str(error)
+
+
+def test_weights_trained_for_integers_are_no_float_baseline():
+    metrics = {"float": {"accuracy": 0.7}, "integer": {"accuracy": 0.9}}
+    taken_out = RunRecord(metrics=metrics, conditions={"float_metrics": TAKEN_OUT})
+    trained = RunRecord(metrics=metrics, conditions={"float_metrics": "trained, before quantization"})
+    assert (taken_out.has_float_baseline, trained.has_float_baseline, RunRecord().has_float_baseline) == (
+        False, True, False,
+    )  # fmt: skip
+    assert (taken_out.stage_labels["float"], trained.stage_labels["float"]) == ("quantization taken out", "float")
+    rows = [SweepRow("a", taken_out), SweepRow("b", trained)]
+    assert [line.split(",")[4] for line in to_csv(rows).splitlines()] == ["float", "", "0.7"]

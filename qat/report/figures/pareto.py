@@ -46,7 +46,7 @@ def accuracy_against_size(rows: Sequence[SweepRow]) -> bytes | None:
     metric = points[0].record.metric
     factor = 100 if is_share(metric) else 1
     labels = dict(zip((row.name for row in points), short_names([row.name for row in points]), strict=True))
-    scores = [row.record.metric_of("float") for row in points if row.record.metric_of("float") is not None]
+    scores = [row.record.metric_of("float") for row in points if row.record.has_float_baseline]
     with style.settings():
         made = style.figure(5.4)
         axes = made.subplots()
