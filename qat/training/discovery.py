@@ -124,7 +124,8 @@ def copied(inputs):
 def held_out(trainer, handle: Handle) -> Iterator:
     """Inputs of the validation batches, else of the training batches, as the network gets them.
 
-    Where batches do not hold its inputs (a generator's noise, made in training_step), those it was recorded with.
+    Where batches do not hold its inputs (a generator's noise, or pictures normalized in training_step), those it was
+    recorded with.
     """
     loaders = trainer.val_dataloaders
     if loaders is None or (isinstance(loaders, list | tuple | dict) and not loaders):
@@ -137,7 +138,7 @@ def held_out(trainer, handle: Handle) -> Iterator:
             inputs = inputs_of(trainer.precision_plugin.convert_input(batch), handle.module)
         except ConfigurationError:
             break
-        if _shapes(inputs) != _shapes(handle.examples):
+        if _samples(inputs) != _samples(handle.examples):
             break
         some = True
         yield inputs
@@ -146,9 +147,10 @@ def held_out(trainer, handle: Handle) -> Iterator:
         yield kwargs or (args[0] if len(args) == 1 else args)
 
 
-def _shapes(inputs) -> list[tuple[int, ...]]:
-    """The shape of one sample of every tensor."""
-    return [tuple(leaf.shape[1:]) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+def _samples(inputs) -> list[tuple[tuple[int, ...], bool]]:
+    """The shape of one sample of every tensor, and whether it is of real values."""
+    leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    return [(tuple(leaf.shape[1:]), leaf.is_floating_point()) for leaf in leaves]
 
 
 def trains(optimizer, network: nn.Module) -> bool:

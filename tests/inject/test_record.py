@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qat.errors import PreparationError
+import qat
+from qat.errors import AddressError, PreparationError
 from qat.inject.inputs import bind_examples
 from qat.inject.operations import Kind
 from qat.inject.record import record, undisturbed
@@ -225,3 +226,46 @@ def test_a_loop_over_a_list_of_layers_comes_back_to_its_addresses():
     recording = record(network, *bind_examples(network, torch.randn(2, 3)))
     sequence = recording.sequences[True]
     assert sequence[6:] == sequence[:6]
+
+
+def test_a_network_that_fails_on_its_examples_is_told_with_them_and_the_remedy():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    with pytest.raises(PreparationError) as caught:
+        qat.prepare(network, torch.zeros(2, 1, 5, 5, dtype=torch.uint8))
+    told = str(caught.value)
+    assert told.startswith(
+        "Sequential.forward fails on the example inputs, uint8 of shape (2, 1, 5, 5) (RuntimeError: Input type "
+    )
+    assert told.endswith(
+        "; pass inputs as the network gets them, in QATCallback(example_inputs=...) or qat.prepare(module, inputs)."
+    )
+    assert "\n" not in told and isinstance(caught.value.__cause__, RuntimeError)
+    assert qat.prepare(network, torch.zeros(2, 1, 5, 5)).quantizers  # nothing was left behind
+
+
+def test_every_example_is_named_and_an_error_without_words_too():
+    class Refuses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x, index):
+            raise AssertionError
+
+    with pytest.raises(
+        PreparationError, match=r"float32 of shape \(2, 3\) and int64 of shape \(2,\) \(AssertionError: no"
+    ):
+        qat.prepare(Refuses(), (torch.zeros(2, 3), torch.zeros(2, dtype=torch.long)))
+
+
+def test_what_is_refused_inside_the_forward_keeps_its_own_words():
+    class Refused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            raise AddressError("its own words")
+
+    with pytest.raises(AddressError, match="^its own words$"):
+        qat.prepare(Refused(), torch.zeros(2, 3))
