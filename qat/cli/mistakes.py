@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from qat.cli.failure import as_sentence
+from qat.errors import ConfigurationError
+from qat.spec import QuantConfig
 
 
 def recipe_names() -> list[str]:
@@ -50,7 +52,19 @@ def _missing(error: MissingConfigException) -> str:
         )
     if not error.options:
         return f"there is no group {group!r} of parts to take {name!r} from; look for a slip in the recipe's defaults."
-    return f"{group} has no part {name!r}; choose one of {', '.join(error.options)}."
+    remedy = f"choose one of {', '.join(error.options)}"
+    if group == "quant" and (settings := _settings_of(name)):
+        remedy = f"leave it out and write {settings}, or {remedy}"
+    return f"{group} has no part {name!r}; {remedy}."
+
+
+def _settings_of(preset: str) -> str | None:
+    """The settings that a preset without a part of its own stands for, None where it is no preset."""
+    try:
+        config = QuantConfig.parse(preset)
+    except ConfigurationError:
+        return None
+    return f"quant.weight.bits={config.weight.bits} quant.activation.bits={config.activation.bits}"
 
 
 def _unknown_setting(cause: OmegaConfBaseException) -> str:

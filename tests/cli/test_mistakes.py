@@ -3,9 +3,11 @@
 import pytest
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.errors import MissingConfigException
+from hydra.utils import instantiate
 
 from qat.cli.mistakes import recipe_names, sentence_of
 from qat.cli.search_path import search_package_parts
+from qat.spec import QuantConfig
 
 
 def mistake(name: str, *overrides: str) -> str:
@@ -24,6 +26,12 @@ def test_the_recipes_of_the_package_are_listed():
     [
         ("digit_cnn", "seed=1", "there is no recipe 'digit_cnn'; choose one of "),
         ("digits_cnn", "quant=w9a9", "quant has no part 'w9a9'; choose one of w2a2, w2a8, w3a3, w4a4, w4a8, w8a8."),
+        (
+            "digits_cnn",
+            "quant=w5a7",
+            "quant has no part 'w5a7'; leave it out and write quant.weight.bits=5 quant.activation.bits=7, or choose "
+            "one of w2a2, w2a8, w3a3, w4a4, w4a8, w8a8.",
+        ),
         ("digits_cnn", "quantt=w4a4", "there is no setting 'quantt'; did you mean quant, or add it with a +"),
         (
             "digits_cnn",
@@ -40,6 +48,17 @@ def test_the_recipes_of_the_package_are_listed():
 def test_a_slip_is_one_sentence_with_the_remedy(name, override, sentence):
     told = mistake(name, override)
     assert told.startswith(sentence) and told.endswith(".") and "\n" not in told
+
+
+def test_widths_without_a_part_are_written_as_the_sentence_says():
+    search_package_parts()
+    with initialize_config_module("qat.recipes", version_base="1.3"):
+        widths = compose("digits_cnn", overrides=["quant.weight.bits=5", "quant.activation.bits=7"])
+    config = instantiate(widths.quant)
+    assert (config.weight, config.activation) == (
+        QuantConfig.parse("w5a7").weight,
+        QuantConfig.parse("w5a7").activation,
+    )
 
 
 def test_a_recipe_built_on_another_one_is_told_to_copy_it(tmp_path):
