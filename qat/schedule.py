@@ -25,6 +25,8 @@ class Progress:
 
     share_of_epoch: completed part of the current epoch in 0..1. batches_per_epoch, batches_per_step: tell where the
         last batch lies, and change no state; None where unknown.
+
+    Raises `ConfigurationError` for a total below 0: what Lightning writes as -1 is None here.
     """
 
     epoch: int = 0
@@ -34,6 +36,12 @@ class Progress:
     share_of_epoch: float = 0.0
     batches_per_epoch: int | None = None
     batches_per_step: int | None = None
+
+    def __post_init__(self):
+        for name in ("total_epochs", "total_steps"):
+            total = getattr(self, name)
+            if total is not None and total < 0:
+                raise ConfigurationError(f"progress.{name} is {total}; a run without a known end has None there.")
 
     @property
     def share(self) -> float | None:

@@ -57,6 +57,12 @@ def test_the_share_of_a_run_is_the_larger_of_steps_and_epochs():
     assert Progress(epoch=5, step=100).share is None
 
 
+@pytest.mark.parametrize("name", ["total_epochs", "total_steps"])
+def test_lightnings_spelling_of_a_run_without_end_is_refused(name):
+    with pytest.raises(ConfigurationError, match=f"^progress.{name} is -1; a run without a known end has None there.$"):
+        Progress(**{name: -1})
+
+
 def test_a_share_of_a_run_without_end_is_refused_and_steps_are_not():
     with pytest.raises(ConfigurationError, match=r"schedule\.\w+ is the share 0\.\d of a run whose length is unknown"):
         Schedule().state_at(Progress(epoch=3, step=100))
