@@ -23,6 +23,7 @@ from qat.errors import ConfigurationError, PreparationError, QATError
 from qat.schedule import Progress
 from qat.training.discovery import find_network, inputs_of
 from qat.training.preflight import preflight
+from qat.training.progress import known_total
 from qat.training.slowdown import expected_slowdown
 
 
@@ -79,8 +80,10 @@ def check(config: DictConfig) -> tuple[str, PreparationError | None]:
         handle = qat.prepare(network, inputs, quant, config.export.runtime)
     except PreparationError as error:
         handle, refusal = qat.prepare(network, inputs, quant, None), error
-    epochs = config.trainer.max_epochs
-    text = preflight(handle, schedule, Progress(total_epochs=epochs, total_steps=epochs * len(loader)))
+    epochs, steps = known_total(config.trainer.max_epochs), known_total(config.trainer.get("max_steps"))
+    if steps is None and epochs is not None:
+        steps = epochs * len(loader)
+    text = preflight(handle, schedule, Progress(total_epochs=epochs, total_steps=steps))
     if schedule is None:
         return (
             f"{text}quantized after training, from {config.post_training.batches} batches of training data\n",

@@ -14,8 +14,8 @@ def progress_of(trainer, batch_idx: int | None = None) -> Progress:
     return Progress(
         epoch=trainer.current_epoch,
         step=trainer.global_step,
-        total_epochs=_known(trainer.max_epochs),
-        total_steps=_known(trainer.max_steps),
+        total_epochs=known_total(trainer.max_epochs),
+        total_steps=known_total(trainer.max_steps),
         share_of_epoch=batch_idx / batches if batch_idx is not None and batches else 0.0,
         batches_per_epoch=batches,
         batches_per_step=trainer.accumulate_grad_batches if automatic else None,
@@ -26,9 +26,9 @@ def is_last_batch(trainer, batch_idx: int) -> bool:
     """Whether the epoch, or the run, ends with the batch that begins now; False where that cannot be told before."""
     if batch_idx + 1 == trainer.num_training_batches or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
         return True
-    return _known(trainer.max_steps) is not None and trainer.global_step + 1 >= trainer.max_steps
+    return known_total(trainer.max_steps) is not None and trainer.global_step + 1 >= trainer.max_steps
 
 
-def _known(total: int | None) -> int | None:
-    """Lightning writes -1 for a run without end."""
+def known_total(total: int | None) -> int | None:
+    """A trainer's max_epochs or max_steps, None where it sets no end: Lightning writes -1 for that."""
     return None if total in (None, -1) else total

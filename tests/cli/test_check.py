@@ -62,6 +62,18 @@ def test_a_mistake_is_one_sentence_on_stderr(capsys, arguments, sentence):
     assert captured.out == ""
 
 
+@pytest.mark.parametrize("epochs", ["-1", "null"])
+def test_a_run_of_unknown_length_is_told_that_shares_need_one(capsys, epochs):
+    assert main([f"trainer.max_epochs={epochs}"]) == 1
+    told = capsys.readouterr().err
+    assert "of a run whose length is unknown; set max_epochs or max_steps" in told and told.count("\n") == 1
+
+
+def test_steps_are_a_length_too(capsys):
+    assert main(["trainer.max_epochs=-1", "+trainer.max_steps=300"]) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
 def test_recipes_of_ones_own_use_the_parts_of_the_package(tmp_path):
     (tmp_path / "mine.yaml").write_text("defaults:\n  - quant: w2a2\n")
     assert compose_recipe("mine", config_dir=tmp_path).quant.weight.bits == 2
