@@ -1,6 +1,7 @@
 """What is installed: configs and recipes inside the package, commands that exist."""
 
 import importlib
+import os
 import shutil
 import subprocess
 import tomllib
@@ -35,9 +36,12 @@ def test_every_folder_with_code_is_a_package():
 
 
 def planned(folder, *arguments):
-    """What make would do in `folder`, on one line."""
+    """What make would do in `folder`, on one line. The tests may run under a make of their own, which tells its own."""
     make = ["make", "--dry-run", *arguments]
-    return " ".join(subprocess.run(make, cwd=folder, capture_output=True, text=True, check=True).stdout.split())
+    outside = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "TORCH", "TORCH_INDEX", "ARGS", "PYTHON")
+    environment = {name: value for name, value in os.environ.items() if name not in outside}
+    done = subprocess.run(make, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return " ".join(done.stdout.split())
 
 
 @pytest.fixture
