@@ -10,27 +10,8 @@ import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
-from qat.integer import kernels
-from qat.integer.fixed_point import requantize_product, requantize_sum
-from qat.integer.operations import (
-    Add,
-    AveragePool,
-    Concatenate,
-    Conv,
-    Linear,
-    Max,
-    MaxPool,
-    Mean,
-    Mul,
-    Operation,
-    Pad,
-    Requantize,
-    Reshape,
-    Slice,
-    Transpose,
-)
+from qat.integer.kernels import compute
 from qat.integer.program import Inputs, IntegerProgram
-from qat.integer.rescale import rescale
 from qat.integer.values import Constant, Grid
 
 #: Elements of the largest value that `run_real` computes at a time: they stay in a cache, and a call with a whole
@@ -129,7 +110,8 @@ def run(program: IntegerProgram, codes: Mapping[str, Tensor], keep_all: bool = T
     last_use = {name: index for index, operation in enumerate(program.operations) for name in operation.inputs}
     kept = {edge.value for edge in program.outputs}
     for index, operation in enumerate(program.operations):
-        result = compute(operation, [held[name] for name in operation.inputs], grids)
+        operands, sources = ([table[name] for name in operation.inputs] for table in (held, grids))
+        result = compute(operation, operands, sources, grids[operation.output])
         held[operation.output] = _checked(program, operation.output, result, batch)
         if not keep_all:
             for name in {*operation.inputs, operation.output}:
@@ -137,65 +119,6 @@ def run(program: IntegerProgram, codes: Mapping[str, Tensor], keep_all: bool = T
                     held.pop(name, None)
     names = {constant.name for constant in program.constants}
     return {name: tensor for name, tensor in held.items() if name not in names}
-
-
-def compute(operation: Operation, operands: list[Tensor], grids: Mapping[str, Grid]) -> Tensor:
-    """Codes that one operation makes of the codes of its inputs."""
-    source, target = grids[operation.inputs[0]], grids[operation.output]
-    codes = operands[0]
-    match operation:
-        case Conv():
-            return kernels.convolve(codes, operation, source, target)
-        case Linear():
-            return kernels.linear(codes, operation, source, target)
-        case Add():
-            first, second = _centered_operands(operation, operands, grids)
-            return requantize_sum(first, second, operation.factors, target, operation.clamp_min, operation.clamp_max)
-        case Mul():
-            first, second = _centered_operands(operation, operands, grids)
-            return rescale((first * second)[None], operation, target, requantize_product)[0]
-        case Requantize():
-            return _requantize(codes, operation, source, target)
-        case AveragePool():
-            return kernels.average_pool(codes, operation, source, target)
-        case Mean():
-            return kernels.mean(codes, operation, source, target)
-        case MaxPool():
-            return kernels.max_pool(codes, operation)
-        case Max():
-            return codes.amax(operation.dims, keepdim=operation.keepdim)
-        case Concatenate():
-            return torch.cat(operands, operation.dim)
-        case Reshape():
-            return codes.reshape(len(codes), *operation.shape)
-        case Transpose():
-            return codes.permute(operation.permutation).contiguous()
-        case Slice():
-            cuts = tuple(map(slice, operation.starts, operation.ends, operation.steps))
-            return codes[(slice(None), *cuts)].contiguous()
-        case Pad():
-            return kernels.pad(codes, operation.amounts, target.zero_point)
-    raise operation.error("is of a kind that the interpreter does not know")
-
-
-def _centered_operands(operation: Operation, operands: list[Tensor], grids: Mapping[str, Grid]) -> list[Tensor]:
-    """Both operands less their zero points; products and sums of 8-bit codes fit int32, those of wider ones int64."""
-    dtype = torch.int32 if all(grids[name].bits <= 8 for name in operation.inputs) else torch.int64
-    return [codes.to(dtype) - grids[name].zero_point for codes, name in zip(operands, operation.inputs, strict=True)]
-
-
-def _requantize(codes: Tensor, operation: Requantize, source: Grid, target: Grid) -> Tensor:
-    if is_clamp(operation, source, target):
-        return codes.to(torch.int32).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
-    sign = 1 if operation.factor > 0 else -1
-    products = (codes.to(torch.int32) - source.zero_point) * sign
-    return rescale(products[None], operation, target, requantize_product)[0]
-
-
-def is_clamp(operation: Requantize, source: Grid, target: Grid) -> bool:
-    """Whether codes stay what they are, apart from the clamp."""
-    same = source.scale == target.scale and source.zero_point == target.zero_point
-    return same and operation.factor == 1.0
 
 
 def _checked(program: IntegerProgram, name: str, codes: Tensor, batch: int) -> Tensor:

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qat.integer import kernels
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import run
+from qat.integer.kernels import matrices
 from qat.integer.values import Grid, Weight, WeightGrid, float32
 
 
@@ -98,7 +98,7 @@ def test_extreme_codes_do_not_saturate_on_the_way():
 
 
 def test_a_processor_whose_int8_product_saturates_takes_the_exact_way(monkeypatch):
-    monkeypatch.setattr(kernels, "_int8_matmul_is_exact", lambda: False)
+    monkeypatch.setattr(matrices, "_int8_matmul_is_exact", lambda: False)
     test_extreme_codes_do_not_saturate_on_the_way()
 
 

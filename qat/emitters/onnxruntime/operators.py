@@ -11,7 +11,6 @@ import numpy
 
 from qat.emitters.onnxruntime.graph import Graph, array_of, pads_of
 from qat.errors import ExportError
-from qat.integer.interpreter import is_clamp
 from qat.integer.operations import (
     Add,
     AveragePool,
@@ -259,7 +258,7 @@ class _Writer:
         """Clip where codes stay what they are, else a QLinearMul by 1 or -1 that has the factor as its scale."""
         source, target = self.grid(operation.inputs[0]), self.grid(operation.output)
         codes, name = tensor_of(operation.inputs[0]), operation.name
-        if is_clamp(operation, source, target) and source.unsigned_offset == target.unsigned_offset:
+        if operation.is_clamp(source, target) and source.unsigned_offset == target.unsigned_offset:
             offset = target.unsigned_offset
             limits = operation.clamp_min + offset, operation.clamp_max + offset
             self.clip(codes, tensor_of(operation.output), *limits)

@@ -1,0 +1,52 @@
+"""Integer kernels: what each operation makes of the codes of its inputs, on integer tensors alone.
+
+The interpreter runs them, and so does the eval forward of a prepared network.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from qat.integer import operations as ops
+from qat.integer.kernels import elementwise, moves, sums
+from qat.integer.operations import Operation
+from qat.integer.values import Grid
+
+Kernel = Callable[[Operation, Sequence[Tensor], Sequence[Grid], Grid], Tensor]
+
+
+def _of_one(kernel: Callable[[Operation, Tensor, Grid, Grid], Tensor]) -> Kernel:
+    """A kernel that takes a single operand and its grid."""
+    return lambda operation, operands, sources, target: kernel(operation, operands[0], sources[0], target)
+
+
+def _moving(kernel: Callable[[Operation, Tensor], Tensor]) -> Kernel:
+    """A kernel that takes a single operand and no grid."""
+    return lambda operation, operands, sources, target: kernel(operation, operands[0])
+
+
+#: One kernel for each kind of operation.
+KERNELS: dict[type[Operation], Kernel] = {
+    ops.Conv: _of_one(sums.convolve),
+    ops.Linear: _of_one(sums.linear),
+    ops.Add: elementwise.add,
+    ops.Mul: elementwise.multiply,
+    ops.Requantize: _of_one(elementwise.requantize),
+    ops.AveragePool: _of_one(sums.average_pool),
+    ops.Mean: _of_one(sums.mean),
+    ops.MaxPool: _moving(moves.max_pool),
+    ops.Max: _moving(moves.largest),
+    ops.Concatenate: lambda operation, operands, sources, target: moves.concatenate(operation, operands),
+    ops.Reshape: _moving(moves.reshape),
+    ops.Transpose: _moving(moves.transpose),
+    ops.Slice: _moving(moves.cut),
+    ops.Pad: lambda operation, operands, sources, target: moves.pad_zeros(operation, operands[0], target),
+}
+
+
+def compute(operation: Operation, operands: Sequence[Tensor], sources: Sequence[Grid], target: Grid) -> Tensor:
+    """Codes that one operation makes.
+
+    operands: (N, ...) codes of `sources`, their grids; constants have a batch of 1. target: grid of the result.
+    """
+    return KERNELS[type(operation)](operation, operands, sources, target)

@@ -1,0 +1,38 @@
+"""Arithmetic element by element."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from qat.integer.fixed_point import requantize_product, requantize_sum
+from qat.integer.operations import Add, Mul, Requantize
+from qat.integer.rescale import rescale
+from qat.integer.values import Grid
+
+
+def add(operation: Add, operands: Sequence[Tensor], sources: Sequence[Grid], target: Grid) -> Tensor:
+    """Sum of two operands that broadcast."""
+    first, second = _centered_pair(operands, sources)
+    return requantize_sum(first, second, operation.factors, target, operation.clamp_min, operation.clamp_max)
+
+
+def multiply(operation: Mul, operands: Sequence[Tensor], sources: Sequence[Grid], target: Grid) -> Tensor:
+    """Product of two operands that broadcast."""
+    first, second = _centered_pair(operands, sources)
+    return rescale((first * second)[None], operation, target, requantize_product)[0]
+
+
+def requantize(operation: Requantize, codes: Tensor, source: Grid, target: Grid) -> Tensor:
+    """Codes on another grid, or clamped."""
+    if operation.is_clamp(source, target):
+        return codes.to(torch.int32).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
+    sign = 1 if operation.factor > 0 else -1
+    products = (codes.to(torch.int32) - source.zero_point) * sign
+    return rescale(products[None], operation, target, requantize_product)[0]
+
+
+def _centered_pair(operands: Sequence[Tensor], sources: Sequence[Grid]) -> list[Tensor]:
+    """Operands less their zero points; products and sums of 8-bit codes fit int32, those of wider ones int64."""
+    dtype = torch.int32 if all(grid.bits <= 8 for grid in sources) else torch.int64
+    return [codes.to(dtype) - grid.zero_point for codes, grid in zip(operands, sources, strict=True)]

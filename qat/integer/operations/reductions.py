@@ -1,0 +1,106 @@
+"""Many codes become one: windows and whole dimensions, their means and their extremes."""
+
+import math
+from dataclasses import dataclass
+
+from qat.integer.fixed_point import Multiplier
+from qat.integer.geometry import Shape, check_spatial, check_window, count_windows, reduced_shape
+from qat.integer.operations.base import ComputingOperation, MovingOperation, check_single
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AveragePool(ComputingOperation):
+    """Mean over windows of a (C, *spatial) input; padding counts as zeros in the mean.
+
+    multiplier: (1,), `Multiplier.from_scales(input_scale, 1 / window size, output_scale)`.
+    """
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    multiplier: Multiplier
+
+    def check(self):
+        check_single(self, self.multiplier)
+        check_window(self.error, self.kernel_size, self.stride, self.padding, (1,) * len(self.kernel_size))
+
+    @property
+    def count(self) -> int:
+        """How many elements a mean is over."""
+        return math.prod(self.kernel_size)
+
+    def output_shape(self, *shapes):
+        channels, *spatial = check_spatial(self.error, shapes[0], self.kernel_size)
+        ones = (1,) * len(self.kernel_size)
+        return (channels, *count_windows(self.error, spatial, self.kernel_size, self.stride, self.padding, ones))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mean(ComputingOperation):
+    """Mean over `dims`. multiplier: (1,), `Multiplier.from_scales(input_scale, 1 / element count, output_scale)`."""
+
+    dims: tuple[int, ...]
+    keepdim: bool
+    multiplier: Multiplier
+
+    def check(self):
+        check_single(self, self.multiplier)
+
+    def output_shape(self, *shapes):
+        return reduced_shape(self.error, shapes[0], self.dims, self.keepdim)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool(MovingOperation):
+    """Largest code of each window of a (C, *spatial) input; padding never wins. ceil_mode: windows may overhang."""
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    ceil_mode: bool
+
+    def check(self):
+        check_window(self.error, self.kernel_size, self.stride, self.padding, self.dilation)
+        for size, (before, after) in zip(self.kernel_size, self.padding, strict=True):
+            if max(before, after) > size // 2:
+                raise self.error(
+                    f"pads {self.padding} around windows of {self.kernel_size}; at most half a window is possible"
+                )
+
+    def output_shape(self, *shapes):
+        channels, *spatial = check_spatial(self.error, shapes[0], self.kernel_size)
+        return (
+            channels,
+            *count_windows(
+                self.error, spatial, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+            ),
+        )
+
+    def full_padding(self, shape: Shape) -> tuple[tuple[int, int], ...]:
+        """The padding with which every window lies inside, even one that overhangs. shape: input (C, *spatial)."""
+        amounts = []
+        geometry = zip(
+            shape[1:],
+            self.output_shape(shape)[1:],
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+            self.padding,
+            strict=True,
+        )
+        for size, count, kernel, step, spread, (before, after) in geometry:
+            needed = (count - 1) * step + spread * (kernel - 1) + 1 - size - before
+            amounts.append((before, max(after, needed)))
+        return tuple(amounts)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Max(MovingOperation):
+    """Largest code over `dims` (amax)."""
+
+    dims: tuple[int, ...]
+    keepdim: bool
+
+    def output_shape(self, *shapes):
+        return reduced_shape(self.error, shapes[0], self.dims, self.keepdim)
