@@ -1,31 +1,15 @@
 """What makes a program sound: checked once, when it is made or loaded, so that nothing after needs to ask."""
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import torch
-
 from qat.errors import ProgramError
-from qat.integer.fixed_point import Multiplier, SumMultipliers
-from qat.integer.operations import (
-    Add,
-    AveragePool,
-    ComputingOperation,
-    Conv,
-    Linear,
-    Mean,
-    MovingOperation,
-    Mul,
-    Operation,
-    Requantize,
-)
-from qat.integer.values import Constant, Value, float32
+from qat.integer.operations import ComputingOperation, MovingOperation, Operation
+from qat.integer.values import Constant, IndexRange, Value
 
 if TYPE_CHECKING:
     from qat.integer.program import IntegerProgram
 
-INT32_MAX = 2**31 - 1
 OUTPUT_STRUCTURES = ("tensor", "tuple", "dict")
 Known = Mapping[str, Value | Constant]
 
@@ -80,35 +64,44 @@ def check_order(program: "IntegerProgram") -> None:
 
 
 def check_operation(operation: Operation, known: Known) -> None:
-    """Refuse an operation whose shapes, grids or multipliers do not fit, or whose accumulator could leave int32."""
-    _check_shape(operation, known)
-    _check_grids(operation, known)
-    _check_multiplier(operation, known)
+    """Refuse an operation whose shapes, grids or multipliers do not fit, or whose accumulator could overflow."""
+    sources, output = [known[name] for name in operation.inputs], known[operation.output]
+    _check_operands(operation, sources)
+    _check_shape(operation, sources, output)
+    _check_grids(operation, sources, output)
+    operation.check_between(sources, output)
     _check_accumulator(operation, known)
 
 
-def _check_shape(operation: Operation, known: Known) -> None:
-    expected = operation.output_shape(*(known[name].shape for name in operation.inputs))
-    if tuple(expected) != tuple(known[operation.output].shape):
-        raise operation.error(
-            f"makes {tuple(expected)}, but {operation.output!r} is declared {known[operation.output].shape}"
-        )
-    if isinstance(operation, Add | Mul):
-        constants = [name for name in operation.inputs if isinstance(known[name], Constant)]
-        if len(constants) == 2:
-            raise operation.error(f"combines two constants, {constants[0]!r} and {constants[1]!r}; fold them")
-    elif any(isinstance(known[name], Constant) for name in operation.inputs):
-        raise operation.error("takes a constant; only Add and Mul do")
+def _check_operands(operation: Operation, sources: list[Value | Constant]) -> None:
+    """Refuse constants and indices where the operation takes none."""
+    constants = [source.name for source in sources if isinstance(source, Constant)]
+    if constants and not operation.takes_constants:
+        raise operation.error(f"takes a constant, {constants[0]!r}, but only values can be its inputs; fold it")
+    if len(constants) == len(sources):
+        raise operation.error(f"takes nothing but constants, {', '.join(map(repr, constants))}; fold them")
+    indices = [source.name for source in sources if isinstance(source.grid, IndexRange)]
+    if indices and not operation.takes_indices:
+        raise operation.error(f"takes {indices[0]!r}, which are indices, not codes of real numbers; use a Table first")
 
 
-def _check_grids(operation: Operation, known: Known) -> None:
-    grid = known[operation.output].grid
+def _check_shape(operation: Operation, sources: list[Value | Constant], output: Value) -> None:
+    expected = operation.output_shape(*(source.shape for source in sources))
+    if tuple(expected) != tuple(output.shape):
+        raise operation.error(f"makes {tuple(expected)}, but {output.name!r} is declared {output.shape}")
+
+
+def _check_grids(operation: Operation, sources: list[Value | Constant], output: Value) -> None:
+    grid = output.grid
     if isinstance(operation, MovingOperation):
-        for name in operation.inputs:
-            if known[name].grid != grid:
-                raise operation.error(
-                    f"moves {name!r} on {known[name].grid} to {operation.output!r} on {grid}; put a Requantize between"
-                )
+        expected = operation.output_grid(*sources)
+        if expected != grid:
+            raise operation.error(
+                f"moves {sources[0].name!r} to codes on {expected}, but {output.name!r} is on {grid}; put a Requantize "
+                "between"
+            )
+    elif isinstance(grid, IndexRange):
+        raise operation.error(f"computes codes of real numbers, but {output.name!r} holds indices; give it a Grid")
     elif not grid.quant_min <= operation.clamp_min <= operation.clamp_max <= grid.quant_max:
         raise operation.error(
             f"clamps to {operation.clamp_min}..{operation.clamp_max}; that must ascend and lie inside its grid's "
@@ -116,65 +109,17 @@ def _check_grids(operation: Operation, known: Known) -> None:
         )
 
 
-def _check_multiplier(operation: Operation, known: Known) -> None:
-    """Refuse factors that do not follow from the scales around the operation."""
-    grids = [known[name].grid for name in operation.inputs]
-    output = known[operation.output].grid
-    match operation:
-        case Add():
-            if operation.factors != SumMultipliers.from_grids(*grids, output):
-                raise operation.error("has factors that are not SumMultipliers.from_grids of its grids")
-            return
-        case Conv() | Linear():
-            weight_scale = operation.weight.scale
-        case Mul():
-            weight_scale = grids[1].scale
-        case Requantize():
-            weight_scale = abs(operation.factor)
-        case AveragePool() | Mean():
-            weight_scale = float32(1 / _averaged_count(operation, known))
-        case _:
-            return
-    if not operation.multiplier.equals(Multiplier.from_scales(grids[0].scale, weight_scale, output.scale)):
-        raise operation.error(
-            "has multipliers that are not fl32(fl32(input scale * weight scale) / output scale) of its grids"
-        )
-
-
-def _averaged_count(operation: AveragePool | Mean, known: Known) -> int:
-    """How many codes one mean is over."""
-    if isinstance(operation, AveragePool):
-        return operation.count
-    return math.prod(known[operation.inputs[0]].shape) // math.prod(known[operation.output].shape)
-
-
-def accumulator_reach(operation: Operation, known: Known) -> int:
-    """Largest magnitude that an int32 accumulator of `operation` can take for any input."""
-    grids = [known[name].grid for name in operation.inputs]
-    low, high = grids[0].reach
-    match operation:
-        case Conv() | Linear():
-            kernel = operation.weight.kernel.flatten(1)
-            bias = operation.bias.to(torch.int64)
-            # low <= 0 <= high: a sum is extreme where positive weights meet one end and negative ones the other.
-            positive = kernel.clamp(min=0).sum(1, dtype=torch.int64)
-            negative = kernel.clamp(max=0).sum(1, dtype=torch.int64)
-            highest, lowest = positive * high + negative * low, positive * low + negative * high
-            extremes = torch.stack([highest, lowest, highest + bias, lowest + bias])
-            return int(extremes.abs().max())
-        case Mul():
-            return max(abs(a * b) for a in (low, high) for b in grids[1].reach)
-        case AveragePool() | Mean():
-            return _averaged_count(operation, known) * max(-low, high)
-    return max(-low, high)
+def accumulator_reach(operation: ComputingOperation, known: Known) -> int:
+    """Largest magnitude that an accumulator of `operation` can take for any input."""
+    return operation.reach([known[name] for name in operation.inputs], known[operation.output])
 
 
 def _check_accumulator(operation: Operation, known: Known) -> None:
     if not isinstance(operation, ComputingOperation):
         return
-    reach = accumulator_reach(operation, known)
-    if reach > INT32_MAX:
+    reach, limit = accumulator_reach(operation, known), operation.accumulator_limit
+    if reach > limit:
         raise operation.error(
-            f"can accumulate up to {reach}, beyond the {INT32_MAX} of int32; give it fewer weight or activation bits, "
-            "or look for a batch norm whose scale is near 0"
+            f"can accumulate up to {reach}, beyond the {limit} of int{(limit + 1).bit_length()}; give it fewer weight "
+            "or activation bits, or look for a batch norm whose scale is near 0"
         )

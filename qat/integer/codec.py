@@ -6,6 +6,7 @@ Each type that a field can have has one way out and one way in, so a new kind of
 import dataclasses
 import functools
 import math
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -80,6 +81,8 @@ class Decoder:
         origin = typing.get_origin(kind)
         if origin is tuple:
             return self._tuple(value, typing.get_args(kind), name)
+        if origin is types.UnionType:
+            return self._one_of(value, typing.get_args(kind), name)
         if kind is Weight:
             return self._weight(value, name)
         if kind is Tensor:
@@ -111,6 +114,13 @@ class Decoder:
         if len(kinds) != len(value):
             raise ProgramError(f"{name} has {len(value)} entries; expected {len(kinds)}.")
         return tuple(self.value(entry, kind, name) for entry, kind in zip(value, kinds, strict=True))
+
+    def _one_of(self, value: Any, kinds: tuple[type, ...], name: str) -> Any:
+        """A dataclass object of the kind that has just the fields of `value`."""
+        for kind in kinds:
+            if isinstance(value, dict) and set(value) == set(_field_types(kind)):
+                return self.fields(value, kind, name)
+        raise ProgramError(f"{name} is {str(value)[:40]!r}; expected {' or '.join(kind.__name__ for kind in kinds)}.")
 
     def _weight(self, value: Any, name: str) -> Weight:
         if not isinstance(value, dict) or set(value) != {"shape", "grid", "codes", "scale"}:

@@ -15,28 +15,41 @@ from qat.integer.checks import check_edges, check_operation, check_order
 from qat.integer.fixed_point import Multiplier, SumMultipliers
 from qat.integer.operations import (
     Add,
+    ArgMax,
     AveragePool,
     Concatenate,
     Conv,
+    Embedding,
+    Expand,
     Linear,
+    MatMul,
     Max,
     MaxPool,
     Mean,
     Mul,
+    Negate,
     Operation,
     Pad,
     Requantize,
     Reshape,
+    Select,
     Slice,
+    Sum,
+    Table,
+    Take,
+    TopKIndices,
+    TopKValues,
     Transpose,
     WeightedOperation,
+    table_codes,
 )
-from qat.integer.values import Constant, Grid, Value, Weight, WeightGrid, check_name, float32
+from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, WeightGrid, check_name, float32
 
 __all__ = [
-    "Add", "AveragePool", "Concatenate", "Constant", "Conv", "Grid", "Input", "IntegerProgram", "Layer", "Linear",
-    "Max", "MaxPool", "Mean", "Mul", "Multiplier", "Output", "Pad", "Requantize", "Reshape", "Slice",
-    "SumMultipliers", "Transpose", "Value", "Weight", "WeightGrid", "float32",
+    "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "Embedding", "Expand", "Grid", "IndexRange",
+    "Input", "IntegerProgram", "Layer", "Linear", "MatMul", "Max", "MaxPool", "Mean", "Mul", "Multiplier", "Negate",
+    "Output", "Pad", "Requantize", "Reshape", "Select", "Slice", "Sum", "SumMultipliers", "Table", "Take",
+    "TopKIndices", "TopKValues", "Transpose", "Value", "Weight", "WeightGrid", "float32", "table_codes",
 ]  # fmt: skip
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]

@@ -94,12 +94,57 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class IndexRange:
+    """Integers 0..count - 1 that stand for themselves: token ids, positions, masks, results of an argmax.
+
+    What a `Grid` is for codes of real numbers, but without a scale. Such tensors are int64 inside and outside.
+    """
+
+    count: int
+
+    def __post_init__(self):
+        if not isinstance(self.count, int) or isinstance(self.count, bool) or not 1 <= self.count <= MAX_ELEMENTS:
+            raise ProgramError(f"an index range counts {self.count!r}; it has 1 to {MAX_ELEMENTS} integers.")
+
+    @property
+    def quant_min(self) -> int:
+        """The smallest integer."""
+        return 0
+
+    @property
+    def quant_max(self) -> int:
+        """The largest integer."""
+        return self.count - 1
+
+    @property
+    def zero_point(self) -> int:
+        """What a pad writes."""
+        return 0
+
+    @property
+    def bits(self) -> int:
+        """Width that holds every integer."""
+        return max(self.quant_max.bit_length(), 1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of every index."""
+        return torch.int64
+
+
+AnyGrid = Grid | IndexRange
+
+
+@dataclass(frozen=True)
 class Value:
-    """One integer tensor of the program. shape: without dimension 0, which is the batch and has any size."""
+    """One integer tensor of the program. shape: without dimension 0, which is the batch and has any size.
+
+    grid: what its codes stand for; an `IndexRange` where they are no real numbers.
+    """
 
     name: str
     shape: tuple[int, ...]
-    grid: Grid
+    grid: Grid | IndexRange
 
     def __post_init__(self):
         check_name(self.name, "a value")
@@ -108,13 +153,13 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """An integer tensor that is the same in every run, the second operand of an addition or multiplication.
+    """An integer tensor that is the same in every run, an operand of an operation that also takes a value.
 
     codes: integer tensor of `shape` (no batch dimension), broadcast over the batch.
     """
 
     name: str
-    grid: Grid
+    grid: Grid | IndexRange
     codes: Tensor
 
     def __post_init__(self):

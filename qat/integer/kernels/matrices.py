@@ -1,9 +1,63 @@
-"""Products of int8 matrices, exact in int32 on every processor."""
+"""Products of matrices of codes, exact on every processor."""
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from qat.integer.fixed_point import requantize
+from qat.integer.operations import MatMul
+from qat.integer.rescale import rescale
+from qat.integer.values import Grid
+
+#: Multiplications of one matrix product from which the int8 product is faster than plain int32 loops over a batch.
+_WORTHWHILE = 2**15
+
+
+def multiply_matrices(operation: MatMul, operands: Sequence[Tensor], sources: Sequence[Grid], target: Grid) -> Tensor:
+    """(N, ..., I, K) @ (N, ..., K, J): codes (N, ..., I, J)."""
+    sums = matrix_sums(operands, sources)
+    return rescale(sums[None], operation, target, requantize)[0]
+
+
+def matrix_sums(operands: Sequence[Tensor], sources: Sequence[Grid]) -> Tensor:
+    """Sums of products of codes less their zero points: int32, or int64 for wide codes."""
+    first, second = operands
+    wide = any(grid.bits > 8 for grid in sources)
+    if first.device.type != "cpu":
+        # CUDA has no integer product of any shape. float64 holds these whole numbers, below 2^31, without rounding.
+        products = [codes.to(torch.float64) - grid.zero_point for codes, grid in zip(operands, sources, strict=True)]
+        return (products[0] @ products[1]).to(torch.int64 if wide else torch.int32)
+    if wide or first.shape[-2] * first.shape[-1] * second.shape[-1] < _WORTHWHILE:
+        dtype = torch.int64 if wide else torch.int32
+        products = [codes.to(dtype) - grid.zero_point for codes, grid in zip(operands, sources, strict=True)]
+        return products[0] @ products[1]
+    first, second = (narrow(codes, grid) for codes, grid in zip(operands, sources, strict=True))
+    offsets = [narrow_offset(grid) for grid in sources]
+    leading = torch.broadcast_shapes(first.shape[:-2], second.shape[:-2])
+    shape = (*leading, first.shape[-2], second.shape[-1])
+    left, right = (
+        codes.expand(*leading, *codes.shape[-2:]).flatten(0, -3) if leading else codes[None]
+        for codes in (first, second)
+    )
+    sums = torch.stack([int8_product(*pair) for pair in zip(left, right, strict=True)]).reshape(shape)
+    # sum (a + u)(b + v) = sum ab + u sum b + v sum a + K u v
+    if offsets[0]:
+        sums += second.sum(-2, keepdim=True, dtype=torch.int32) * offsets[0]
+    if offsets[1]:
+        sums += first.sum(-1, keepdim=True, dtype=torch.int32) * offsets[1]
+    return sums.add_(first.shape[-1] * offsets[0] * offsets[1])
+
+
+def narrow(codes: Tensor, grid: Grid) -> Tensor:
+    """Codes as an int8 matrix product takes them: u8 - 128 as s8 is a flipped top bit. Wide codes as they are."""
+    return (codes ^ 128).view(torch.int8) if grid.dtype == torch.uint8 else codes
+
+
+def narrow_offset(grid: Grid) -> int:
+    """What to add to `narrow` codes so that real zero is 0."""
+    return (128 if grid.dtype == torch.uint8 else 0) - grid.zero_point
 
 
 def int8_product(first: Tensor, second: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qat.integer.kernels.common import pad, window_positions
-from qat.integer.operations import Concatenate, Max, MaxPool, Pad, Reshape, Slice, Transpose
+from qat.integer.operations import Concatenate, Expand, Max, MaxPool, Pad, Reshape, Slice, Take, Transpose
 from qat.integer.values import Grid
 
 
@@ -26,8 +26,9 @@ def largest(operation: Max, codes: Tensor) -> Tensor:
 
 
 def concatenate(operation: Concatenate, operands: Sequence[Tensor]) -> Tensor:
-    """Operands one after another."""
-    return torch.cat(tuple(operands), operation.dim)
+    """Operands one after another; constants, of batch 1, are repeated."""
+    batch = max(map(len, operands))
+    return torch.cat([codes.expand(batch, *codes.shape[1:]) for codes in operands], operation.dim)
 
 
 def reshape(operation: Reshape, codes: Tensor) -> Tensor:
@@ -49,3 +50,13 @@ def cut(operation: Slice, codes: Tensor) -> Tensor:
 def pad_zeros(operation: Pad, codes: Tensor, grid: Grid) -> Tensor:
     """Codes of real zeros around the input."""
     return pad(codes, operation.amounts, grid.zero_point)
+
+
+def take(operation: Take, codes: Tensor) -> Tensor:
+    """Entries of one dimension, in another order or several times."""
+    return codes.index_select(operation.dim, operation.indices.to(codes.device))
+
+
+def expand(operation: Expand, codes: Tensor) -> Tensor:
+    """Dimensions of size 1, repeated."""
+    return codes.expand(len(codes), *operation.shape).contiguous()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from qat.integer.fixed_point import requantize
 from qat.integer.kernels.common import centered, pad, window_positions
-from qat.integer.kernels.matrices import int8_product
-from qat.integer.operations import AveragePool, Conv, Linear, Mean
+from qat.integer.kernels.matrices import int8_product, narrow, narrow_offset
+from qat.integer.operations import AveragePool, Conv, Linear, Mean, Sum
 from qat.integer.rescale import rescale
 from qat.integer.values import Grid
 
@@ -37,7 +37,7 @@ def convolve(operation: Conv, codes: Tensor, input_grid: Grid, output_grid: Grid
 def linear(operation: Linear, codes: Tensor, input_grid: Grid, output_grid: Grid) -> Tensor:
     """codes: (N, ..., K). Returns codes (N, ..., O)."""
     kernel = operation.weight.kernel
-    sums = _matmul(kernel, _narrow(codes, input_grid).flatten(0, -2).T, input_grid)
+    sums = _matmul(kernel, narrow(codes, input_grid).flatten(0, -2).T, input_grid)
     return rescale(sums, operation, output_grid, requantize, operation.bias).T.reshape(*codes.shape[:-1], len(kernel))
 
 
@@ -49,7 +49,7 @@ def average_pool(operation: AveragePool, codes: Tensor, input_grid: Grid, output
     return rescale(total[None], operation, output_grid, requantize)[0]
 
 
-def mean(operation: Mean, codes: Tensor, input_grid: Grid, output_grid: Grid) -> Tensor:
+def reduce(operation: Mean | Sum, codes: Tensor, input_grid: Grid, output_grid: Grid) -> Tensor:
     """codes: (N, ...). Returns codes with `operation.dims` reduced."""
     total = centered(codes, input_grid).sum(operation.dims, keepdim=operation.keepdim, dtype=torch.int64)
     return rescale(total[None], operation, output_grid, requantize)[0]
@@ -57,8 +57,8 @@ def mean(operation: Mean, codes: Tensor, input_grid: Grid, output_grid: Grid) ->
 
 def _convolve_dense(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) -> Tensor:
     """Sums (O, N, *windows), as a matrix product of the kernel with windows. codes: (N, C, *spatial), of one group."""
-    zero = int(_narrow(torch.tensor(grid.zero_point, dtype=grid.dtype), grid))
-    padded = pad(_narrow(codes, grid), operation.padding, zero)
+    zero = int(narrow(torch.tensor(grid.zero_point, dtype=grid.dtype), grid))
+    padded = pad(narrow(codes, grid), operation.padding, zero)
     few = codes.shape[1] < _CHANNELS_FIRST_BELOW
     if not few:
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
@@ -101,15 +101,9 @@ def _multiply_add(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) ->
     return total.flatten(0, 1)
 
 
-def _narrow(codes: Tensor, grid: Grid) -> Tensor:
-    """Codes as an int8 matrix product takes them: u8 - 128 as s8 is a flipped top bit. Wide codes as they are."""
-    return (codes ^ 128).view(torch.int8) if grid.dtype == torch.uint8 else codes
-
-
 def _matmul(kernel: Tensor, codes: Tensor, grid: Grid) -> Tensor:
-    """sum over k of kernel[o, k] * (codes - zero_point)[k, m]; integers (O, M). kernel: int8. codes: `_narrow` ones."""
-    offset = 128 if grid.dtype == torch.uint8 else 0
+    """sum over k of kernel[o, k] * (codes - zero_point)[k, m]; integers (O, M). kernel: int8. codes: `narrow` ones."""
     if codes.dtype != torch.int8:
-        return kernel.to(torch.int64) @ (codes.to(torch.int64) + (offset - grid.zero_point))
-    correction = kernel.sum(1, dtype=torch.int32) * (offset - grid.zero_point)
+        return kernel.to(torch.int64) @ (codes.to(torch.int64) - grid.zero_point)
+    correction = kernel.sum(1, dtype=torch.int32) * narrow_offset(grid)
     return int8_product(kernel, codes).add_(correction[:, None])

@@ -1,26 +1,33 @@
 """The typed operations of an integer program, one file per family; `base` says what they have in common."""
 
 from qat.integer.operations.base import ComputingOperation, MovingOperation, Operation
+from qat.integer.operations.choices import MASK_GRID, ArgMax, Negate, Select, TopKIndices, TopKValues
 from qat.integer.operations.elementwise import Add, Mul, Requantize
-from qat.integer.operations.moves import Concatenate, Pad, Reshape, Slice, Transpose
-from qat.integer.operations.reductions import AveragePool, Max, MaxPool, Mean
+from qat.integer.operations.moves import Concatenate, Expand, Pad, Reshape, Slice, Take, Transpose
+from qat.integer.operations.products import MatMul
+from qat.integer.operations.reductions import AveragePool, Max, MaxPool, Mean, Sum
+from qat.integer.operations.tables import Embedding, Table, table_codes
 from qat.integer.operations.weighted import Conv, Linear, WeightedOperation
 
 __all__ = [
-    "OPERATIONS", "Add", "AveragePool", "ComputingOperation", "Concatenate", "Conv", "Linear", "Max", "MaxPool",
-    "Mean", "MovingOperation", "Mul", "Operation", "Pad", "Requantize", "Reshape", "Slice", "Transpose",
-    "WeightedOperation",
+    "MASK_GRID", "OPERATIONS", "Add", "ArgMax", "AveragePool", "ComputingOperation", "Concatenate", "Conv",
+    "Embedding", "Expand", "Linear", "MatMul", "Max", "MaxPool", "Mean", "MovingOperation", "Mul", "Negate",
+    "Operation", "Pad", "Requantize", "Reshape", "Select", "Slice", "Sum", "Table", "Take", "TopKIndices",
+    "TopKValues", "Transpose", "WeightedOperation", "table_codes",
 ]  # fmt: skip
 
 #: Every kind that a program can hold, and a file can name.
 OPERATIONS: tuple[type[Operation], ...] = (
     Conv,
     Linear,
+    MatMul,
     Add,
     Mul,
     Requantize,
+    Table,
     AveragePool,
     Mean,
+    Sum,
     MaxPool,
     Max,
     Concatenate,
@@ -28,4 +35,12 @@ OPERATIONS: tuple[type[Operation], ...] = (
     Transpose,
     Slice,
     Pad,
+    Take,
+    Expand,
+    Negate,
+    Select,
+    Embedding,
+    ArgMax,
+    TopKValues,
+    TopKIndices,
 )

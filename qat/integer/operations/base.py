@@ -7,13 +7,16 @@ Operations that only move or choose codes (MovingOperation) have a grid that fol
 Every operation tells its output shape from its inputs' shapes, all without the batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from qat.errors import ProgramError
 from qat.integer.fixed_point import Multiplier
 from qat.integer.geometry import Shape
-from qat.integer.values import check_name
+from qat.integer.values import AnyGrid, Constant, Grid, Value, check_name
+
+INT32_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,6 +30,10 @@ class Operation:
 
     #: How many inputs the operation takes; None: one or more.
     arity: ClassVar[int | None] = 1
+    #: Whether some of the inputs, not all, may be constants.
+    takes_constants: ClassVar[bool] = False
+    #: Whether inputs may be indices (`IndexRange`) instead of codes of real numbers.
+    takes_indices: ClassVar[bool] = False
 
     def __post_init__(self):
         check_name(self.name, "an operation")
@@ -41,6 +48,9 @@ class Operation:
         """Shape of the output, without the batch."""
         return shapes[0]
 
+    def check_between(self, sources: Sequence[Value | Constant], output: Value) -> None:
+        """Refuse fields that do not follow from the grids and shapes of the inputs and the output."""
+
     def error(self, problem: str) -> ProgramError:
         """An error that names this operation and where it came from."""
         origin = f" (from {self.source})" if self.source else ""
@@ -54,12 +64,49 @@ class ComputingOperation(Operation):
     clamp_min: int
     clamp_max: int
 
+    #: What no accumulator may exceed, for any input.
+    accumulator_limit: ClassVar[int] = INT32_MAX
+
+    def reach(self, sources: Sequence[Value | Constant], output: Value) -> int:
+        """Largest magnitude that an accumulator can take, for any input."""
+        return largest_reach(sources[0].grid)
+
+    def check_multiplier(self, expected: Multiplier) -> None:
+        """Refuse a `multiplier` other than the one that follows from the scales."""
+        if not self.multiplier.equals(expected):
+            raise self.error(
+                "has multipliers that are not fl32(fl32(input scale * weight scale) / output scale) of its grids"
+            )
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MovingOperation(Operation):
-    """Moves or chooses codes; the grid of the output is that of the inputs."""
+    """Moves or chooses codes; the grid of the output follows from the inputs."""
+
+    takes_indices: ClassVar[bool] = True
+
+    def output_grid(self, *sources: Value | Constant) -> AnyGrid:
+        """The grid of the output; by default that of the inputs, which is one."""
+        return self.common_grid(sources)
+
+    def common_grid(self, sources: Sequence[Value | Constant]) -> AnyGrid:
+        """The one grid of all `sources`."""
+        first, *others = sources
+        for other in others:
+            if other.grid != first.grid:
+                raise self.error(
+                    f"moves {first.name!r} on {first.grid} and {other.name!r} on {other.grid} to one value; put a "
+                    "Requantize between"
+                )
+        return first.grid
 
 
 def check_single(operation: Operation, multiplier: Multiplier) -> None:
+    """Refuse all but one multiplier."""
     if multiplier.mantissa.shape != (1,):
         raise operation.error(f"has {multiplier.mantissa.numel()} multipliers; it takes a single one")
+
+
+def largest_reach(grid: Grid) -> int:
+    """Largest magnitude of `code - zero_point`."""
+    return max(map(abs, grid.reach))

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from qat.integer.fixed_point import Multiplier, SumMultipliers
 from qat.integer.geometry import broadcast_shape
-from qat.integer.operations.base import ComputingOperation, check_single
+from qat.integer.operations.base import ComputingOperation, check_single, largest_reach
 from qat.integer.values import Grid
 
 
@@ -16,9 +16,14 @@ class Add(ComputingOperation):
 
     factors: SumMultipliers
     arity: ClassVar[int | None] = 2
+    takes_constants: ClassVar[bool] = True
 
     def output_shape(self, *shapes):
         return broadcast_shape(self.error, *shapes)
+
+    def check_between(self, sources, output):
+        if self.factors != SumMultipliers.from_grids(*(source.grid for source in sources), output.grid):
+            raise self.error("has factors that are not SumMultipliers.from_grids of its grids")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,12 +35,20 @@ class Mul(ComputingOperation):
 
     multiplier: Multiplier
     arity: ClassVar[int | None] = 2
+    takes_constants: ClassVar[bool] = True
 
     def check(self):
         check_single(self, self.multiplier)
 
     def output_shape(self, *shapes):
         return broadcast_shape(self.error, *shapes)
+
+    def check_between(self, sources, output):
+        first, second = (source.grid.scale for source in sources)
+        self.check_multiplier(Multiplier.from_scales(first, second, output.grid.scale))
+
+    def reach(self, sources, output):
+        return math.prod(largest_reach(source.grid) for source in sources)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -53,6 +66,9 @@ class Requantize(ComputingOperation):
         check_single(self, self.multiplier)
         if self.factor == 0 or not math.isfinite(self.factor):
             raise self.error(f"has factor {self.factor}; a factor is finite and not 0")
+
+    def check_between(self, sources, output):
+        self.check_multiplier(Multiplier.from_scales(sources[0].grid.scale, abs(self.factor), output.grid.scale))
 
     def is_clamp(self, source: Grid, target: Grid) -> bool:
         """Whether codes stay what they are, apart from the clamp."""

@@ -4,15 +4,20 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from qat.integer.operations.base import MovingOperation
+from qat.integer.values import check_dtype
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Concatenate(MovingOperation):
-    """Inputs one after another along `dim`; all on the output's grid."""
+    """Inputs one after another along `dim`; all on one grid. Constants are the same in every sample of the batch."""
 
     dim: int
     arity: ClassVar[int | None] = None
+    takes_constants: ClassVar[bool] = True
 
     def output_shape(self, *shapes):
         if not 1 <= self.dim <= len(shapes[0]):
@@ -85,3 +90,41 @@ class Pad(MovingOperation):
                 f"has amounts {self.amounts} for an input of {shapes[0]}; one pair, not negative, per dimension"
             )
         return tuple(size + before + after for size, (before, after) in zip(shapes[0], self.amounts, strict=True))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Take(MovingOperation):
+    """Entries `indices` of dimension `dim`, in that order: rolls, flips, repeats, gathers. indices: int64 (n,)."""
+
+    dim: int
+    indices: Tensor
+
+    def check(self):
+        check_dtype(self.indices, torch.int64, f"the indices of {self.name!r}")
+        if self.indices.dim() != 1 or not self.indices.numel():
+            raise self.error(f"has indices of shape {tuple(self.indices.shape)}; they are (n,), at least one")
+
+    def output_shape(self, *shapes):
+        if not 1 <= self.dim <= len(shapes[0]):
+            raise self.error(f"takes from dimension {self.dim} of an input of {shapes[0]}; the batch is dimension 0")
+        axis = self.dim - 1
+        size = shapes[0][axis]
+        lowest, highest = int(self.indices.min()), int(self.indices.max())
+        if lowest < 0 or highest >= size:
+            raise self.error(f"takes {lowest}..{highest} of the {size} entries of dimension {self.dim}")
+        return (*shapes[0][:axis], len(self.indices), *shapes[0][axis + 1 :])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Expand(MovingOperation):
+    """Dimensions of size 1 repeated to those of `shape`, without the batch."""
+
+    shape: tuple[int, ...]
+
+    def output_shape(self, *shapes):
+        source = shapes[0]
+        if len(source) != len(self.shape) or any(
+            size not in (1, wanted) for size, wanted in zip(source, self.shape, strict=True)
+        ):
+            raise self.error(f"cannot expand {source} to {self.shape}; only dimensions of size 1 are repeated")
+        return self.shape

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from qat.integer.fixed_point import Multiplier
 from qat.integer.geometry import Shape, check_spatial, check_window, count_windows, reduced_shape
-from qat.integer.operations.base import ComputingOperation, MovingOperation, check_single
+from qat.integer.operations.base import ComputingOperation, MovingOperation, check_single, largest_reach
+from qat.integer.values import Constant, Value, float32
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,10 +35,20 @@ class AveragePool(ComputingOperation):
         ones = (1,) * len(self.kernel_size)
         return (channels, *count_windows(self.error, spatial, self.kernel_size, self.stride, self.padding, ones))
 
+    def check_between(self, sources, output):
+        share = float32(1 / self.count)
+        self.check_multiplier(Multiplier.from_scales(sources[0].grid.scale, share, output.grid.scale))
+
+    def reach(self, sources, output):
+        return self.count * largest_reach(sources[0].grid)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Mean(ComputingOperation):
-    """Mean over `dims`. multiplier: (1,), `Multiplier.from_scales(input_scale, 1 / element count, output_scale)`."""
+class Reduction(ComputingOperation):
+    """Sums over `dims`, rescaled.
+
+    multiplier: (1,), `Multiplier.from_scales(input_scale, share(element count), output_scale)`.
+    """
 
     dims: tuple[int, ...]
     keepdim: bool
@@ -46,8 +57,38 @@ class Mean(ComputingOperation):
     def check(self):
         check_single(self, self.multiplier)
 
+    @staticmethod
+    def share(count: int) -> float:
+        """What each of `count` elements weighs in the result, float32."""
+        raise NotImplementedError
+
     def output_shape(self, *shapes):
         return reduced_shape(self.error, shapes[0], self.dims, self.keepdim)
+
+    def check_between(self, sources, output):
+        share = self.share(_summed_count(sources[0], output))
+        self.check_multiplier(Multiplier.from_scales(sources[0].grid.scale, share, output.grid.scale))
+
+    def reach(self, sources, output):
+        return _summed_count(sources[0], output) * largest_reach(sources[0].grid)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mean(Reduction):
+    """Mean over `dims`."""
+
+    @staticmethod
+    def share(count):
+        return float32(1 / count)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sum(Reduction):
+    """Sum over `dims`."""
+
+    @staticmethod
+    def share(count):
+        return 1.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -104,3 +145,8 @@ class Max(MovingOperation):
 
     def output_shape(self, *shapes):
         return reduced_shape(self.error, shapes[0], self.dims, self.keepdim)
+
+
+def _summed_count(source: Value | Constant, output: Value) -> int:
+    """How many codes of `source` one code of `output` is of."""
+    return math.prod(source.shape) // math.prod(output.shape)

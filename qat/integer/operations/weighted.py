@@ -32,6 +32,19 @@ class WeightedOperation(ComputingOperation):
                 f"{tuple(self.multiplier.mantissa.shape)}; both must be ({channels},)"
             )
 
+    def check_between(self, sources, output):
+        self.check_multiplier(Multiplier.from_scales(sources[0].grid.scale, self.weight.scale, output.grid.scale))
+
+    def reach(self, sources, output):
+        low, high = sources[0].grid.reach
+        kernel = self.weight.kernel.flatten(1)
+        bias = self.bias.to(torch.int64)
+        # low <= 0 <= high: a sum is extreme where positive weights meet one end and negative ones the other.
+        positive = kernel.clamp(min=0).sum(1, dtype=torch.int64)
+        negative = kernel.clamp(max=0).sum(1, dtype=torch.int64)
+        highest, lowest = positive * high + negative * low, positive * low + negative * high
+        return int(torch.stack([highest, lowest, highest + bias, lowest + bias]).abs().max())
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Conv(WeightedOperation):
