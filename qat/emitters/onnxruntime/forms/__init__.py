@@ -1,0 +1,26 @@
+"""Each operation of an integer program as ONNX nodes, one function per kind."""
+
+from collections.abc import Callable
+
+from qat.emitters.onnxruntime.forms import elementwise, moves, sums
+from qat.emitters.onnxruntime.writer import Writer
+from qat.integer import operations as ops
+from qat.integer.operations import Operation
+
+#: What adds the nodes of each kind of operation.
+FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
+    ops.Conv: sums.convolution,
+    ops.Linear: sums.linear,
+    ops.Add: elementwise.add,
+    ops.Mul: elementwise.multiply,
+    ops.Requantize: elementwise.requantize,
+    ops.AveragePool: sums.average_pool,
+    ops.Mean: sums.mean,
+    ops.MaxPool: moves.max_pool,
+    ops.Max: moves.largest,
+    ops.Concatenate: moves.concatenate,
+    ops.Reshape: moves.reshape,
+    ops.Transpose: moves.transpose,
+    ops.Slice: moves.cut,
+    ops.Pad: moves.pad,
+}

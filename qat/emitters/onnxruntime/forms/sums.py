@@ -1,0 +1,114 @@
+"""Sums of products with constant weights, and sums over windows and dimensions.
+
+Means and average pools are matrix products and convolutions with ones, so that they are rescaled as everything else is.
+"""
+
+import math
+
+import numpy
+
+from qat.emitters.onnxruntime.graph import array_of, pads_of
+from qat.emitters.onnxruntime.writer import MICROSOFT, Writer, tensor_of
+from qat.integer.operations import AveragePool, Conv, Linear, Mean, WeightedOperation
+from qat.integer.values import float32
+
+
+def convolution(writer: Writer, operation: Conv) -> None:
+    """QLinearConv."""
+    source = operation.inputs[0]
+    operands = [
+        tensor_of(source),
+        *writer.grid_constants(source),
+        *weights(writer, operation),
+        *writer.grid_constants(operation.output),
+        bias(writer, operation),
+    ]
+    writer.limited(
+        "QLinearConv",
+        operands,
+        operation,
+        kernel_shape=operation.kernel_size,
+        strides=operation.stride,
+        pads=pads_of(operation.padding),
+        dilations=operation.dilation,
+        group=operation.groups,
+    )
+
+
+def linear(writer: Writer, operation: Linear) -> None:
+    """QGemm, which has an int32 bias; it takes matrices, so other ranks are reshaped around it."""
+    source, target = operation.inputs[0], operation.output
+    codes, shape = tensor_of(source), writer.shape(target)
+    flat = len(shape) == 1
+    if not flat:
+        codes = writer.reshape(codes, f"{operation.name}/rows", (-1, writer.shape(source)[-1]))
+    operands = [
+        codes,
+        *writer.grid_constants(source),
+        *weights(writer, operation),
+        bias(writer, operation),
+        *writer.grid_constants(target),
+    ]
+    if flat:
+        writer.limited("QGemm", operands, operation, MICROSOFT, transB=1)
+        return
+    rows = writer.graph.node("QGemm", operands, f"{operation.name}/result", MICROSOFT, transB=1)
+    writer.limited("Reshape", [rows, writer.shape_constant(operation.name, (-1, *shape))], operation)
+
+
+def average_pool(writer: Writer, operation: AveragePool) -> None:
+    """A depthwise QLinearConv with ones."""
+    channels = writer.shape(operation.output)[0]
+    ones = numpy.ones((channels, 1, *operation.kernel_size))
+    writer.limited(
+        "QLinearConv",
+        _averaging(writer, operation, tensor_of(operation.inputs[0]), ones, operation.count),
+        operation,
+        kernel_shape=operation.kernel_size,
+        strides=operation.stride,
+        pads=pads_of(operation.padding),
+        group=channels,
+    )
+
+
+def mean(writer: Writer, operation: Mean) -> None:
+    """A QLinearMatMul with a column of ones, the reduced dimensions moved to the end and joined."""
+    source, name = operation.inputs[0], operation.name
+    shape, codes = writer.shape(source), tensor_of(operation.inputs[0])
+    kept = [dim for dim in range(1, len(shape) + 1) if dim not in operation.dims]
+    order = [0, *kept, *sorted(operation.dims)]
+    if order != sorted(order):
+        codes = writer.graph.node("Transpose", [codes], f"{name}/moved", perm=order)
+    count = math.prod(shape[dim - 1] for dim in operation.dims)
+    rows = writer.reshape(codes, f"{name}/rows", (0, *(shape[dim - 1] for dim in kept), count))
+    operands = _averaging(writer, operation, rows, numpy.ones((count, 1)), count)
+    result = writer.graph.node("QLinearMatMul", operands, f"{name}/result")
+    writer.limited("Reshape", [result, writer.shape_constant(name, (0, *writer.shape(operation.output)))], operation)
+
+
+def weights(writer: Writer, operation: WeightedOperation) -> list[str]:
+    """Names of weight, weight scale and weight zero point."""
+    name, channels = operation.name, len(operation.weight.codes)
+    return [
+        writer.graph.weight(f"{name}/weight", operation.weight),
+        writer.graph.constant(f"{name}/weight_scale", array_of(operation.weight.scale), numpy.float32),
+        writer.graph.constant(f"{name}/weight_zero_point", [0] * channels, numpy.int8),
+    ]
+
+
+def bias(writer: Writer, operation: WeightedOperation) -> str:
+    """Name of the int32 bias."""
+    return writer.graph.constant(f"{operation.name}/bias", array_of(operation.bias), numpy.int32)
+
+
+def _averaging(writer: Writer, operation: AveragePool | Mean, codes: str, ones: numpy.ndarray, count: int) -> list[str]:
+    """Operands of a product with ones that each weigh 1 / count."""
+    name, source = operation.name, operation.inputs[0]
+    return [
+        codes,
+        *writer.grid_constants(source),
+        writer.graph.constant(f"{name}/ones", ones, numpy.int8),
+        writer.graph.constant(f"{name}/share", float32(1 / count), numpy.float32),
+        writer.graph.constant(f"{name}/zero", 0, numpy.int8),
+        *writer.grid_constants(operation.output),
+    ]
