@@ -1,0 +1,148 @@
+"""Which networks come out as integers: every one of them through the whole flow, into docs/coverage.md.
+
+    python tests/coverage/table.py              # all of them, and the document
+    python tests/coverage/table.py ViT "GPT-2"  # these alone, printed
+
+Every row runs in a process of its own, for at most `--limit` seconds.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+_HERE = Path(__file__).resolve().parent
+DOCUMENT = _HERE.parents[1] / "docs" / "coverage.md"
+
+_HEAD = """\
+# Networks that come out as integers
+
+Written by `python tests/coverage/table.py`, on {machine}. Every row is one network, as it is in its library or in
+`tests/coverage/networks_written.py`, small and with random weights: two training steps at w8a8 under
+`qat.QATCallback("w8a8")`, then conversion, export to ONNX Runtime and verification on 6 samples in batches of 3.
+
+* ops: integer operations of the program; float: operations that ONNX Runtime computes in float.
+* runtime: output codes of ONNX Runtime that differ from the reference interpreter's; eval: those of the fake-quantized
+  network in eval mode; both of the same number of codes.
+* eval dB, float dB: signal to quantization noise of the integer outputs against the fake-quantized network and against
+  the float network (random weights, two steps: no measure of a trained network), of the worst output.
+* ms: one sample in one thread, the integer file and the float network behind it as a file, side by side.
+
+{passed} of {total} networks are computed with integers alone, equal on every code.
+
+"""
+
+
+def main() -> int:
+    """Measure the rows that were asked for; 0 if all of them pass."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="rows to run; all by default")
+    parser.add_argument("--limit", type=float, default=180, help="seconds for one row")
+    parser.add_argument("--workers", type=int, default=1, help="rows that run at the same time; milliseconds need 1")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.row:
+        from row import measure
+
+        print(measure(arguments.row).to_json())
+        return 0
+    from row import NETWORKS
+
+    unknown = [name for name in arguments.names if name not in NETWORKS]
+    if unknown:
+        parser.error(f"there is no row {unknown[0]!r}; choose from {', '.join(NETWORKS)}")
+    rows = measured_apart(arguments.names or NETWORKS, arguments.limit, arguments.workers)
+    if arguments.names:
+        print(table(rows))
+    else:
+        DOCUMENT.write_text(document(rows))
+    return 0 if all(row.passes for row in rows) else 1
+
+
+def measured_apart(names: Iterable[str], limit: float, workers: int = 1) -> list:
+    """The rows of `names`, each measured in a process of its own for at most `limit` seconds."""
+    names = list(names)
+    with Progress(console=Console(stderr=True)) as progress, ThreadPoolExecutor(workers) as pool:
+        task = progress.add_task("networks", total=len(names))
+
+        def measured(name: str):
+            progress.update(task, description=name)
+            row = _measured_apart(name, limit)
+            progress.advance(task)
+            return row
+
+        return list(pool.map(measured, names))
+
+
+def _measured_apart(name: str, limit: float):
+    from row import Row
+
+    command = [sys.executable, str(_HERE / "table.py"), "--row", name]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment)
+    except subprocess.TimeoutExpired:
+        return Row(name, "export", f"it took longer than {limit:g} seconds")
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
+        return Row(name, "export", lines[-1])
+    return Row.from_json(done.stdout.strip().splitlines()[-1])
+
+
+def document(rows: list) -> str:
+    """docs/coverage.md."""
+    machine = f"{platform.machine()} with {os.cpu_count()} cores"
+    return _HEAD.format(machine=machine, passed=sum(row.passes for row in rows), total=len(rows)) + table(rows)
+
+
+def table(rows: list) -> str:
+    """The rows in Markdown, those that fail below with their sentences."""
+    lines = [
+        "| network | ops | float | runtime | eval | codes | eval dB | float dB | integer ms | float ms |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [_line(row) for row in rows if row.stage is None]
+    failed = [row for row in rows if row.stage is not None]
+    if failed:
+        lines += [
+            "",
+            "## Rows that fail",
+            "",
+            "| network | stage | trains without a target | reason |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {row.name} | {row.stage} | {_yes_or_no(row.trains)} | {row.reason.replace('|', '/')} |".replace(
+                "\n", " "
+            )
+            for row in failed
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row) -> str:
+    floats = ", ".join(sorted(set(row.float_ops))) or "0"
+    cells = (
+        row.name, row.operations, floats, row.differing, row.fake_quant_differing, row.codes,
+        _decibels(row.fake_quant_db), _decibels(row.float_db), f"{row.integer_ms:.2f}", f"{row.float_ms:.2f}",
+    )  # fmt: skip
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _decibels(ratio: float) -> str:
+    return "equal" if ratio == float("inf") else f"{ratio:.1f}"
+
+
+def _yes_or_no(trains: bool | None) -> str:
+    return {True: "yes", False: "no", None: ""}[trains]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
