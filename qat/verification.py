@@ -21,7 +21,7 @@ from qat.errors import ConfigurationError
 from qat.inject.handle import handle_of
 from qat.integer.interpreter import named_inputs
 from qat.integer.program import IntegerProgram
-from qat.integer.values import Grid
+from qat.integer.values import AnyGrid, IndexRange
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,13 @@ class VerificationReport:
         return console.file.getvalue()
 
 
-def codes_of(output: Tensor, grid: Grid) -> Tensor:
-    """The codes that a real output stands for: round(output / scale) + zero_point, int64, not clamped."""
+def codes_of(output: Tensor, grid: AnyGrid) -> Tensor:
+    """The codes that a real output stands for: round(output / scale) + zero_point, int64, not clamped.
+
+    Indices stand for themselves.
+    """
+    if isinstance(grid, IndexRange):
+        return output.detach().to("cpu", torch.int64)
     steps = torch.round(output.detach().to("cpu", torch.float32) / torch.tensor(grid.scale, dtype=torch.float32))
     return steps.to(torch.int64) + grid.zero_point
 

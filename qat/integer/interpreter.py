@@ -12,7 +12,7 @@ from torch import Tensor
 from qat.errors import ProgramError
 from qat.integer.kernels import compute
 from qat.integer.program import Inputs, IntegerProgram
-from qat.integer.values import Constant, Grid
+from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
 
 #: Elements of the largest value that `run_real` computes at a time: they stay in a cache, and a call with a whole
 #: data set takes little memory.
@@ -20,7 +20,7 @@ _CHUNK = 2**19
 
 
 def run_real(program: IntegerProgram, inputs: Inputs):
-    """Quantize real inputs, run the program, dequantize. Returns as `program.output_structure` says, float32."""
+    """Quantize real inputs, run the program, dequantize. Returns as `program.output_structure` says."""
     tensors = named_inputs(program, inputs)
     size = len(next(iter(tensors.values())))
     samples = max(_CHUNK // max(math.prod(value.shape) for value in program.values), 1)
@@ -42,7 +42,9 @@ def run_real(program: IntegerProgram, inputs: Inputs):
 
 
 def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
-    """Real inputs as float32 tensors by input name, checked: all there, of the right shape, one batch size, no NaN.
+    """Inputs by input name, real ones as float32 and indices as int64.
+
+    Checked: all there, of the right shape, one batch size; no NaN, no index out of range.
 
     inputs: a tensor, tensors by position, or tensors by input name.
     """
@@ -63,35 +65,61 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
     for edge in program.inputs:
         if not isinstance(inputs[edge.name], Tensor):
             raise ProgramError(f"input {edge.name!r} is a {type(inputs[edge.name]).__name__}; give a tensor.")
-        tensor, shape = inputs[edge.name].detach().to("cpu", torch.float32), program.value(edge.value).shape
+        value = program.value(edge.value)
+        tensor, shape = inputs[edge.name].detach().cpu(), value.shape
+        if tensor.layout != torch.strided or tensor.is_complex():
+            kind = f"{tensor.dtype} with layout {tensor.layout}"
+            raise ProgramError(f"input {edge.name!r} is {kind}; give a dense tensor of real numbers.")
         if tensor.dim() != len(shape) + 1 or tuple(tensor.shape[1:]) != tuple(shape) or not len(tensor):
             raise ProgramError(
                 f"input {edge.name!r} has shape {tuple(tensor.shape)}; expected (batch, {', '.join(map(str, shape))}) "
                 "with a batch of at least 1."
             )
-        if bool(tensor.isnan().any()):
-            raise ProgramError(f"input {edge.name!r} contains NaN, which has no code; clean the data.")
-        tensors[edge.name] = tensor
+        tensors[edge.name] = _typed(tensor, edge.name, value.grid)
     sizes = {name: len(tensor) for name, tensor in tensors.items()}
     if len(set(sizes.values())) > 1:
         raise ProgramError(f"inputs have different batch sizes, {sizes}; they must be equal.")
     return tensors
 
 
+def _typed(tensor: Tensor, name: str, grid: AnyGrid) -> Tensor:
+    """An input in the dtype of its edge."""
+    if isinstance(grid, Grid):
+        if bool(tensor.isnan().any()):
+            raise ProgramError(f"input {name!r} contains NaN, which has no code; clean the data.")
+        return tensor.to(torch.float32)
+    if tensor.is_floating_point():
+        raise ProgramError(f"input {name!r} is {tensor.dtype}; it takes integers of 0..{grid.quant_max}.")
+    lowest, highest = (int(extreme) for extreme in torch.aminmax(tensor.to(torch.int64)))
+    if lowest < 0 or highest > grid.quant_max:
+        raise ProgramError(
+            f"input {name!r} has integers {lowest}..{highest}, outside 0..{grid.quant_max}; give it indices of that "
+            "range only."
+        )
+    return tensor.to(torch.int64)
+
+
 def quantize_inputs(program: IntegerProgram, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Codes by value name, of real inputs by input name."""
+    """Codes by value name, of inputs by input name."""
     return {edge.value: quantize(tensors[edge.name], program.value(edge.value).grid) for edge in program.inputs}
 
 
-def quantize(real: Tensor, grid: Grid) -> Tensor:
-    """clamp(round_half_even(fl32(real / scale)) + zero_point), as codes of `grid.dtype`. real: float32."""
+def quantize(real: Tensor, grid: AnyGrid) -> Tensor:
+    """clamp(round_half_even(fl32(real / scale)) + zero_point), as codes of `grid.dtype`. real: float32.
+
+    Indices are their own codes.
+    """
+    if isinstance(grid, IndexRange):
+        return real.to(grid.dtype)
     lowest, highest = grid.reach
     steps = torch.round(real / torch.tensor(grid.scale, dtype=torch.float32)).clamp_(lowest, highest)
     return (steps.to(torch.int32) + grid.zero_point).to(grid.dtype)
 
 
-def dequantize(codes: Tensor, grid: Grid) -> Tensor:
-    """fl32(scale * (code - zero_point)), float32."""
+def dequantize(codes: Tensor, grid: AnyGrid) -> Tensor:
+    """fl32(scale * (code - zero_point)), float32; indices as they are, int64."""
+    if isinstance(grid, IndexRange):
+        return codes.to(grid.dtype)
     return (codes.to(torch.int32) - grid.zero_point).to(torch.float32) * torch.tensor(grid.scale, dtype=torch.float32)
 
 

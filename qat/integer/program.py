@@ -40,7 +40,6 @@ from qat.integer.operations import (
     TopKIndices,
     TopKValues,
     Transpose,
-    WeightedOperation,
     table_codes,
 )
 from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, WeightGrid, check_name, float32
@@ -59,6 +58,7 @@ Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 class Input:
     """A real float32 input, quantized first: code = clamp(round_half_even(fl32(x / scale)) + zero_point).
 
+    Or, where the value holds indices, an integer one that is taken as it is.
     name: what callers and exported files call it. value: the value that holds its codes.
     """
 
@@ -71,7 +71,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """A real float32 output, dequantized last: fl32(scale * (code - zero_point)). name, value: as for `Input`."""
+    """A real float32 output, dequantized last: fl32(scale * (code - zero_point)); or indices, int64, as they are.
+
+    name, value: as for `Input`.
+    """
 
     name: str
     value: str
@@ -97,8 +100,8 @@ class Layer:
 class IntegerProgram:
     """Integer operations in the order in which they run.
 
-    inputs, outputs: real tensors at the edges, in the order of the network's arguments and results.
-    values: every integer tensor, inputs and results of operations. constants: second operands of Add and Mul.
+    inputs, outputs: tensors at the edges, in the order of the network's arguments and results.
+    values: every integer tensor, inputs and results of operations. constants: operands that never change.
     output_structure: what `program(inputs)` returns: "tensor" (one output), "tuple" or "dict" (by output name).
     """
 
@@ -116,9 +119,9 @@ class IntegerProgram:
             check_operation(operation, self.named)
 
     def __call__(self, inputs: Inputs):
-        """Run the reference interpreter. inputs: real float32 tensor(s), by position or by input name.
+        """Run the reference interpreter. inputs: real (or index) tensor(s), by position or by input name.
 
-        Returns real float32 output(s) in `output_structure`.
+        Returns real float32 (or int64 index) output(s) in `output_structure`.
         """
         # The interpreter is above the program it runs; only this convenience looks up.
         from qat.integer.interpreter import run_real
@@ -148,11 +151,11 @@ class IntegerProgram:
     @property
     def float_bytes(self) -> int:
         """Bytes of the same weights and biases in float32."""
-        return sum(4 * (op.weight.codes.numel() + op.bias.numel()) for op in self.weighted())
+        return sum(4 * count for operation in self.operations for count in _counts(operation))
 
-    def weighted(self) -> Iterator[WeightedOperation]:
-        """The operations that have weights."""
-        return (operation for operation in self.operations if isinstance(operation, WeightedOperation))
+    def weighted(self) -> Iterator[Operation]:
+        """The operations that have a weight: sums of products, embeddings."""
+        return (operation for operation in self.operations if hasattr(operation, "weight"))
 
     def save(self, directory: str | PathLike) -> None:
         """Write program.json and program.safetensors into `directory`, each complete or not at all."""
@@ -168,14 +171,21 @@ class IntegerProgram:
         return load(directory)
 
 
+def _counts(operation: Operation) -> tuple[int, int]:
+    """How many weights and biases an operation has."""
+    weight, bias = getattr(operation, "weight", None), getattr(operation, "bias", None)
+    return 0 if weight is None else weight.codes.numel(), 0 if bias is None else bias.numel()
+
+
 def _layer(operation: Operation, output: Value) -> Layer:
-    weighted = isinstance(operation, WeightedOperation)
+    weight = getattr(operation, "weight", None)
+    weights, biases = _counts(operation)
     return Layer(
         name=operation.name,
         source=operation.source,
         kind=type(operation).__name__,
-        weight_bits=operation.weight.grid.bits if weighted else None,
+        weight_bits=None if weight is None else weight.grid.bits,
         activation_bits=output.grid.bits,
-        weight_count=operation.weight.codes.numel() if weighted else 0,
-        bytes=operation.weight.packed_bytes + 4 * operation.bias.numel() if weighted else 0,
+        weight_count=weights,
+        bytes=(0 if weight is None else weight.packed_bytes) + 4 * biases,
     )

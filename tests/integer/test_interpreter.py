@@ -8,8 +8,8 @@ from torch.utils._pytree import tree_leaves
 from qat.errors import ProgramError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import dequantize, quantize, quantize_inputs, run
-from qat.integer.operations import OPERATIONS
-from qat.integer.values import Grid, Weight, WeightGrid, float32
+from qat.integer.operations import MASK_GRID, OPERATIONS
+from qat.integer.values import Grid, IndexRange, Weight, WeightGrid, float32
 
 BYTE = Grid(0.5, 0, 0, 255)
 
@@ -153,6 +153,23 @@ def program_of_every_operation(source):
     y = builder.average_pool("average", builder.max_pool("pool", y, (2, 2)), (2, 2), fine, stride=(1, 1))
     y = builder.linear("rows", builder.transpose("turn", y, (0, 2, 3, 1)), weight(2, 6, 16), fine)
     builder.output("most", builder.max("max", y, (1, 2)))
+    z = builder.matmul("product", y, builder.transpose("turned", y, (0, 1, 3, 2)), fine, factor=0.25)
+    z = builder.table("table", z, torch.arange(255, -1, -1).to(torch.uint8), fine)
+    z = builder.expand(
+        "expand", builder.take("take", builder.sum("sums", z, (2,), fine, keepdim=True), 1, [2, 0]), (2, 2, 3)
+    )
+    mask = builder.table(
+        "mask", builder.input("ids", (2,), IndexRange(4)), torch.tensor([0, 1, 1, 0]).byte(), MASK_GRID
+    )
+    z = builder.select(
+        "select", builder.reshape("masks", mask, (2, 1, 1)), z, builder.requantize("s", z, fine, factor=2)
+    )
+    z = builder.requantize("signed", builder.negate("negate", z), Grid(float32(0.03), 0, -128, 127))
+    rows = builder.embedding("rows of ids", "ids", weight(8, 4, 6))
+    builder.output("embedded", builder.add("embedded", builder.reshape("r2", rows, (2, 2, 3)), z, fine))
+    builder.output("most likely", builder.arg_max("argmax", z, 3))
+    for name in builder.top_k("top", z, 2, 1):
+        builder.output(f"out {name}", name)
     y = builder.mean("mean", y, (1,), fine)
     builder.output("logits", builder.linear("last", builder.reshape("flat", y, (18,)), weight(8, 3, 18), fine))
     return builder.build("dict")
@@ -163,13 +180,18 @@ def program_of_every_operation(source):
 def test_only_integers_are_computed_with_between_quantize_and_dequantize(batch, source):
     program = program_of_every_operation(source)
     assert {type(operation) for operation in program.operations} == set(OPERATIONS)
-    real = torch.randn(batch, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    codes = quantize_inputs(program, {"x": real})
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        "x": torch.randn(batch, 4, 8, 8, generator=generator),
+        "ids": torch.randint(0, 4, (batch, 2), generator=generator),
+    }
+    codes = quantize_inputs(program, inputs)
     with IntegersOnly():
         values = run(program, codes)
     assert len(values) == len(program.values)
+    outputs = program(inputs)
     for edge in program.outputs:
-        assert torch.equal(dequantize(values[edge.value], program.value(edge.value).grid), program(real)[edge.name])
+        assert torch.equal(dequantize(values[edge.value], program.value(edge.value).grid), outputs[edge.name])
 
 
 def test_a_large_batch_in_pieces_gives_what_single_samples_give():
