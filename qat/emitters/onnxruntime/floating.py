@@ -24,15 +24,13 @@ def emit_float(program: IntegerProgram, path: str | PathLike) -> None:
         graph.claim(edge.name)
         graph.node("Identity", [edge.name], _real(edge.value))
     for constant in program.constants:
-        graph.constant(_real(constant.name), array_of(dequantize(constant.codes, constant.grid))[None], numpy.float32)
+        reals = array_of(dequantize(constant.codes, constant.grid))[None]
+        graph.constant(_real(constant.name), reals, reals.dtype)
     for operation in program.operations:
         _write(graph, program, operation)
     for edge in program.outputs:
         graph.node("Identity", [_real(edge.value)], edge.name)
-    edges = [
-        [(edge.name, program.value(edge.value).shape) for edge in side] for side in (program.inputs, program.outputs)
-    ]
-    Path(path).write_bytes(graph.to_bytes(*edges))
+    Path(path).write_bytes(graph.to_bytes(program))
 
 
 def _real(value: str) -> str:

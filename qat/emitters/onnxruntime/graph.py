@@ -1,5 +1,6 @@
 """An ONNX graph in the making: nodes and initializers with unique names, then deterministic bytes."""
 
+import hashlib
 from collections.abc import Iterable
 
 import numpy
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from qat.errors import ExportError
 from qat.integer.packing import pack
-from qat.integer.values import Weight
+from qat.integer.program import IntegerProgram
+from qat.integer.values import AnyGrid, IndexRange, Weight
 
 #: The lowest opset with what a graph uses, so that older runtimes can read it: INT4 came with 21, INT2 with 25.
 OPSET, OPSET_INT2 = 21, 25
@@ -26,12 +28,21 @@ class Graph:
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.opset = OPSET
         self._names: set[str] = set()
+        self._weights: dict[tuple, str] = {}
 
     def node(self, kind: str, inputs: Iterable[str], output: str, domain: str = "", **attributes) -> str:
         """Add a node of one output. Returns the output's name."""
         self.claim(output)
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, domain=domain, **attributes))
         return output
+
+    def nodes_of(self, kind: str, inputs: Iterable[str], outputs: Iterable[str], **attributes) -> tuple[str, ...]:
+        """Add a node of several outputs. Returns their names."""
+        outputs = tuple(outputs)
+        for output in outputs:
+            self.claim(output)
+        self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name=outputs[0], **attributes))
+        return outputs
 
     def constant(self, name: str, array, dtype) -> str:
         """Add an initializer. array: anything numpy takes. Returns its name."""
@@ -44,9 +55,13 @@ class Graph:
         """Add quantized weights at the narrowest type that holds them. Returns the name of the kernel's int8 tensor.
 
         A narrow type is cast, and scaled where its grid has a step or an offset, by nodes that the runtime computes
-        once, when it loads the file.
+        once, when it loads the file. Equal codes, as of a weight that two layers share, are stored once.
         """
         grid = weight.grid
+        key = grid, tuple(weight.codes.shape), hashlib.sha256(array_of(weight.codes).tobytes()).digest()
+        if key in self._weights:
+            return self._weights[key]
+        self._weights[key] = name
         if grid.bits not in NARROW_TYPES:
             return self.constant(name, weight.kernel.numpy(), numpy.int8)
         kind, width = NARROW_TYPES[grid.bits]
@@ -67,12 +82,17 @@ class Graph:
             wide = self.node("Add", [wide, offset], f"{name}/shifted")
         return self.node("Cast", [wide], name, to=TensorProto.INT8)
 
-    def to_bytes(self, inputs: Iterable[tuple[str, tuple]], outputs: Iterable[tuple[str, tuple]]) -> bytes:
-        """The checked model, equal graphs giving equal bytes. inputs, outputs: (name, shape without batch), float32."""
-        infos = [
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in edges]
-            for edges in (inputs, outputs)
-        ]
+    def to_bytes(self, program: IntegerProgram) -> bytes:
+        """The checked model with the edges of `program`, equal graphs giving equal bytes."""
+        infos = []
+        for edges in (program.inputs, program.outputs):
+            values = [program.value(edge.value) for edge in edges]
+            infos.append(
+                [
+                    helper.make_tensor_value_info(edge.name, edge_type(value.grid), ["batch", *value.shape])
+                    for edge, value in zip(edges, values, strict=True)
+                ]
+            )
         graph = helper.make_graph(self.nodes, "qat", *infos, list(self.initializers.values()))
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", MICROSOFT_OPSET)]
         model = helper.make_model(
@@ -89,6 +109,11 @@ class Graph:
         if name in self._names:
             raise ExportError(f"two tensors of the file would be named {name!r}; rename an input, output or layer.")
         self._names.add(name)
+
+
+def edge_type(grid: AnyGrid) -> int:
+    """Type of the tensors that a file takes and gives for values of `grid`."""
+    return TensorProto.INT64 if isinstance(grid, IndexRange) else TensorProto.FLOAT
 
 
 def array_of(tensor: Tensor) -> numpy.ndarray:

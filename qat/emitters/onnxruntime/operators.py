@@ -1,10 +1,7 @@
 """An integer program as an ONNX file in QOperator form, on uint8 codes."""
 
-import numpy
-
 from qat.emitters.onnxruntime.forms import FORMS
-from qat.emitters.onnxruntime.graph import array_of
-from qat.emitters.onnxruntime.writer import Writer, tensor_of
+from qat.emitters.onnxruntime.writer import Writer
 from qat.errors import ExportError
 from qat.integer.operations import Operation
 from qat.integer.program import IntegerProgram
@@ -17,20 +14,13 @@ def build(program: IntegerProgram) -> bytes:
         writer.graph.claim(edge.name)
         writer.quantize(edge.name, edge.value)
     for constant in program.constants:
-        codes = array_of(constant.codes).astype(numpy.int64) + constant.grid.unsigned_offset
-        writer.check_grid(constant.name, constant.grid)
-        writer.graph.constant(tensor_of(constant.name), codes[None], numpy.uint8)
+        writer.constant(constant)
     for operation in program.operations:
         writer.check_grid(operation.output, writer.grid(operation.output))
         write(writer, operation)
     for edge in program.outputs:
-        scale, zero_point = writer.grid_constants(edge.value)
-        writer.graph.node("DequantizeLinear", [tensor_of(edge.value), scale, zero_point], edge.name)
-    shapes = {name: entry.shape for name, entry in program.named.items()}
-    return writer.graph.to_bytes(
-        [(edge.name, shapes[edge.value]) for edge in program.inputs],
-        [(edge.name, shapes[edge.value]) for edge in program.outputs],
-    )
+        writer.dequantize(edge.value, edge.name)
+    return writer.graph.to_bytes(program)
 
 
 def write(writer: Writer, operation: Operation) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, from_numpy
 
 from qat.errors import ExportError
 from qat.integer.program import IntegerProgram
+from qat.integer.values import IndexRange
 
 #: Processor features that decide which integer kernels the runtime takes.
 CPU_FEATURES = {"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -91,8 +92,11 @@ def check_edges(session, program: IntegerProgram, path: str | PathLike) -> None:
     sides = (session.get_inputs(), program.inputs), (session.get_outputs(), program.outputs)
     found, wanted = [], []
     for entries, edges in sides:
-        found.append(", ".join(f"{entry.name} {tuple(entry.shape[1:])}" for entry in entries))
-        wanted.append(", ".join(f"{edge.name} {tuple(program.value(edge.value).shape)}" for edge in edges))
+        found.append(", ".join(f"{entry.name} {entry.type} {tuple(entry.shape[1:])}" for entry in entries))
+        values = [program.value(edge.value) for edge in edges]
+        types = ["tensor(int64)" if isinstance(value.grid, IndexRange) else "tensor(float)" for value in values]
+        described = zip(edges, types, values, strict=True)
+        wanted.append(", ".join(f"{edge.name} {kind} {tuple(value.shape)}" for edge, kind, value in described))
     if found != wanted:
         raise ExportError(
             f"{path} is the file of another program: it makes {found[1]} of {found[0]}, and the program makes "
@@ -101,7 +105,7 @@ def check_edges(session, program: IntegerProgram, path: str | PathLike) -> None:
 
 
 def run_session(session, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Real outputs by name, of real float32 inputs by name."""
+    """Outputs by name, of inputs by name; real ones are float32, indices int64."""
     names = [output.name for output in session.get_outputs()]
     results = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
     return {name: from_numpy(numpy.atleast_1d(result)) for name, result in zip(names, results, strict=True)}

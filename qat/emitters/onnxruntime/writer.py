@@ -5,19 +5,20 @@ network ran 11 times slower in ONNX Runtime 1.32. uint8 saturates at 0 and 255; 
 """
 
 import numpy
+from onnx import TensorProto
 
-from qat.emitters.onnxruntime.graph import Graph
+from qat.emitters.onnxruntime.graph import Graph, array_of
 from qat.errors import ExportError
 from qat.integer.operations import ComputingOperation
 from qat.integer.program import IntegerProgram
-from qat.integer.values import Grid
+from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
 
 MICROSOFT = "com.microsoft"
 UINT8_MAX = 255
 
 
 def tensor_of(value: str) -> str:
-    """Name of the uint8 tensor that holds the codes of a value or constant."""
+    """Name of the tensor that holds the codes of a value or constant: uint8, or int64 of indices."""
     return f"codes/{value}"
 
 
@@ -28,18 +29,32 @@ class Writer:
         self.program = program
         self.graph = Graph()
         self._grids: dict[str, tuple[str, str]] = {}
+        self._zeros: dict[str, str] = {}
 
-    def grid(self, name: str) -> Grid:
+    def grid(self, name: str) -> AnyGrid:
         """The grid of a value or constant."""
         return self.program.value(name).grid
+
+    def is_constant(self, name: str) -> bool:
+        """Whether that is a constant."""
+        return isinstance(self.program.value(name), Constant)
+
+    def offset(self, name: str) -> int:
+        """What to add to a code to have the number in its tensor."""
+        grid = self.grid(name)
+        return 0 if isinstance(grid, IndexRange) else grid.unsigned_offset
+
+    def tensor_type(self, name: str) -> int:
+        """ONNX type of the tensor that holds a value's codes."""
+        return TensorProto.INT64 if isinstance(self.grid(name), IndexRange) else TensorProto.UINT8
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a value or constant, without the batch."""
         return tuple(self.program.value(name).shape)
 
-    def check_grid(self, name: str, grid: Grid) -> None:
+    def check_grid(self, name: str, grid: AnyGrid) -> None:
         """Refuse a grid that uint8 cannot hold."""
-        if grid.quant_max + grid.unsigned_offset > UINT8_MAX:
+        if isinstance(grid, Grid) and grid.quant_max + grid.unsigned_offset > UINT8_MAX:
             raise ExportError(
                 f"value {name!r} has codes {grid.quant_min}..{grid.quant_max}, but ONNX Runtime's integer kernels "
                 "take 8 bits; quantize its activations to at most 8 bits."
@@ -56,9 +71,34 @@ class Writer:
             self._grids[name] = scale, zero_point
         return self._grids[name]
 
+    def zero_point(self, name: str) -> str:
+        """Name of what a value's tensor holds for zero."""
+        if not isinstance(self.grid(name), IndexRange):
+            return self.grid_constants(name)[1]
+        if name not in self._zeros:
+            self._zeros[name] = self.graph.constant(f"{tensor_of(name)}/zero", 0, numpy.int64)
+        return self._zeros[name]
+
+    def constant(self, constant: Constant) -> None:
+        """Codes that never change, with a batch of 1."""
+        self.check_grid(constant.name, constant.grid)
+        codes = array_of(constant.codes).astype(numpy.int64) + self.offset(constant.name)
+        dtype = numpy.int64 if isinstance(constant.grid, IndexRange) else numpy.uint8
+        self.graph.constant(tensor_of(constant.name), codes[None], dtype)
+
+    def dequantize(self, value: str, real: str) -> None:
+        """Codes to a real output; indices as they are."""
+        if isinstance(self.grid(value), IndexRange):
+            self.graph.node("Identity", [tensor_of(value)], real)
+            return
+        self.graph.node("DequantizeLinear", [tensor_of(value), *self.grid_constants(value)], real)
+
     def quantize(self, real: str, value: str) -> None:
-        """Real input to codes."""
+        """Real input to codes; indices as they are."""
         grid = self.grid(value)
+        if isinstance(grid, IndexRange):
+            self.graph.node("Identity", [real], tensor_of(value))
+            return
         self.check_grid(value, grid)
         operands = [real, *self.grid_constants(value)]
         self.clamped("QuantizeLinear", operands, value, grid.quant_min, grid.quant_max)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from qat.emitters.onnxruntime.forms import elementwise, moves, sums
+from qat.emitters.onnxruntime.forms import choices, elementwise, moves, products, sums, tables
 from qat.emitters.onnxruntime.writer import Writer
 from qat.integer import operations as ops
 from qat.integer.operations import Operation
@@ -11,11 +11,14 @@ from qat.integer.operations import Operation
 FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Conv: sums.convolution,
     ops.Linear: sums.linear,
+    ops.MatMul: products.matmul,
     ops.Add: elementwise.add,
     ops.Mul: elementwise.multiply,
     ops.Requantize: elementwise.requantize,
+    ops.Table: tables.table,
     ops.AveragePool: sums.average_pool,
-    ops.Mean: sums.mean,
+    ops.Mean: sums.reduce,
+    ops.Sum: sums.reduce,
     ops.MaxPool: moves.max_pool,
     ops.Max: moves.largest,
     ops.Concatenate: moves.concatenate,
@@ -23,4 +26,12 @@ FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Transpose: moves.transpose,
     ops.Slice: moves.cut,
     ops.Pad: moves.pad,
+    ops.Take: moves.take,
+    ops.Expand: moves.expand,
+    ops.Negate: choices.negate,
+    ops.Select: choices.select,
+    ops.Embedding: tables.embedding,
+    ops.ArgMax: choices.arg_max,
+    ops.TopKValues: choices.top_values,
+    ops.TopKIndices: choices.top_indices,
 }

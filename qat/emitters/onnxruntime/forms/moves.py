@@ -2,9 +2,9 @@
 
 import numpy
 
-from qat.emitters.onnxruntime.graph import pads_of
+from qat.emitters.onnxruntime.graph import array_of, pads_of
 from qat.emitters.onnxruntime.writer import Writer, tensor_of
-from qat.integer.operations import Concatenate, Max, MaxPool, Pad, Reshape, Slice, Transpose
+from qat.integer.operations import Concatenate, Expand, Max, MaxPool, Pad, Reshape, Slice, Take, Transpose
 
 
 def max_pool(writer: Writer, operation: MaxPool) -> None:
@@ -32,7 +32,7 @@ def pad(writer: Writer, operation: Pad) -> None:
     """Pad with the code of zero."""
     target = tensor_of(operation.output)
     amounts = writer.graph.constant(f"{target}/amounts", pads_of(((0, 0), *operation.amounts)), numpy.int64)
-    zero_point = writer.grid_constants(operation.inputs[0])[1]
+    zero_point = writer.zero_point(operation.inputs[0])
     writer.graph.node("Pad", [tensor_of(operation.inputs[0]), amounts, zero_point], target)
 
 
@@ -44,9 +44,20 @@ def largest(writer: Writer, operation: Max) -> None:
 
 
 def concatenate(writer: Writer, operation: Concatenate) -> None:
-    """Concat."""
-    sources = [tensor_of(name) for name in operation.inputs]
-    writer.graph.node("Concat", sources, tensor_of(operation.output), axis=operation.dim)
+    """Concat; constants are repeated for as many samples as a value has."""
+    target, graph = tensor_of(operation.output), writer.graph
+    values = [name for name in operation.inputs if not writer.is_constant(name)]
+    batch = None
+    sources = []
+    for place, name in enumerate(operation.inputs):
+        if name in values:
+            sources.append(tensor_of(name))
+            continue
+        batch = batch or graph.node("Shape", [tensor_of(values[0])], f"{target}/batch", start=0, end=1)
+        shape = graph.constant(f"{target}/shape_{place}", writer.shape(name), numpy.int64)
+        wanted = graph.node("Concat", [batch, shape], f"{target}/wanted_{place}", axis=0)
+        sources.append(graph.node("Expand", [tensor_of(name), wanted], f"{target}/constant_{place}"))
+    graph.node("Concat", sources, target, axis=operation.dim)
 
 
 def reshape(writer: Writer, operation: Reshape) -> None:
@@ -67,3 +78,17 @@ def cut(writer: Writer, operation: Slice) -> None:
     cuts = {"starts": operation.starts, "ends": operation.ends, "axes": axes, "steps": operation.steps}
     names = [writer.graph.constant(f"{target}/{key}", list(numbers), numpy.int64) for key, numbers in cuts.items()]
     writer.graph.node("Slice", [source, *names], target)
+
+
+def take(writer: Writer, operation: Take) -> None:
+    """Gather."""
+    source, target = tensor_of(operation.inputs[0]), tensor_of(operation.output)
+    indices = writer.graph.constant(f"{target}/indices", array_of(operation.indices), numpy.int64)
+    writer.graph.node("Gather", [source, indices], target, axis=operation.dim)
+
+
+def expand(writer: Writer, operation: Expand) -> None:
+    """Expand, where a 1 keeps the batch."""
+    source, target = tensor_of(operation.inputs[0]), tensor_of(operation.output)
+    shape = writer.graph.constant(f"{target}/shape", (1, *operation.shape), numpy.int64)
+    writer.graph.node("Expand", [source, shape], target)

@@ -9,7 +9,7 @@ import numpy
 
 from qat.emitters.onnxruntime.graph import array_of, pads_of
 from qat.emitters.onnxruntime.writer import MICROSOFT, Writer, tensor_of
-from qat.integer.operations import AveragePool, Conv, Linear, Mean, WeightedOperation
+from qat.integer.operations import AveragePool, Conv, Linear, Mean, Sum, WeightedOperation
 from qat.integer.values import float32
 
 
@@ -62,7 +62,7 @@ def average_pool(writer: Writer, operation: AveragePool) -> None:
     ones = numpy.ones((channels, 1, *operation.kernel_size))
     writer.limited(
         "QLinearConv",
-        _averaging(writer, operation, tensor_of(operation.inputs[0]), ones, operation.count),
+        _averaging(writer, operation, tensor_of(operation.inputs[0]), ones, float32(1 / operation.count)),
         operation,
         kernel_shape=operation.kernel_size,
         strides=operation.stride,
@@ -71,7 +71,7 @@ def average_pool(writer: Writer, operation: AveragePool) -> None:
     )
 
 
-def mean(writer: Writer, operation: Mean) -> None:
+def reduce(writer: Writer, operation: Mean | Sum) -> None:
     """A QLinearMatMul with a column of ones, the reduced dimensions moved to the end and joined."""
     source, name = operation.inputs[0], operation.name
     shape, codes = writer.shape(source), tensor_of(operation.inputs[0])
@@ -81,7 +81,7 @@ def mean(writer: Writer, operation: Mean) -> None:
         codes = writer.graph.node("Transpose", [codes], f"{name}/moved", perm=order)
     count = math.prod(shape[dim - 1] for dim in operation.dims)
     rows = writer.reshape(codes, f"{name}/rows", (0, *(shape[dim - 1] for dim in kept), count))
-    operands = _averaging(writer, operation, rows, numpy.ones((count, 1)), count)
+    operands = _averaging(writer, operation, rows, numpy.ones((count, 1)), operation.share(count))
     result = writer.graph.node("QLinearMatMul", operands, f"{name}/result")
     writer.limited("Reshape", [result, writer.shape_constant(name, (0, *writer.shape(operation.output)))], operation)
 
@@ -101,14 +101,16 @@ def bias(writer: Writer, operation: WeightedOperation) -> str:
     return writer.graph.constant(f"{operation.name}/bias", array_of(operation.bias), numpy.int32)
 
 
-def _averaging(writer: Writer, operation: AveragePool | Mean, codes: str, ones: numpy.ndarray, count: int) -> list[str]:
-    """Operands of a product with ones that each weigh 1 / count."""
+def _averaging(
+    writer: Writer, operation: AveragePool | Mean | Sum, codes: str, ones: numpy.ndarray, share: float
+) -> list[str]:
+    """Operands of a product with ones that each weigh `share`."""
     name, source = operation.name, operation.inputs[0]
     return [
         codes,
         *writer.grid_constants(source),
         writer.graph.constant(f"{name}/ones", ones, numpy.int8),
-        writer.graph.constant(f"{name}/share", float32(1 / count), numpy.float32),
+        writer.graph.constant(f"{name}/share", share, numpy.float32),
         writer.graph.constant(f"{name}/zero", 0, numpy.int8),
         *writer.grid_constants(operation.output),
     ]
