@@ -28,12 +28,16 @@ from qat.integer.operations import (
     Mean,
     Mul,
     Negate,
+    Normalize,
+    NormalizeFactors,
     Operation,
     Pad,
     Requantize,
     Reshape,
     Select,
     Slice,
+    Softmax,
+    SoftmaxFactors,
     Sum,
     Table,
     Take,
@@ -47,7 +51,8 @@ from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, Weight
 __all__ = [
     "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "Embedding", "Expand", "Grid", "IndexRange",
     "Input", "IntegerProgram", "Layer", "Linear", "MatMul", "Max", "MaxPool", "Mean", "Mul", "Multiplier", "Negate",
-    "Output", "Pad", "Requantize", "Reshape", "Select", "Slice", "Sum", "SumMultipliers", "Table", "Take",
+    "Normalize", "NormalizeFactors", "Output", "Pad", "Requantize", "Reshape", "Select", "Slice", "Softmax",
+    "SoftmaxFactors", "Sum", "SumMultipliers", "Table", "Take",
     "TopKIndices", "TopKValues", "Transpose", "Value", "Weight", "WeightGrid", "float32", "table_codes",
 ]  # fmt: skip
 
