@@ -16,10 +16,10 @@ MAX_WINDOW = 2**16
 
 
 def check_window(error: Refuse, kernel_size: Shape, stride: Shape, padding: Pairs, dilation: Shape) -> None:
-    """Refuse a window without an extent, stride, padding and dilation in range for each of 1 or 2 dimensions."""
+    """Refuse a window without an extent, stride, padding and dilation in range for each of 1 to 3 dimensions."""
     dims = len(kernel_size)
-    if not (dims in (1, 2) and dims == len(stride) == len(padding) == len(dilation)):
-        raise error(f"needs a stride, padding and dilation for each of the {dims} dimensions of its window, 1 or 2")
+    if not (dims in (1, 2, 3) and dims == len(stride) == len(padding) == len(dilation)):
+        raise error(f"needs a stride, padding and dilation for each of the {dims} dimensions of its window, 1 to 3")
     sizes = (*kernel_size, *stride, *dilation)
     if min(sizes) < 1 or max(sizes) > MAX_WINDOW or any(min(pair) < 0 or max(pair) > MAX_WINDOW for pair in padding):
         raise error(

@@ -48,7 +48,7 @@ class WeightedOperation(ComputingOperation):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Conv(WeightedOperation):
-    """Convolution over 1 or 2 spatial dimensions, zero padded. Weight (O, C / groups, *kernel); input (C, *spatial)."""
+    """Convolution over 1 to 3 spatial dimensions, zero padded. Weight (O, C / groups, *kernel); input (C, *spatial)."""
 
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
@@ -57,9 +57,9 @@ class Conv(WeightedOperation):
 
     def check(self):
         super().check()
-        if self.weight.codes.dim() not in (3, 4):
+        if self.weight.codes.dim() not in (3, 4, 5):
             raise self.error(
-                f"has a weight of shape {tuple(self.weight.codes.shape)}; 1 or 2 spatial dimensions have a kernel"
+                f"has a weight of shape {tuple(self.weight.codes.shape)}; 1 to 3 spatial dimensions have a kernel"
             )
         if self.groups < 1 or self.weight.codes.shape[0] % self.groups:
             raise self.error(
