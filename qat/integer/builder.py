@@ -201,9 +201,11 @@ class ProgramBuilder(Assembly):
         settings = dict(factor=factor, multiplier=multiplier)
         return self._computing(ops.MatMul, name, (first, second), grid, clamp, module, **settings)
 
-    def table(self, name: str, source: str, codes: Tensor, grid: Grid, module: str | None = None) -> str:
-        """A function of one value. codes: (n,) or (C, n), as `table_codes` makes them."""
-        return self._computing(ops.Table, name, (source,), grid, None, module, codes=codes)
+    def table(
+        self, name: str, source: str, codes: Tensor, grid: Grid, function: str = "", module: str | None = None
+    ) -> str:
+        """A function of one value. codes: (n,) or (C, n), as `table_codes` makes them. function: its name."""
+        return self._computing(ops.Table, name, (source,), grid, None, module, codes=codes, function=function)
 
     def take(self, name: str, source: str, dim: int, indices, module: str | None = None) -> str:
         """Entries of one dimension. indices: integers."""

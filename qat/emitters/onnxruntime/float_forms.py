@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
+from onnx import TensorProto
 
 from qat.emitters.onnxruntime.graph import Graph, array_of, pads_of
 from qat.integer import operations as ops
+from qat.integer.interpreter import dequantize
 from qat.integer.operations import Operation
 from qat.integer.program import IntegerProgram
-from qat.integer.values import Constant, Value
+from qat.integer.values import Constant, Grid, Value
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def _weights(nodes: FloatNodes, transposed: bool = False) -> list[str]:
     ]
 
 
-def _binary(kind: str) -> Callable[[FloatNodes], object]:
+def _plain(kind: str) -> Callable[[FloatNodes], object]:
+    """A node of that kind and no settings."""
     return lambda nodes: nodes.add(kind)
 
 
@@ -111,7 +114,16 @@ def _reduction(kind: str) -> Callable[[FloatNodes], object]:
 
 
 def _concatenate(nodes: FloatNodes) -> None:
-    nodes.add("Concat", axis=nodes.operation.dim)
+    values = [nodes.value(name) for name in nodes.operation.inputs]
+    pairs = list(zip(nodes.sources, values, strict=True))
+    like = next(source for source, value in pairs if isinstance(value, Value))
+    sources = [
+        nodes.graph.repeat(source, value.shape, like, f"{nodes.target}/{place}")
+        if isinstance(value, Constant)
+        else source
+        for place, (source, value) in enumerate(pairs)
+    ]
+    nodes.add("Concat", sources, axis=nodes.operation.dim)
 
 
 def _reshape(nodes: FloatNodes) -> None:
@@ -134,13 +146,111 @@ def _pad(nodes: FloatNodes) -> None:
     nodes.add("Pad", [*nodes.sources, amounts])
 
 
+def _matmul(nodes: FloatNodes) -> None:
+    if nodes.operation.factor == 1.0:
+        nodes.add("MatMul")
+        return
+    product = nodes.graph.node("MatMul", nodes.sources, f"{nodes.target}/product")
+    nodes.add("Mul", [product, nodes.constant("factor", nodes.operation.factor, numpy.float32)])
+
+
+def _take(nodes: FloatNodes) -> None:
+    indices = nodes.constant("indices", array_of(nodes.operation.indices), numpy.int64)
+    nodes.add("Gather", [*nodes.sources, indices], axis=nodes.operation.dim)
+
+
+def _expand(nodes: FloatNodes) -> None:
+    nodes.add("Expand", [*nodes.sources, nodes.constant("shape", (1, *nodes.operation.shape), numpy.int64)])
+
+
+def _select(nodes: FloatNodes) -> None:
+    mask, *others = nodes.sources
+    condition = nodes.graph.node("Cast", [mask], f"{nodes.target}/condition", to=TensorProto.BOOL)
+    nodes.add("Where", [condition, *others])
+
+
+def _embedding(nodes: FloatNodes) -> None:
+    weight = nodes.operation.weight
+    rows = nodes.constant("rows", array_of(weight.kernel * weight.scale[:, None]), numpy.float32)
+    nodes.add("Gather", [rows, *nodes.sources], axis=0)
+
+
+def _arg_max(nodes: FloatNodes) -> None:
+    nodes.add("ArgMax", axis=nodes.operation.dim, keepdims=int(nodes.operation.keepdim))
+
+
+def _top_k(nodes: FloatNodes) -> None:
+    operation = nodes.operation
+    count = nodes.constant("k", [operation.k], numpy.int64)
+    indices = isinstance(operation, ops.TopKIndices)
+    outputs = (f"{nodes.target}/values", nodes.target) if indices else (nodes.target, f"{nodes.target}/indices")
+    nodes.graph.nodes_of("TopK", [*nodes.sources, count], outputs, axis=operation.dim, largest=int(operation.largest))
+
+
+#: Nodes of functions of one value that have a single one.
+_FUNCTIONS: dict[str, tuple[str, dict]] = {
+    "gelu": ("Gelu", {}),
+    "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
+    "sigmoid": ("Sigmoid", {}),
+    "tanh": ("Tanh", {}),
+    "hardswish": ("HardSwish", {}),
+    "hardsigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "elu": ("Elu", {}),
+    "mish": ("Mish", {}),
+    "softplus": ("Softplus", {}),
+    "exp": ("Exp", {}),
+    "erf": ("Erf", {}),
+    "abs": ("Abs", {}),
+    "log": ("Log", {}),
+    "sqrt": ("Sqrt", {}),
+    "reciprocal": ("Reciprocal", {}),
+    "sin": ("Sin", {}),
+    "cos": ("Cos", {}),
+}
+
+
+def _table(nodes: FloatNodes) -> None:
+    """The function where it has a name, else the table's own points."""
+    operation, (source,) = nodes.operation, nodes.sources
+    if operation.function in _FUNCTIONS:
+        kind, attributes = _FUNCTIONS[operation.function]
+        nodes.add(kind, **attributes)
+    elif operation.function == "silu":
+        nodes.add("Mul", [source, nodes.graph.node("Sigmoid", [source], f"{nodes.target}/sigmoid")])
+    else:
+        _look_up(nodes)
+
+
+def _look_up(nodes: FloatNodes) -> None:
+    operation, graph = nodes.operation, nodes.graph
+    value, grid = nodes.value(operation.inputs[0]), nodes.value(operation.output).grid
+    points = array_of(dequantize(operation.codes, grid))
+    places = nodes.sources[0]
+    if isinstance(value.grid, Grid):
+        scale = nodes.constant("scale", value.grid.scale, numpy.float32)
+        steps = graph.node("Div", [places, scale], f"{nodes.target}/steps")
+        whole = graph.node("Round", [steps], f"{nodes.target}/whole")
+        shift = nodes.constant("shift", value.grid.zero_point - value.grid.quant_min, numpy.float32)
+        shifted = graph.node("Add", [whole, shift], f"{nodes.target}/shifted")
+        ends = [nodes.constant(key, end, numpy.float32) for key, end in (("min", 0), ("max", points.shape[-1] - 1))]
+        clipped = graph.node("Clip", [shifted, *ends], f"{nodes.target}/clipped")
+        places = graph.node("Cast", [clipped], f"{nodes.target}/places", to=TensorProto.INT64)
+    if points.ndim == 2:
+        firsts = numpy.arange(0, points.size, points.shape[1]).reshape(1, -1, *[1] * (len(value.shape) - 1))
+        firsts = nodes.constant("firsts", firsts, numpy.int64)
+        places = graph.node("Add", [places, firsts], f"{nodes.target}/of_channels")
+    nodes.add("Gather", [nodes.constant("points", points.reshape(-1), numpy.float32), places], axis=0)
+
+
 #: What adds the nodes of each kind of operation.
 FLOAT_FORMS: dict[type[Operation], Callable[[FloatNodes], object]] = {
     ops.Conv: _convolution,
     ops.Linear: _linear,
-    ops.Add: _binary("Add"),
-    ops.Mul: _binary("Mul"),
+    ops.MatMul: _matmul,
+    ops.Add: _plain("Add"),
+    ops.Mul: _plain("Mul"),
     ops.Requantize: _requantize,
+    ops.Table: _table,
     ops.AveragePool: _average_pool,
     ops.Mean: _reduction("ReduceMean"),
     ops.Sum: _reduction("ReduceSum"),
@@ -151,4 +261,12 @@ FLOAT_FORMS: dict[type[Operation], Callable[[FloatNodes], object]] = {
     ops.Transpose: _transpose,
     ops.Slice: _slice,
     ops.Pad: _pad,
+    ops.Take: _take,
+    ops.Expand: _expand,
+    ops.Negate: _plain("Neg"),
+    ops.Select: _select,
+    ops.Embedding: _embedding,
+    ops.ArgMax: _arg_max,
+    ops.TopKValues: _top_k,
+    ops.TopKIndices: _top_k,
 }

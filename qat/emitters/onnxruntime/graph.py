@@ -82,6 +82,13 @@ class Graph:
             wide = self.node("Add", [wide, offset], f"{name}/shifted")
         return self.node("Cast", [wide], name, to=TensorProto.INT8)
 
+    def repeat(self, constant: str, shape: tuple[int, ...], like: str, target: str) -> str:
+        """A constant of batch 1 as often as `like` has samples. shape: without the batch."""
+        batch = self.node("Shape", [like], f"{target}/batch", start=0, end=1)
+        sizes = self.constant(f"{target}/sizes", shape, numpy.int64)
+        wanted = self.node("Concat", [batch, sizes], f"{target}/shape", axis=0)
+        return self.node("Expand", [constant, wanted], target)
+
     def to_bytes(self, program: IntegerProgram) -> bytes:
         """The checked model with the edges of `program`, equal graphs giving equal bytes."""
         infos = []

@@ -25,9 +25,11 @@ class Table(ComputingOperation):
 
     codes: of the output grid's dtype, (n,) for the n codes quant_min..quant_max of the input grid or index range in
     this order; or (C, n), one table per index of dimension 1 (channels). `table_codes` makes them.
+    function: what it is of, "gelu" for instance, for reports and for the float network; empty where it has no name.
     """
 
     codes: Tensor
+    function: str = ""
     takes_indices: ClassVar[bool] = True
 
     def check(self):

@@ -1,8 +1,9 @@
 import torch
 
-from qat.emitters.onnxruntime import emit_float, float_ops, open_session, run_session
+from qat.emitters.onnxruntime import emit, emit_float, float_ops, open_session, run_session
 from qat.integer.builder import ProgramBuilder
-from qat.integer.values import Grid, Weight, WeightGrid, float32
+from qat.integer.operations import MASK_GRID, table_codes
+from qat.integer.values import Grid, IndexRange, Weight, WeightGrid, float32
 
 FINE = Grid(float32(0.02), 128, 0, 255)
 RELU = Grid(float32(0.02), 0, 0, 255)
@@ -29,6 +30,49 @@ def every_operation():
     y = builder.linear("fc", builder.mean("mean", y, (1,), FINE), weight(5, 6), FINE)
     builder.output("logits", builder.linear("last", builder.reshape("flat", y, (15,)), weight(3, 15), FINE))
     return builder.build("dict")
+
+
+def attention():
+    """What transformers are made of, on ids."""
+    generator = torch.Generator().manual_seed(4)
+    weight = Weight(
+        torch.randint(-127, 128, (12, 8), generator=generator).to(torch.int8), WeightGrid(8), torch.full((12,), 0.01)
+    )
+    builder = ProgramBuilder()
+    ids = builder.input("ids", (6,), IndexRange(12))
+    rows = builder.embedding("rows", ids, weight)
+    token = builder.constant("token", torch.arange(8)[None] * 9, builder.grid(rows))
+    rows = builder.requantize("fine", builder.concatenate("join", (token, rows), 1), FINE)
+    scores = builder.matmul("scores", rows, builder.transpose("turn", rows, (0, 2, 1)), FINE, factor=0.2)
+    real = (torch.arange(256, dtype=torch.float64) - 128) * FINE.scale
+    gate = builder.table("gate", scores, table_codes(torch.nn.functional.silu(real), FINE), FINE, function="silu")
+    slopes = torch.tensor([[0.5], [1.0], [-1.0], [0.1], [0.2], [0.3], [0.0]], dtype=torch.float64)
+    gate = builder.table("prelu", gate, table_codes(torch.where(real > 0, real, slopes * real), FINE), FINE)
+    known = torch.tensor([0, 1] * 6, dtype=torch.uint8)
+    mask = builder.reshape("mask", builder.table("known", ids, known, MASK_GRID), (6, 1))
+    mask = builder.expand("wide", builder.take("take", mask, 1, [0, 0, 1, 2, 3, 4, 5]), (7, 7))
+    minus = builder.requantize("minus", builder.negate("negate", gate), FINE)
+    chosen = builder.select("select", mask, gate, minus)
+    builder.output("mixed", builder.matmul("mixed", chosen, rows, FINE, factor=0.5))
+    builder.output("sums", builder.sum("sums", chosen, (2,), Grid(float32(0.1), 128, 0, 255)))
+    builder.output("first", builder.arg_max("first", "rows", 1))
+    values, indices = builder.top_k("top", "rows", 1, 2)
+    builder.output("values", values)
+    builder.output("indices", indices)
+    return builder.build("dict")
+
+
+def test_the_float_network_of_attention_on_ids(tmp_path):
+    program, path = attention(), tmp_path / "float.onnx"
+    emit_float(program, path)
+    emit(program, tmp_path / "integer.onnx")
+    ids = torch.randint(0, 12, (16, 6), generator=torch.Generator().manual_seed(0))
+    real, integer = run_session(open_session(path), {"ids": ids}), program(ids)
+    for name in ("first", "values", "indices"):
+        assert torch.equal(real[name], integer[name])
+    for name in ("mixed", "sums"):
+        assert integer[name].std() > 0.3, "a test of constants shows nothing"
+        assert (real[name] - integer[name]).abs().max() < 0.15  # of a range of five
 
 
 def test_the_float_network_is_what_the_integers_stand_for(tmp_path):

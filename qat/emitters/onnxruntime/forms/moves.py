@@ -46,17 +46,13 @@ def largest(writer: Writer, operation: Max) -> None:
 def concatenate(writer: Writer, operation: Concatenate) -> None:
     """Concat; constants are repeated for as many samples as a value has."""
     target, graph = tensor_of(operation.output), writer.graph
-    values = [name for name in operation.inputs if not writer.is_constant(name)]
-    batch = None
-    sources = []
-    for place, name in enumerate(operation.inputs):
-        if name in values:
-            sources.append(tensor_of(name))
-            continue
-        batch = batch or graph.node("Shape", [tensor_of(values[0])], f"{target}/batch", start=0, end=1)
-        shape = graph.constant(f"{target}/shape_{place}", writer.shape(name), numpy.int64)
-        wanted = graph.node("Concat", [batch, shape], f"{target}/wanted_{place}", axis=0)
-        sources.append(graph.node("Expand", [tensor_of(name), wanted], f"{target}/constant_{place}"))
+    value = next(tensor_of(name) for name in operation.inputs if not writer.is_constant(name))
+    sources = [
+        graph.repeat(tensor_of(name), writer.shape(name), value, f"{target}/{place}")
+        if writer.is_constant(name)
+        else tensor_of(name)
+        for place, name in enumerate(operation.inputs)
+    ]
     graph.node("Concat", sources, target, axis=operation.dim)
 
 
