@@ -62,7 +62,8 @@ class Target:
 
 
 _COMPUTED = """
-    conv1d conv2d linear add mul batch_norm relu relu6 hardtanh clamp clamp_min clamp_max avg_pool1d avg_pool2d
+    conv1d conv2d linear addmm mm matmul bmm add sub mul div embedding softmax log_softmax layer_norm rms_norm group_norm
+    instance_norm batch_norm relu relu6 hardtanh clamp clamp_min clamp_max avg_pool1d avg_pool2d
     adaptive_avg_pool1d adaptive_avg_pool2d mean
 """
 _MOVED = """

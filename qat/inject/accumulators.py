@@ -15,9 +15,11 @@ from qat.folding import BatchNorm
 from qat.inject import exact, exact_operations
 from qat.inject.calls import Slot, operand_at, with_operand
 from qat.inject.exact import Accumulator
+from qat.inject.exact_kernels import Computed
 from qat.inject.operations import Operation
 from qat.inject.plan import Action
-from qat.inject.weighted import INPUT_SLOTS, WEIGHTED
+from qat.inject.tables import Mapped, Regions
+from qat.inject.weighted import WeightedForm
 from qat.integer.values import Grid
 
 
@@ -31,7 +33,10 @@ class Accumulators:
         self.biases: dict[int, Tensor | None] = {}  # address of a batch norm -> bias of the layer folded with it
         self.scales: dict[int, tuple[Tensor, Tensor] | None] = {}  # and the scales of that layer's input and integers
         self.sums: dict[int, Tensor] = {}  # address of a batch norm -> sums of products of that layer, float64
-        self.waiting: dict[int, Accumulator] = {}  # address of a computation -> what waits for its quantizer
+        self.waiting: dict[
+            int, Accumulator | Computed | Mapped
+        ] = {}  # address of a computation -> what waits for its quantizer
+        self.regions = Regions(self.quantizers)
         self.dtype = torch.float32  # of what the network computes with
 
     def fold_bias(self, action: Action, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -41,7 +46,7 @@ class Accumulators:
         if action.batch_norm is not None:
             self.scales[action.batch_norm] = scales
             self.biases[action.batch_norm] = bias
-            bias = None
+            bias = _no_bias(action.form, bias)
         elif bias is not None and scales is not None and _fits(scales[1], bias.numel()):
             bias = folding.fake_quantize_bias(bias.float(), scales[0] * scales[1]).to(bias.dtype)
         return (args, kwargs) if action.bias is None else with_operand(args, kwargs, action.bias, bias)
@@ -52,11 +57,12 @@ class Accumulators:
         Codes of 8 bits, unlike the reals they stand for, pass unrounded through the multipliers of any device, be they
         bfloat16 or TF32, and float32 holds their sums up to 2^24. None where the sums have no unit or wait for nothing.
         """
-        action, layer = self.actions[address], WEIGHTED[operation.name]
+        action = self.actions[address]
+        layer = action.form
         scales = self._scales(action)
         if scales is None or action.head != address or not self._all_ready(action):
             return None
-        source = INPUT_SLOTS[0] if args else INPUT_SLOTS[1]
+        source = next(slot for slot in layer.inputs if _has_slot(args, kwargs, slot))
         weight = next(slot for slot, name in action.weights if name == action.weight_quantizer)
         x, kernel = operand_at(args, kwargs, source), operand_at(args, kwargs, weight)
         bias = None if action.bias is None else operand_at(args, kwargs, action.bias)
@@ -64,7 +70,7 @@ class Accumulators:
         kernel_scale = functional.along_axis(scales[1], kernel.dim(), layer.axis)
         args, kwargs = with_operand(args, kwargs, weight, _steps(kernel, kernel_scale))
         if bias is not None:
-            args, kwargs = with_operand(args, kwargs, action.bias, None)
+            args, kwargs = with_operand(args, kwargs, action.bias, _no_bias(layer, bias))
         sums = function(*args, **kwargs)
         if not _fits(scales[1], sums.shape[layer.channels]):
             return None
@@ -115,11 +121,25 @@ class Accumulators:
                 scale = self.quantizers[action.operands[0][1]].scale_in_force()
                 self.waiting[address] = exact.normalized(scale, batch_norm, _along(x, 1))
             return result
-        accumulated = exact_operations.accumulate(operation, args, kwargs, result, self._grids(action))
+        if operation.name == "embedding":
+            ((_, name),) = action.weights
+            unit = self.quantizers[name].scale_in_force() / self.quantizers[name].kernel_weight().step
+            self.waiting[address] = exact.product(float(unit), 1.0)
+            return result
+        accumulated = exact_operations.accumulate(operation, function, args, kwargs, result, self._grids(action))
         if accumulated is None:
             return result
         result, self.waiting[address] = accumulated
         return result
+
+    def follow(
+        self, address: int, action: Action, name: str, function, args: tuple, kwargs: dict, result: Tensor
+    ) -> None:
+        """Follow one call of a region of pointwise functions; note its table where a quantizer ends it."""
+        mapped = self.regions.follow(address, action, name, function, args, kwargs)
+        if mapped is not None and action.head == address and self._all_ready(action):
+            self.dtype = result.dtype
+            self.waiting[address] = mapped
 
     def waits(self, head: int | None) -> bool:
         """Whether the result of the computation at `head` still waits for its quantizer."""
@@ -129,12 +149,18 @@ class Accumulators:
         """Fuse a clamp to low..high into the computation at `head`."""
         self.waiting[head].bound(low, high)
 
+    def scale(self, head: int, factor: float) -> None:
+        """Multiply the computation at `head` by a number, inside its kernel."""
+        self.waiting[head] = self.waiting[head].times(factor)
+
     def quantize(self, head: int, name: str, result: Tensor) -> Tensor:
         """`result`, of the computation at `head`, on the grid of the quantizer `name`, code for code."""
         accumulator, quantizer = self.waiting.pop(head), self.quantizers[name]
         exactly = accumulator.quantize(result, exact.grid_of(quantizer))
         if quantizer.measure:
-            quantizer.measure_rounding(result.detach().clamp(accumulator.low, accumulator.high), exactly.detach())
+            if isinstance(accumulator, Accumulator | Computed):
+                result = result.clamp(accumulator.low, accumulator.high)
+            quantizer.measure_rounding(result.detach(), exactly.detach())
         return exactly.to(self.dtype)
 
     def _scales(self, action: Action) -> tuple[Tensor, Tensor] | None:
@@ -159,6 +185,15 @@ class Accumulators:
         grids = {slot: exact.grid_of(self.quantizers[name]) for slot, name in (*action.operands, *action.weights)}
         (output,) = self.actions[self.ends[action.head]].outputs
         return {**grids, None: exact.grid_of(self.quantizers[output])}
+
+
+def _has_slot(args: tuple, kwargs: dict, slot: Slot) -> bool:
+    return slot[1] < len(args) if slot[0] == "args" else slot[1] in kwargs
+
+
+def _no_bias(form: WeightedForm, bias: Tensor | None) -> Tensor | None:
+    """What stands for no bias."""
+    return bias.new_zeros(()) if bias is not None and form.needs_bias else None
 
 
 def _steps(real: Tensor, scale: Tensor) -> Tensor:

@@ -48,6 +48,11 @@ def mark_root(code: CodeType) -> None:
     _TOKENS[id(code)] = (code, _ROOT)
 
 
+def mark_plumbing(code: CodeType) -> None:
+    """Declare that frames that run `code` are no place of their own: a mode that runs a function written in parts."""
+    _TOKENS[id(code)] = (code, None)
+
+
 def _token(code: CodeType) -> int | None:
     filename = code.co_filename
     if filename == _CHECKPOINT:

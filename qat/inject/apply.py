@@ -11,16 +11,20 @@ from qat.errors import AddressError
 from qat.inject import addresses
 from qat.inject.accumulators import Accumulators
 from qat.inject.addresses import START
-from qat.inject.calls import is_counted, operand_at, substitute, tensor_slots, with_operand
+from qat.inject.calls import is_counted, makes_real, operand_at, substitute, tensor_slots, with_operand
+from qat.inject.masks import mask_of, masked
+from qat.inject.opened import OPENED
 from qat.inject.operations import (
     COMPUTING,
     Kind,
     bounds_of,
+    factor_of,
     first_operand,
     kind_of,
     operation_of,
     out_of_place,
     writes_in_place,
+    written_operand,
 )
 from qat.inject.plan import Action
 
@@ -53,6 +57,10 @@ class QuantMode(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.replaced:
             args, kwargs = substitute(self.replaced, args, kwargs)
+        opened = OPENED.get(function)
+        if opened is not None:
+            with self:
+                return opened(*args, **kwargs)
         operation = operation_of(function)
         kind = operation.kind
         if kind is Kind.IGNORE:
@@ -61,7 +69,9 @@ class QuantMode(TorchFunctionMode):
         if not is_counted(kind, args, kwargs):
             if self.handle.tracks_writes and kind is Kind.PASS and writes_in_place(operation, function, args, kwargs):
                 return self._pass_out_of_place(operation, function, args, kwargs)
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if not makes_real(kind, args, kwargs, result):
+                return result
         address = self._address(operation)
         action = self.actions[address]
         if action.idle:
@@ -98,9 +108,11 @@ class QuantMode(TorchFunctionMode):
         return address
 
     def _act(self, address: int, action: Action, operation, function, args, kwargs):
+        if action.scores is not None:
+            return self._mask(action, operation, args, kwargs)
         written = None
         if action.in_place and writes_in_place(operation, function, args, kwargs):
-            written = first_operand(args, kwargs)
+            written = written_operand(args, kwargs)
             function, args, kwargs = out_of_place(operation, function, args, kwargs)
         for slot, name in action.weights:
             args, kwargs = with_operand(args, kwargs, slot, self.quantizers[name](operand_at(args, kwargs, slot)))
@@ -108,18 +120,38 @@ class QuantMode(TorchFunctionMode):
             args, kwargs = self.accumulators.fold_bias(action, args, kwargs)
         waits = self.exact and self.accumulators.waits(action.head)
         bounds = bounds_of(operation, args, kwargs) if waits else None
+        factor = factor_of(operation, args, kwargs) if waits else None
         if bounds is not None:  # fused: it becomes bounds of the code
             self.accumulators.bound(action.head, *bounds)
             result = first_operand(args, kwargs)
+        elif factor is not None:
+            self.accumulators.scale(action.head, factor)
+            result = function(*args, **kwargs)
         elif self.folds and action.folded_into is not None:
             result = self.accumulators.folded_batch_norm(address, function, args, kwargs, self.exact)
         else:
             result = self._compute(address, action, operation, function, args, kwargs)
-        if self.exact and action.head == address and action.weight_quantizer is None:
+        if self.exact and action.region is not None:
+            self.accumulators.follow(address, action, operation.name, function, args, kwargs, result)
+        elif self.exact and action.head == address and action.weight_quantizer is None:
             result = self.accumulators.note(address, operation, function, args, kwargs, result)
         result = self._quantize_outputs(action, result)
         if written is not None:
             self._replace(written, result)
+        return result
+
+    def _mask(self, action: Action, operation, args, kwargs):
+        """Leave scores out, in the one way that the softmax behind it knows."""
+        scores = operand_at(args, kwargs, action.scores)
+        mask = mask_of(operation, args, kwargs, lambda operand: operand is scores)
+        if mask is None:
+            raise AddressError(
+                f"{action.layer} left out scores of a softmax when the network was recorded and adds other numbers "
+                "now; prepare again with example_inputs that take this path."
+            )
+        result = masked(scores, mask)
+        if writes_in_place(operation, None, args, kwargs):
+            self._replace(scores, result)
         return result
 
     def _compute(self, address: int, action: Action, operation, function, args, kwargs):
@@ -200,3 +232,6 @@ def widened(values):
 
 def _is_narrow(leaf) -> bool:
     return isinstance(leaf, Tensor) and leaf.dtype in (torch.bfloat16, torch.float16)
+
+
+addresses.mark_plumbing(QuantMode.__torch_function__.__code__)

@@ -38,6 +38,8 @@ class Call:
     operation's. source: file:line. produces: number of floating-point tensors that come out and depend on the inputs.
     in_place: writes into its first operand. never_negative: of the result. other_dtypes: of operands that are not
     floating-point, masks and indices. reason: why its arguments have no integer form, None where they have one.
+    pointwise: whether each element of the result is a function of the same element of its values alone.
+    scales: whether it multiplies its value by a positive number. masks: whether it leaves out scores of a softmax.
     """
 
     address: int
@@ -54,6 +56,9 @@ class Call:
     never_negative: bool = False
     other_dtypes: set[torch.dtype] = field(default_factory=set)
     reason: str | None = None
+    pointwise: bool = True
+    scales: bool = True
+    masks: bool = True
 
     def values(self) -> Iterator[ValueId]:
         """The values this call reads."""
@@ -109,6 +114,12 @@ def is_counted(kind: Kind, args: tuple, kwargs: dict) -> bool:
         ):
             return True
     return any(isinstance(argument, Tensor) and argument.is_floating_point() for argument in kwargs.values())
+
+
+def makes_real(kind: Kind, args: tuple, kwargs: dict, result) -> bool:
+    """Whether a call that is not counted makes real values of integers, as `1.0 - mask` does, and so is to be."""
+    reads = next((True for _ in tensor_slots(args, kwargs)), False)
+    return kind is Kind.COMPUTE and reads and bool(output_tensors(result))
 
 
 def tensor_slots(args: tuple, kwargs: dict) -> Iterator[tuple[Slot, Tensor]]:

@@ -1,22 +1,27 @@
 """What a target has no integer form of, told before training and not at the end of it."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from qat.errors import PreparationError
 from qat.inject.calls import Call, Operand, Recording
 from qat.inject.operations import COMPUTING, Kind
 from qat.inject.remedies import REMEDIES
-from qat.inject.weighted import WEIGHTED
+from qat.inject.weighted import weighted_form
 from qat.targets import Target
 
 
-def refuse_unsupported(calls: Mapping[int, Call], quantized: Mapping[int, bool], target: Target) -> None:
+def refuse_unsupported(
+    calls: Mapping[int, Call], quantized: Mapping[int, bool], target: Target, fused: Container[int] = ()
+) -> None:
     """Raise `PreparationError` with every call that depends on the inputs and that `target` would run in float.
 
-    quantized: address -> whether the rules leave the call quantized.
+    quantized: address -> whether the rules leave the call quantized. fused: addresses of calls
+    that become part of a table, or of a softmax.
     """
     refused = []
     for call in calls.values():
+        if call.address in fused:
+            continue
         reason = _reason_against(call, quantized[call.address], target) if call.produces else None
         if reason is not None:
             where = f"in {call.module or 'the network'} at {call.source}"
@@ -71,20 +76,18 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
         return ""
     if call.reason is not None:
         return call.reason
-    if call.kind is Kind.JOIN and any(call.constants()):
-        return "a constant joined to values; pad with zeros instead, or make it part of the inputs"
     if call.kind is Kind.COMPUTE and call.operation.kind is Kind.FUSE:
         return "bounds that are tensors"
     if call.operation.name in ("add", "mul") and any(_is_as_large_as_the_batch(call, o) for o in call.constants()):
         return "a constant as large as the batch; use one that broadcasts over it"
     if call.operation.name.startswith("adaptive_") and _has_windows_of_several_sizes(call):
         return "windows of several sizes; choose an output size that divides the input's"
-    if call.kind in COMPUTING and call.other_dtypes:
+    if call.kind in COMPUTING and call.other_dtypes and call.operation.name != "embedding":
         return f"an operand of {', '.join(sorted(map(str, call.other_dtypes)))}, which has no grid"
-    if call.operation.name in WEIGHTED and any(
-        operand.value is not None
-        for slot in WEIGHTED[call.operation.name].weight for operand in call.operands.get(slot, ())
-    ):  # fmt: skip
+    form = weighted_form(call)
+    if form is not None and any(
+        operand.value is not None for slot in form.weight for operand in call.operands.get(slot, ())
+    ):
         return "a weight that depends on the inputs"
     if call.operation.name == "batch_norm" and not has_statistics(call):
         return "no running statistics; set track_running_stats=True"

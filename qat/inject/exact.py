@@ -27,7 +27,7 @@ class Accumulator:
 
     unit: real units per whole number, broadcastable. rescale: whole numbers (float64) and the output grid to codes that
     are not clamped yet. whole: the whole numbers, float64, where they are known; else the real result is rounded to
-    them. low, high: real bounds of the activations fused behind it.
+    them. low, high: real bounds of the activations fused behind it. times: the same multiplied by a number.
     """
 
     unit: Tensor | Callable[[Grid], float]
@@ -35,6 +35,7 @@ class Accumulator:
     whole: Tensor | None = None
     low: float = -math.inf
     high: float = math.inf
+    times: "Callable[[float], Accumulator] | None" = None
 
     def bound(self, low: float, high: float) -> None:
         """Fuse a clamp to low..high behind it."""
@@ -117,12 +118,25 @@ def product(first_scale: float, second_scale: float) -> Accumulator:
     return Accumulator(unit, lambda whole, grid: _product_code(whole, _per_step(multiplier, grid), grid))
 
 
+def product_of_matrices(first_scale: float, second_scale: float, whole: Tensor, factor: float = 1.0) -> Accumulator:
+    """Sums of products of two values' codes, times a number. whole: the sums, float64."""
+    scaled = float32(second_scale * float32(factor))
+    multiplier = torch.tensor(first_scale, dtype=torch.float32) * scaled
+
+    def times(number: float) -> Accumulator:
+        return product_of_matrices(first_scale, second_scale, whole, factor * number)
+
+    return Accumulator(
+        multiplier.double(), lambda whole, grid: _sum_code(whole, _per_step(multiplier, grid), grid), whole, times=times
+    )
+
+
 def addition(
     first: Tensor, first_grid: Grid, second: Tensor, second_grid: Grid, output: Grid
 ) -> tuple[Tensor, Accumulator]:
     """(the sum in real units, its accumulator): the integers add with short multipliers, not with the scales."""
     factors = SumMultipliers.from_grids(first_grid, second_grid, output)
-    whole = _steps(first, first_grid) * factors.first + _steps(second, second_grid) * factors.second
+    whole = steps(first, first_grid) * factors.first + steps(second, second_grid) * factors.second
     unit = output.scale / 2**factors.shift
 
     def rescale(whole: Tensor, grid: Grid) -> Tensor:
@@ -139,7 +153,7 @@ def normalized(input_scale: Tensor, batch_norm: folding.BatchNorm, channel_shape
     return weighted(input_scale, kernel_scale, channel_shape)
 
 
-def _steps(real: Tensor, grid: Grid) -> Tensor:
+def steps(real: Tensor, grid: Grid) -> Tensor:
     """Codes less their zero point, float64."""
     return torch.round(_per_step(real.float(), grid)).double()
 

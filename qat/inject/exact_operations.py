@@ -7,15 +7,20 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.inject import exact
-from qat.inject.calls import Slot
+from qat.inject.calls import Slot, operand_at, with_operand
 from qat.inject.exact import Accumulator
+from qat.inject.exact_kernels import Computed, codes_of
+from qat.inject.masks import left_out
+from qat.inject.nonlinear import normalize_between, softmax_between
+from qat.inject.normalizations import normalization_of
 from qat.inject.operations import Operation, bounds_of, first_operand
+from qat.integer.operations import MASK_GRID, Negate
 from qat.integer.values import Grid, float32
 
 
 def accumulate(
-    operation: Operation, args: tuple, kwargs: dict, result: Tensor, grids: dict[Slot | None, Grid]
-) -> tuple[Tensor, Accumulator] | None:
+    operation: Operation, function, args: tuple, kwargs: dict, result: Tensor, grids: dict[Slot | None, Grid]
+) -> tuple[Tensor, Accumulator | Computed] | None:
     """(the result in real units, its accumulator) of one call; None where the operation has no integer form here.
 
     grids: of each tensor operand by slot, and of the result under None.
@@ -25,7 +30,21 @@ def accumulate(
         return None
     source = grids[slots[0]]
     match operation.name:
-        case "add" | "mul":
+        case "matmul" | "bmm" | "mm":
+            return _product(function, args, kwargs, result, grids)
+        case "layer_norm" | "rms_norm" | "group_norm" | "instance_norm":
+            x = first_operand(args, kwargs)
+            norm = normalization_of(operation.name, args, kwargs, tuple(x.shape[1:]), is_aten=False)
+            viewed = codes_of(x, source).reshape(len(x), *norm.view)
+            return result, Computed(normalize_between(source, norm), (viewed,), (source,))
+        case "softmax" | "log_softmax":
+            x = first_operand(args, kwargs)
+            dim = args[1] if len(args) > 1 else kwargs["dim"]
+            make = softmax_between(source, operation.name == "log_softmax", dim % x.dim(), x.shape[dim])
+            mask = left_out(x)
+            mask = torch.logical_not(mask) if bool(mask.any()) else None
+            return result, Computed(make, (codes_of(x, source), mask), (source, MASK_GRID))
+        case "add" | "sub" | "mul" | "div":
             return _binary(operation, args, kwargs, result, grids)
         case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d":
             return result, exact.sum_of_codes(source, first_operand(args, kwargs).numel() // result.numel())
@@ -55,16 +74,20 @@ def _binary(
         (first_operand(args, kwargs), grids.get(("args", 0), grids.get(("kwargs", "input")))),
         (second, grids.get(("args", 1), grids.get(("kwargs", "other")))),
     ]
+    if operation.name == "sub":
+        entries[1] = _negative(*entries[1])
     if entries[0][1] is None:  # the value first, as when lowering
         entries.reverse()
     (value, grid), (other, other_grid) = entries
     if isinstance(other, int | float):
-        if operation.name == "mul":
+        if operation.name == "div":
+            other = 1 / other
+        if operation.name in ("mul", "div"):
             factor = float32(abs(other))  # the sign is in the result
             return result, exact.product(grid.scale, factor)
         other_grid = exact.number_grid(other)
         other = torch.tensor(float32(other), device=value.device)
-    if other_grid is None:  # a mask, which lowering refuses
+    if other_grid is None or operation.name == "div":  # a mask, which lowering refuses
         return None
     if operation.name == "mul":
         return result, exact.product(grid.scale, other_grid.scale)
@@ -75,6 +98,23 @@ def _binary(
     if result.requires_grad:
         total = exact.straight_through(result, total, torch.ones_like(total, dtype=torch.bool))
     return total, accumulator
+
+
+def _product(function, args: tuple, kwargs: dict, result: Tensor, grids) -> tuple[Tensor, Accumulator] | None:
+    slots = [slot for slot in grids if slot is not None]
+    if len(slots) != 2:
+        return None
+    steps_args, steps_kwargs = args, kwargs
+    for slot in slots:
+        steps = exact.steps(operand_at(args, kwargs, slot).detach(), grids[slot])
+        steps_args, steps_kwargs = with_operand(steps_args, steps_kwargs, slot, steps)
+    whole = function(*steps_args, **steps_kwargs)
+    return result, exact.product_of_matrices(*(grids[slot].scale for slot in sorted(slots)), whole)
+
+
+def _negative(operand, grid: Grid | None) -> tuple:
+    """Minus an operand, and the grid of that."""
+    return -operand, None if grid is None else Negate.mirrored(grid)
 
 
 def _first(kernel) -> int:

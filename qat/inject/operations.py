@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from qat.inject import writes
+
 
 class Kind(enum.Enum):
     """How an operation treats the grids of its operands."""
@@ -24,6 +26,9 @@ class Kind(enum.Enum):
     COMPUTE = "compute"  # needs integer operands and makes new values
     CAST = "cast"  # makes real values of integers: ids, masks
 
+
+#: Normalizations by statistics of the values themselves; weight and bias become multipliers, not codes.
+NORMS = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm"})
 
 #: Kinds of operations that make new values in a kernel of their own.
 COMPUTING = (Kind.COMPUTE, Kind.CAST)
@@ -56,7 +61,7 @@ _JOIN = "cat concat concatenate stack hstack vstack dstack setitem".split()
 _FUSE = "batch_norm relu relu6 hardtanh clamp clamp_min clamp_max clip".split()
 _COMPUTE = """
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub mul div matmul bmm mm
-    addmm mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d neg
+    addmm baddbmm einsum rdiv rpow mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d neg
 """.split()
 _IGNORE = """
     size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous element_size
@@ -78,7 +83,7 @@ _KINDS = {name: kind for kind, names in (
 ) for name in names}  # fmt: skip
 _SYNONYMS = {
     "concat": "cat", "concatenate": "cat", "iconcat": "cat", "clip": "clamp", "subtract": "sub", "multiply": "mul",
-    "divide": "div", "true_divide": "div", "truediv": "div", "negative": "neg", "floordiv": "floor_divide",
+    "rtruediv": "rdiv", "log_sigmoid": "logsigmoid", "absolute": "abs", "divide": "div", "true_divide": "div", "truediv": "div", "negative": "neg", "floordiv": "floor_divide",
 }  # fmt: skip
 _NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, operator)
 
@@ -99,6 +104,11 @@ def _canonical(name: str) -> tuple[str, bool]:
         in_place = in_place or bare[0] == "i"
         bare = bare[1:]
     return _SYNONYMS.get(bare, bare), in_place
+
+
+def canonical_name(spelling: str) -> str:
+    """The canonical name behind a spelling of it, as of a function of `torch.ops.aten`."""
+    return _canonical(spelling)[0]
 
 
 def _build_table() -> dict[Callable, Operation]:
@@ -163,6 +173,12 @@ def first_operand(args: tuple, kwargs: dict):
     return args[0] if args else kwargs.get("input")
 
 
+def written_operand(args: tuple, kwargs: dict):
+    """The tensor that a call writes into: `out=`, else its first operand."""
+    out = kwargs.get("out")
+    return first_operand(args, kwargs) if out is None else out
+
+
 def bounds_of(operation: Operation, args: tuple, kwargs: dict) -> tuple[float, float] | None:
     """(low, high) of an activation that is a clamp, None for any other operation."""
     if operation.name == "relu":
@@ -186,6 +202,17 @@ def bounds_of(operation: Operation, args: tuple, kwargs: dict) -> tuple[float, f
     return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 
+def factor_of(operation: Operation, args: tuple, kwargs: dict) -> float | None:
+    """The positive number that a call multiplies its one tensor with; None for any other call."""
+    if operation.name not in ("mul", "div") or kwargs.get("rounding_mode") is not None:
+        return None
+    operands = (*args, *kwargs.values())
+    numbers = [operand for operand in operands if isinstance(operand, int | float) and not isinstance(operand, bool)]
+    if len(operands) != 2 or len(numbers) != 1 or not numbers[0] > 0:
+        return None
+    return float(numbers[0]) if operation.name == "mul" else 1 / float(numbers[0])
+
+
 def never_negative(operation: Operation, args: tuple, kwargs: dict) -> bool:
     """Whether the result cannot be negative, whatever the operands are."""
     bounds = bounds_of(operation, args, kwargs) if operation.kind is Kind.FUSE else None
@@ -198,8 +225,11 @@ def out_of_place(
     operation: Operation, function: Callable, args: tuple, kwargs: dict
 ) -> tuple[Callable, tuple, dict] | None:
     """A call that writes in place, rewritten to leave its operands alone: (function, args, kwargs), or None."""
-    if operation.name == "setitem" or kwargs.get("out") is not None:
-        return None
+    if kwargs.get("out") is not None:
+        return function, args, {name: value for name, value in kwargs.items() if name != "out"}
+    if operation.name == "setitem":
+        followed = writes.as_function(args)
+        return None if followed is None else (writes.with_value_at, followed, {})
     position = _inplace_position(function)
     if position is not None:
         return function, args[:position], {**kwargs, "inplace": False}

@@ -6,15 +6,15 @@ quantizer in front; everything else (COMPUTE) demands quantized operands, and th
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qat.errors import PreparationError
 from qat.inject.calls import Call, Operand, Recording, Slot, ValueId
-from qat.inject.coverage import has_statistics, refuse_returned, refuse_unsupported
-from qat.inject.operations import COMPUTING, Kind
-from qat.inject.weighted import INPUT_SLOTS, WEIGHTED
+from qat.inject.coverage import refuse_returned, refuse_unsupported
+from qat.inject.fusing import Fusion
+from qat.inject.operations import COMPUTING, NORMS, Kind
+from qat.inject.weighted import WeightedForm, weighted_form
 from qat.spec import QuantConfig, QuantSpec
 from qat.targets import Target
 
@@ -45,7 +45,7 @@ class Action:
     batch_norm: address of the batch norm folded into this call. folded_into: for that batch norm, the call's address.
     operands: quantizers of the operands, by slot. head: address of the computation whose result this is, where a
     quantizer stands at the end of it and what is fused behind it.
-    in_place: run out of place. replaces: later code still holds the operand that was written.
+    in_place: run out of place. form: where a layer has its weight. scores: slot of the scores that this call masks.
     """
 
     layer: str
@@ -60,12 +60,27 @@ class Action:
     operands: tuple[tuple[Slot, str], ...] = ()
     head: int | None = None
     in_place: bool = False
+    region: "RegionAction | None" = None
+    form: WeightedForm | None = None
+    scores: Slot | None = None
 
     @property
     def idle(self) -> bool:
         """Whether the call just runs."""
         quantizes = self.weights or any(self.outputs) or self.batch_norm is not None or self.head is not None
-        return not quantizes and not self.in_place
+        return not quantizes and not self.in_place and self.region is None and self.scores is None
+
+
+@dataclass(frozen=True)
+class RegionAction:
+    """What a call of a region of pointwise functions reads. root: quantizer of the value that the region is a table of.
+
+    roots: slots that hold that value. inner: slots that hold the result of another call of the region, and its address.
+    """
+
+    root: str
+    roots: tuple[Slot, ...]
+    inner: tuple[tuple[Slot, int], ...]
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,10 @@ class Plan:
     actions: dict[int, Action]
     inputs: dict[str, str]
     float_layers: tuple[str, ...] = ()
+
+
+def _reads(call: Call, slot: Slot) -> bool:
+    return any(operand.value is not None for operand in call.operands[slot])
 
 
 class _Groups:
@@ -113,27 +132,30 @@ class _Planner:
         self.config = config
         self.target = target
         self.calls = recording.calls
+        self.evaluated = frozenset(recording.sequences[False])
         self.quantized = {
-            call.address: config.quantizes(call.layer, call.types) and call.produces > 0 for call in self.calls.values()
+            call.address: config.quantizes(call.layer, call.types) and call.produces > 0 and self._evaluated(call)
+            for call in self.calls.values()
         }
-        self.consumers = Counter(value for call in self.calls.values() for value in set(call.values()))
-        self.consumers.update(recording.outputs)
-        self.head: dict[int, int] = {}  # fused address -> address of the computation it is fused into
+        fusion = Fusion(recording, self.quantized)
+        self.head, self.regions, self.masks, self.chain = fusion.head, fusion.regions, fusion.masks, fusion.chain
+
+    def _evaluated(self, call: Call) -> bool:
+        """Whether eval mode makes the call: what only training adds, such as dropped paths, is in no integer file."""
+        return call.kind is Kind.PASS or call.address in self.evaluated
 
     def plan(self) -> Plan:
         self._check_rules()
-        for call in self.calls.values():
-            head = self._head_of_fused(call)
-            if head is not None:
-                self.head[call.address] = head
         if self.target is not None:
             refuse_returned(self.recording, self.target)
-            refuse_unsupported(self.calls, self.quantized, self.target)
+            calls = {address: call for address, call in self.calls.items() if self._evaluated(call)}
+            refuse_unsupported(calls, self.quantized, self.target, {*self.regions, *self.masks})
         self.edges = self._edges()
         groups = self._unite()
         demanded = {
-            groups.find(value) for call in self.calls.values() if self._demands(call) for value in call.values()
-        }
+            groups.find(value)
+            for call in self.calls.values() if self._demands(call) for value in self._demanded_values(call)
+        }  # fmt: skip
         demanded |= {groups.find(value) for value in self.recording.outputs if self._made_by_quantized(value)}
         self.sites: dict[str, Site] = {}
         quantizer_of = self._activation_sites(groups, demanded)
@@ -154,7 +176,7 @@ class _Planner:
         }
         float_layers = tuple(
             call.layer for call in self.calls.values()
-            if call.kind in COMPUTING and call.produces and not self.quantized[call.address]
+            if call.kind in COMPUTING and call.produces and not self.quantized[call.address] and self._evaluated(call)
         )  # fmt: skip
         return Plan(self.sites, actions, inputs, float_layers)
 
@@ -171,32 +193,17 @@ class _Planner:
             return producer is not None and any(self._made_by_quantized(source) for source in producer.values())
         return self.quantized[self.head.get(producer.address, producer.address)]
 
-    def _head_of_fused(self, call: Call) -> int | None:
-        """Address of the computation into whose kernel this call is fused, None if it stands alone."""
-        if call.kind is not Kind.FUSE or not self.quantized[call.address]:
-            return None
-        values = set(call.values())
-        if len(values) != 1:
-            return None
-        (value,) = values
-        producer = self._producer(value)
-        if producer is None or self.consumers[value] != 1:
-            return None
-        if call.operation.name == "batch_norm":
-            foldable = self._channels_second(producer) and self.quantized[producer.address] and has_statistics(call)
-            return producer.address if foldable else None
-        if producer.kind in COMPUTING and self.quantized[producer.address]:
-            return producer.address
-        return self.head.get(producer.address)
-
-    @staticmethod
-    def _channels_second(call: Call) -> bool:
-        """Whether a layer's channels lie where a batch norm looks for them: those of a linear layer may be last."""
-        return call.operation.name in WEIGHTED and WEIGHTED[call.operation.name].channels + len(call.output_shape) == 1
-
     def _demands(self, call: Call) -> bool:
-        computes = call.kind in (*COMPUTING, Kind.FUSE) and call.address not in self.head
+        computes = call.kind in (*COMPUTING, Kind.FUSE) and call.address not in {*self.head, *self.masks}
         return computes and self.quantized[call.address]
+
+    def _demanded_values(self, call: Call) -> Iterable[ValueId]:
+        """The values that must be on a grid for this call: not those in the middle of a region."""
+        region = self.regions.get(call.address)
+        inner = {slot for slot, _ in region.inner} if region else ()
+        for slot, operands in call.operands.items():
+            if slot not in inner:
+                yield from (operand.value for operand in operands if operand.value is not None)
 
     def _unite(self) -> _Groups:
         groups = _Groups()
@@ -205,7 +212,7 @@ class _Planner:
                 values = [operand.value for operand in operands if operand.value]
                 for value in values[1:]:
                     groups.unite(values[0], value)
-            if call.kind in (Kind.PASS, Kind.JOIN):
+            if call.kind in (Kind.PASS, Kind.JOIN) or call.address in self.masks:
                 values = list(call.values())
                 for value in [*values[1:], *(("call", call.address, index) for index in range(call.produces))]:
                     groups.unite(values[0], value)
@@ -217,7 +224,7 @@ class _Planner:
         for path in self.recording.inputs:
             members.setdefault(groups.find(("input", path)), []).append(("input", path))
         for call in self.calls.values():
-            if call.kind not in (Kind.PASS, Kind.JOIN):
+            if call.kind not in (Kind.PASS, Kind.JOIN) and call.address not in self.masks:
                 for index in range(call.produces):
                     members.setdefault(groups.find(("call", call.address, index)), []).append(
                         ("call", call.address, index)
@@ -271,8 +278,7 @@ class _Planner:
     def _action(self, call: Call, groups: _Groups, quantizer_of: dict[ValueId, str]) -> Action:
         action = self._placed_action(call, groups, quantizer_of)
         head = self.head.get(call.address, call.address)
-        chain = [head, *(address for address, start in self.head.items() if start == head)]
-        last = self.calls[chain[-1]]
+        last = self.calls[self.chain(head)[-1]]
         ends_quantized = groups.find(("call", last.address, 0)) in quantizer_of and last.produces == 1
         if call.kind is Kind.JOIN or not self.quantized[head] or not ends_quantized:
             return action
@@ -292,7 +298,11 @@ class _Planner:
                 slots = tuple((operand.slot, quantizer_of[group]) for operand in call.constants())
                 return dataclasses.replace(action, weights=slots)
             return action
-        fused_further = [address for address, head in self.head.items() if head == call.address]
+        if call.address in self.masks:
+            return dataclasses.replace(
+                action, scores=next(slot for slot, _ in call.operands.items() if _reads(call, slot))
+            )
+        fused_further = self.chain(call.address)[1:]
         if not self.quantized[call.address]:
             return dataclasses.replace(action, outputs=outputs)
         if call.address in self.head:
@@ -300,8 +310,18 @@ class _Planner:
             return dataclasses.replace(action, outputs=outputs, folded_into=folded)
         batch_norm = next((a for a in fused_further if self.calls[a].operation.name == "batch_norm"), None)
         action = dataclasses.replace(action, outputs=outputs, batch_norm=batch_norm)
-        if call.operation.name in WEIGHTED:
+        region = self.regions.get(call.address)
+        if region is not None:
+            root = quantizer_of[groups.find(region.root)]
+            return dataclasses.replace(action, region=RegionAction(root, region.roots, region.inner))
+        if weighted_form(call) is not None:
             return self._weighted_action(action, call, groups, quantizer_of)
+        if call.operation.name == "embedding":
+            (weight,) = (operand for operand in call.constants())
+            name = self._weight_site(call, weight, None, edge=False)
+            return dataclasses.replace(action, weights=((weight.slot, name),))
+        if call.operation.name in NORMS:
+            return action
         if call.kind is Kind.FUSE:
             return action  # a batch norm that stands alone: its constants become multipliers, not weights
         shared = self._alternating(call, groups, quantizer_of)
@@ -316,20 +336,21 @@ class _Planner:
         return {slot: quantizer_of[groups.find(value)] for slot, value in call.alternating().items()}
 
     def _weighted_action(self, action: Action, call: Call, groups: _Groups, quantizer_of) -> Action:
-        operation = WEIGHTED[call.operation.name]
-        weight = next((operand for operand in call.constants() if operand.slot in operation.weight), None)
-        bias = next((slot for slot in operation.bias if slot in call.operands), None)
-        inputs = [operand for slot in INPUT_SLOTS for operand in call.operands.get(slot, ())]
+        form = weighted_form(call)
+        weight = next((operand for operand in call.constants() if operand.slot in form.weight), None)
+        bias = next((slot for slot in form.bias if slot in call.operands), None)
+        inputs = [operand for slot in form.inputs for operand in call.operands.get(slot, ())]
         value = next((operand.value for operand in inputs if operand.value), None)
         if weight is None or value is None:
             return action
-        name = self._weight_site(call, weight, operation.axis, call.address in self.edges)
+        name = self._weight_site(call, weight, form.axis, call.address in self.edges)
         return dataclasses.replace(
             action,
             weights=((weight.slot, name), *self._alternating(call, groups, quantizer_of).items()),
             bias=bias,
             input_quantizer=quantizer_of[groups.find(value)],
             weight_quantizer=name,
+            form=form,
         )
 
     def _edges(self) -> set[int]:
@@ -339,11 +360,12 @@ class _Planner:
         an output of it: a network of several inputs, or of several heads, has several.
         """
         weighted = [
-            call for call in self.calls.values() if call.operation.name in WEIGHTED and self.quantized[call.address]
-        ]
-        edges = {call.address for call in (*weighted[:1], *weighted[-1:])}
-        for call in weighted:
-            read = [operand.value for slot in INPUT_SLOTS for operand in call.operands.get(slot, ()) if operand.value]
+            (call, form) for call in self.calls.values()
+            if (form := weighted_form(call)) is not None and self.quantized[call.address]
+        ]  # fmt: skip
+        edges = {call.address for call, _ in (*weighted[:1], *weighted[-1:])}
+        for call, form in weighted:
+            read = [operand.value for slot in form.inputs for operand in call.operands.get(slot, ()) if operand.value]
             if read and all(origin[0] == "input" for origin in self._origins(read)):
                 edges.add(call.address)
         makers = {origin[1] for origin in self._origins(self.recording.outputs) if origin[0] == "call"}
@@ -362,12 +384,13 @@ class _Planner:
                 rest.extend(producer.values())
         return origins
 
-    def _weight_site(self, call: Call, operand: Operand, axis: int, edge: bool) -> str:
+    def _weight_site(self, call: Call, operand: Operand, axis: int | None, edge: bool) -> str:
         name = operand.constant or f"{call.layer}.weight"
         bits = self.config.weight_bits_of(call.layer, call.types, edge)
         known = self.sites.get(name)
         if known is not None:  # tied weights: one quantizer, as wide as the widest use
             bits = max(bits, known.spec.bits)
+            axis = None if known.axis is None else axis  # an embedding has one scale for all rows
         spec = self.config.weight.with_bits(bits)
         self.sites[name] = Site(
             name=name,

@@ -13,19 +13,34 @@ from qat.errors import PreparationError, QATError
 from qat.inject import addresses
 from qat.inject.addresses import START, AmbiguousCallError
 from qat.inject.arguments import reason_against
-from qat.inject.calls import Call, Operand, Recording, ValueId, is_counted, output_tensors, substitute, tensor_slots
+from qat.inject.calls import (
+    Call,
+    Operand,
+    Recording,
+    ValueId,
+    is_counted,
+    makes_real,
+    output_tensors,
+    substitute,
+    tensor_slots,
+)
+from qat.inject.followed import Followed, refuse_unfit
 from qat.inject.inputs import input_paths, key_of
+from qat.inject.masks import mask_of
+from qat.inject.opened import OPENED
 from qat.inject.operations import (
     Kind,
     Operation,
-    first_operand,
+    factor_of,
     kind_of,
     never_negative,
     operation_of,
     out_of_place,
     writes_in_place,
+    written_operand,
 )
 from qat.inject.origins import LONGEST_WAY, Key, Origin, Origins
+from qat.inject.pointwise import is_pointwise
 
 
 @contextlib.contextmanager
@@ -126,9 +141,14 @@ class _Recorder(TorchFunctionMode):
         self.values: dict[int, ValueId] = {}
         self.alive: list = []  # ids stay unique only while their tensors live
         self.replaced: dict[int, Tensor] = {}
-        self.stale: dict[int, str] = {}  # tensors whose memory an in-place call would have changed, and where
+        self.stale: dict[
+            int, tuple[str, int]
+        ] = {}  # tensors whose memory a call would have changed: where, through what
+        self.views: dict[int, tuple[int, str]] = {}  # what indexing made -> the tensor it looks into, and the index
         self.sequence: list[int] = []
         self.previous = START
+        self.training = training
+        self.followed = Followed()
         self.origins = Origins(self.reach)
         self.stack[1:] = []
         self.codes: dict[int, Tensor] = {}  # tensors that are no real values but depend on the inputs: indices, masks
@@ -149,7 +169,7 @@ class _Recorder(TorchFunctionMode):
             if value is not None and value not in self.recording.outputs:
                 self.recording.outputs.append(value)
         self.recording.sequences[training] = tuple(self.sequence)
-        del self.values, self.alive, self.replaced, self.stale, self.codes, self.origins
+        del self.values, self.alive, self.replaced, self.stale, self.views, self.codes, self.origins, self.followed
 
     def _note_returned(self, result) -> None:
         """Write down where in the result the outputs are, and which of them no operation on values made."""
@@ -183,11 +203,21 @@ class _Recorder(TorchFunctionMode):
 
     def _refuse_stale(self, tensor) -> None:
         if id(tensor) in self.stale:
+            source, _ = self.stale[id(tensor)]
             raise PreparationError(
-                f"{self.stale[id(tensor)]} writes in place into memory that another tensor used later shares (a view "
+                f"{source} writes in place into memory that another tensor used later shares (a view "
                 "of it), "
                 "which quantization cannot follow; write to a new tensor instead (x = x + y, torch.cat, torch.where)."
             )
+
+    def _refuse_stale_operands(self, operation: Operation, args: tuple, kwargs: dict) -> None:
+        """`x[index] += y` writes into a view and then the view into `x`: what was written to it is followed."""
+        if operation.name == "setitem" and id(args[0]) in self.stale:
+            _, written = self.stale[id(args[0])]
+            if self.views.get(written) == (id(args[0]), repr(args[1])):
+                del self.stale[id(args[0])]
+        for _, tensor in tensor_slots(args, kwargs):
+            self._refuse_stale(tensor)
 
     def _name(self, tensor: Tensor, value: ValueId) -> None:
         self.values[id(tensor)] = value
@@ -197,35 +227,50 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.replaced:
             args, kwargs = substitute(self.replaced, args, kwargs)
+        opened = OPENED.get(function)
+        if opened is not None:
+            with self:
+                return opened(*args, **kwargs)
         operation = operation_of(function)
         kind = kind_of(operation, args, kwargs)
-        operands, tensors, others = [], [], []
-        for slot, tensor in tensor_slots(args, kwargs):
-            self._refuse_stale(tensor)
-            if tensor.is_floating_point():
-                value = self.values.get(id(tensor))
-                constant = None if value is not None else self.constants.get(id(tensor), "")
-                operands.append(Operand(slot, value, constant, tuple(tensor.shape)))
-                tensors.append(tensor)
-            else:
-                others.append(tensor)
+        if self.stale:
+            self._refuse_stale_operands(operation, args, kwargs)
+        operands, tensors, others = self._operands(args, kwargs)
         origin = self.origins.of(operands, tensors)
         reads_values = any(operand.value is not None for operand in operands)
         depends = reads_values or any(id(tensor) in self.codes for tensor in others)
         counted = is_counted(kind, args, kwargs)
+        frame = addresses.caller(1)
         if kind is Kind.IGNORE or not (counted or reads_values):
             result = function(*args, **kwargs)
-            self._note_codes(result, depends)
-            self.origins.remember(output_tensors(result), origin)
-            return result
-        frame = addresses.caller(1)
+            self.followed.add(result)
+            counted = makes_real(kind, args, kwargs, result)
+            if not counted:
+                self._note_codes(result, depends)
+                self.origins.remember(output_tensors(result), origin)
+                return result
+            kind = Kind.CAST
+        for tensor in tensors:
+            self.followed.check(tensor, operation, addresses.source_of(frame))
         call = self._call(operation, kind, frame, origin)
+        rewrites = depends and _is_to_be_rewritten(operation, kind, function, args, kwargs)
+        if rewrites and self._counts_in_training(args, kwargs):  # a statistic, no part of what the network computes
+            depends = rewrites = False
+        if rewrites:
+            function, args, kwargs, written = self._out_of_place(call, operation, function, args, kwargs, frame)
+            operands, tensors, others = self._operands(args, kwargs)
+            call.in_place = True
         call.other_dtypes.update(tensor.dtype for tensor in others)
         call.reason = call.reason or reason_against(operation, args, kwargs)
-        if depends and _is_to_be_rewritten(operation, kind, function, args, kwargs):
-            function, args, kwargs, written = self._out_of_place(call, operation, function, args, kwargs, frame)
-            call.in_place = True
+        call.pointwise = call.pointwise and is_pointwise(operation, operands, others)
+        call.scales = call.scales and factor_of(operation, args, kwargs) is not None
+        call.masks = call.masks and mask_of(operation, args, kwargs, lambda x: id(x) in self.values) is not None
         result = function(*args, **kwargs)
+        self.followed.add(result)
+        if operation.name == "getitem" and isinstance(result, Tensor):
+            self.views[id(result)] = (id(args[0]), repr(args[1]))
+        if depends:
+            refuse_unfit([*tensors, *others, *_tensors_of(result)], operation, addresses.source_of(frame))
         if counted:
             site = addresses.site_of(frame)
             self.recording.transitions.add(self.previous, site, call.address, call.layer)
@@ -247,6 +292,28 @@ class _Recorder(TorchFunctionMode):
                 self.replaced[id(written)] = outputs[0]
                 self.alive.append(written)
         return result
+
+    def _operands(self, args: tuple, kwargs: dict) -> tuple[list[Operand], list[Tensor], list[Tensor]]:
+        """(real operands of a call, their tensors, its other tensors)."""
+        operands, tensors, others = [], [], []
+        for slot, tensor in tensor_slots(args, kwargs):
+            if tensor.is_floating_point():
+                value = self.values.get(id(tensor))
+                constant = None if value is not None else self.constants.get(id(tensor), "")
+                operands.append(Operand(slot, value, constant, _shape_of(tensor, constant == "")))
+                tensors.append(tensor)
+            else:
+                others.append(tensor)
+        return operands, tensors, others
+
+    def _counts_in_training(self, args: tuple, kwargs: dict) -> bool:
+        """Whether a call that writes in place only keeps a statistic: into a buffer, and in train mode."""
+        written = written_operand(args, kwargs)
+        return self.training and id(written) not in self.values and self._held_as(written) is not None
+
+    def _held_as(self, tensor: Tensor) -> str | None:
+        """The name of the parameter or buffer whose memory `tensor` lies in."""
+        return self.constant_memory.get(tensor.untyped_storage().data_ptr())
 
     def _note_codes(self, result, depends: bool) -> None:
         """Remember results that are no real values but depend on the inputs."""
@@ -303,17 +370,16 @@ class _Recorder(TorchFunctionMode):
                 f"{call.layer} writes in place at {source} ({operation.name}), which quantization cannot follow; write "
                 "the result to a new tensor instead (torch.cat, torch.where, x = x + y)."
             )
-        written = first_operand(args, kwargs)
-        memory = written.untyped_storage().data_ptr()
-        name = self.constant_memory.get(memory)
+        written = written_operand(args, kwargs)
+        name = self._held_as(written)
         if name is not None and id(written) not in self.values:
             raise PreparationError(
                 f"{call.layer} writes in place into {name} at {source}, which quantization cannot follow; change "
                 "parameters and buffers outside of forward."
             )
-        for other in self.alive:
-            if other is not written and id(other) not in self.replaced and other.untyped_storage().data_ptr() == memory:
-                self.stale[id(other)] = source
+        for other in self.followed.sharing(written):
+            if id(other) not in self.replaced:
+                self.stale.setdefault(id(other), (source, id(written)))
         return *rewritten, written
 
 
@@ -321,9 +387,20 @@ def _is_to_be_rewritten(operation: Operation, kind: Kind, function, args: tuple,
     """Whether a call writes real values in place; what only changes flags (requires_grad_) may do so."""
     if not writes_in_place(operation, function, args, kwargs):
         return False
-    written = first_operand(args, kwargs)
+    written = written_operand(args, kwargs)
     moves_only = kind is Kind.PASS and out_of_place(operation, function, args, kwargs) is None
     return not moves_only and (not isinstance(written, Tensor) or written.is_floating_point())
+
+
+def _shape_of(tensor: Tensor, derived: bool) -> tuple[int, ...]:
+    """The shape of an operand. derived: a constant that the forward made, which broadcasts where its rows are equal."""
+    shape = tuple(tensor.shape)
+    alike = derived and len(shape) > 1 and shape[0] > 1 and bool((tensor[:1] == tensor).all())
+    return (1, *shape[1:]) if alike else shape
+
+
+def _tensors_of(result) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
 
 def recorded_forward(mode: TorchFunctionMode, module: nn.Module, args: tuple, kwargs: dict):
@@ -353,3 +430,4 @@ def _in_words(args: tuple, kwargs: dict) -> str:
 
 
 addresses.mark_root(recorded_forward.__code__)
+addresses.mark_plumbing(_Recorder.__torch_function__.__code__)

@@ -6,6 +6,8 @@ form, or with an operand that is not on a grid, is reported with its module and 
 """
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import warnings
 from collections.abc import Callable
@@ -20,17 +22,21 @@ from qat.errors import ConversionError, ObservationError, ProgramError, QATError
 from qat.inject.exact import grid_of
 from qat.inject.handle import Handle, handle_of
 from qat.inject.inputs import input_paths, key_of
+from qat.inject.operations import canonical_name
 from qat.inject.record import undisturbed
 from qat.inject.remedies import remedy_for
 from qat.integer.program import Input, IntegerProgram, Output
-from qat.lowering import elementwise, movement, pooling, weighted
+from qat.lowering import elementwise, movement, normalized, pooling, weighted
+from qat.lowering.pointwise import function_of_one_value
 from qat.lowering.state import (
     Failed,
+    Masked,
     Pending,
     Program,
     Quantized,
     QuantizedConstant,
     Unlowerable,
+    merged_dims,
     module_path,
     source_line,
 )
@@ -43,11 +49,24 @@ RULES: dict[Callable, Callable] = {
     aten.conv2d.default: weighted.conv,
     aten.conv2d.padding: weighted.conv,
     aten.linear.default: weighted.linear,
+    aten.addmm.default: weighted.addmm,
+    **dict.fromkeys((aten.matmul.default, aten.mm.default, aten.bmm.default), weighted.matmul),
     aten.batch_norm.default: weighted.batch_norm,
+    aten.layer_norm.default: normalized.normalize("layer_norm"),
+    aten.rms_norm.default: normalized.normalize("rms_norm"),
+    aten.group_norm.default: normalized.normalize("group_norm"),
+    aten.instance_norm.default: normalized.normalize("instance_norm"),
+    aten.softmax.int: normalized.softmax(is_log=False),
+    aten.log_softmax.int: normalized.softmax(is_log=True),
+    aten.where.ScalarSelf: normalized.where,
     aten.add.Tensor: elementwise.add,
     aten.add.Scalar: elementwise.add,
     aten.mul.Tensor: elementwise.mul,
     aten.mul.Scalar: elementwise.mul,
+    aten.sub.Tensor: elementwise.sub,
+    aten.sub.Scalar: elementwise.sub,
+    aten.div.Tensor: elementwise.div,
+    aten.div.Scalar: elementwise.div,
     aten.relu.default: elementwise.relu,
     aten.relu6.default: lambda program, node, x: elementwise.clamp(program, node, x, 0.0, 6.0),
     aten.hardtanh.default: lambda program, node, x, low=-1.0, high=1.0: elementwise.clamp(program, node, x, low, high),
@@ -274,15 +293,26 @@ class _Lowering:
                 return self._quantize(node, *args)
             if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
                 return args[0][args[1]]
-            if not any(isinstance(leaf, Quantized | Pending | _RealInput | QuantizedConstant) for leaf in leaves):
+            if not any(
+                isinstance(leaf, Quantized | Pending | Masked | _RealInput | QuantizedConstant) for leaf in leaves
+            ):
                 return _constant(node, args, kwargs, leaves)
             rule = RULES.get(node.target)
-            if rule is None:
-                raise Unlowerable(remedy_for(_name_of(node)))
-            return rule(self.builder, node, *args, **kwargs)
+            own = rule and functools.partial(rule, self.builder, node, *args, **kwargs)
+            result = self._apply(node, own, args, kwargs)
+            return pytree.tree_map(lambda leaf: _with_merged(leaf, node), result, is_leaf=_is_of_program)
         except Unlowerable as problem:
             self.problems.append(self._problem(node, str(problem)))
             return Failed()
+
+    @staticmethod
+    def _apply(node: Node, own: Callable | None, args: tuple, kwargs: dict):
+        result = function_of_one_value(node, canonical_name(_name_of(node)), args, kwargs, own)
+        if result is not None:
+            return result
+        if own is None:
+            raise Unlowerable(remedy_for(_name_of(node)))
+        return own()
 
     def _resolve(self, argument):
         return self.results[argument] if isinstance(argument, Node) else argument
@@ -322,6 +352,19 @@ class _Lowering:
                     f"output {name!r} is not on an integer grid: return values that the network computes"
                 )
         return outputs, structure
+
+
+def _is_of_program(leaf) -> bool:
+    return isinstance(leaf, Quantized | Pending)
+
+
+def _with_merged(leaf, node: Node):
+    """`leaf`, knowing whether the network holds its first dimension merged into the batch."""
+    if not _is_of_program(leaf):
+        return leaf
+    made = node.meta["val"]
+    merged = merged_dims(made[0] if isinstance(made, tuple | list) else made)
+    return leaf if leaf.merged == merged else dataclasses.replace(leaf, merged=merged)
 
 
 def _constant(node: Node, args: tuple, kwargs: dict, leaves: list):

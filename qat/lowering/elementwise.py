@@ -8,15 +8,15 @@ from torch import Tensor
 from torch.fx import Node
 
 from qat.inject.exact import grid_of, number_grid
-from qat.integer.program import Add, Constant, Mul, Multiplier, Requantize, SumMultipliers, float32
+from qat.integer.program import Add, Constant, Mul, Multiplier, Negate, Requantize, SumMultipliers, float32
 from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
 
 
-def add(program: Program, node: Node, first, second, alpha=1) -> Pending:
-    """aten.add of two values, or of a value and a constant."""
+def add(program: Program, node: Node, first, second, alpha=1, minus=False) -> Pending:
+    """aten.add of two values, or of a value and a constant. minus: the constant counts with the other sign."""
     if alpha != 1:
         raise Unlowerable(f"alpha={alpha} scales the second operand; multiply it before adding")
-    first, second = _operands(program, node, first, second)
+    first, second = _operands(program, node, first, second, minus)
 
     def build(name, output, grid, clamp_min, clamp_max):
         factors = SumMultipliers.from_grids(first.grid, second.grid, grid)
@@ -26,6 +26,29 @@ def add(program: Program, node: Node, first, second, alpha=1) -> Pending:
         )  # fmt: skip
 
     return Pending(batch_shape(node), build)
+
+
+def sub(program: Program, node: Node, first, second, alpha=1) -> Pending:
+    """aten.sub: the sum of the first operand and the second one mirrored about zero."""
+    if isinstance(second, int | float):
+        return add(program, node, first, -second, alpha)
+    if isinstance(second, Quantized):
+        return add(program, node, first, negate(program, node, second), alpha)
+    return add(program, node, first, second, alpha, minus=True)
+
+
+def negate(program: Program, node: Node, x: Quantized) -> Quantized:
+    """The value times -1, exactly: its codes mirrored, on the mirrored grid."""
+    return program.move(node, x, x.shape, Negate)
+
+
+def div(program: Program, node: Node, first, second, rounding_mode=None) -> Pending:
+    """aten.div by a number, or of values."""
+    if rounding_mode is not None:
+        raise Unlowerable(f"rounding_mode={rounding_mode!r} cuts values off; divide without")
+    if isinstance(second, int | float):
+        return _rescale(node, first, 1 / float(second) if second else math.inf)
+    raise Unlowerable("it divides by a value")
 
 
 def mul(program: Program, node: Node, first, second) -> Pending:
@@ -64,6 +87,8 @@ def relu(program: Program, node: Node, x) -> Pending:
 
 def _rescale(node: Node, x, factor: float) -> Pending:
     """A value times a number, on a grid of its own."""
+    if isinstance(x, Pending) and x.times is not None and factor > 0:
+        return x.times(node, factor)
     if not isinstance(x, Quantized):
         raise Unlowerable("its input is not on an integer grid")
     factor = float32(factor)
@@ -80,7 +105,7 @@ def _rescale(node: Node, x, factor: float) -> Pending:
     return Pending(batch_shape(node), build)
 
 
-def _operands(program: Program, node: Node, first, second) -> tuple:
+def _operands(program: Program, node: Node, first, second, minus: bool = False) -> tuple:
     """Both operands as values or constants of one rank, the value first."""
     if not isinstance(first, Quantized):
         first, second = second, first
@@ -97,7 +122,7 @@ def _operands(program: Program, node: Node, first, second) -> tuple:
     if isinstance(second, int | float):
         return first, _number(program, node, float(second), rank)
     if isinstance(second, QuantizedConstant):
-        return first, _constant(program, node, second, rank)
+        return first, _constant(program, node, second, rank, minus)
     raise Unlowerable("its second operand is not on an integer grid")
 
 
@@ -107,8 +132,8 @@ def _number(program: Program, node: Node, number: float, rank: int) -> Constant:
     return program.constant(f"{module_path(node) or 'network'}.constant", number_grid(number), codes)
 
 
-def _constant(program: Program, node: Node, operand: QuantizedConstant, rank: int) -> Constant:
-    """A fake-quantized constant, its leading batch dimension (of one) taken off."""
+def _constant(program: Program, node: Node, operand: QuantizedConstant, rank: int, minus: bool = False) -> Constant:
+    """A fake-quantized constant, its leading batch dimension (of one) taken off; or minus that."""
     codes: Tensor = operand.quantizer.codes(operand.tensor)
     if codes.dim() > rank:
         if codes.shape[0] != 1:
@@ -117,4 +142,7 @@ def _constant(program: Program, node: Node, operand: QuantizedConstant, rank: in
             )
         codes = codes[0]
     codes = codes.reshape((1,) * (rank - codes.dim()) + tuple(codes.shape))
-    return program.constant(operand.quantizer.name, grid_of(operand.quantizer), codes)
+    grid = grid_of(operand.quantizer)
+    if minus:
+        codes, grid = grid.quant_min + grid.quant_max - codes, Negate.mirrored(grid)
+    return program.constant(operand.quantizer.name, grid, codes)

@@ -1,5 +1,6 @@
 """Operations that move codes and compute nothing: shapes, slices, padding, joining."""
 
+import dataclasses
 import math
 
 from torch.fx import Node
@@ -28,40 +29,43 @@ def reshape(program: Program, node: Node, x, *arguments) -> Quantized:
 def permute(program: Program, node: Node, x, dims) -> Quantized:
     """aten.permute."""
     _check_quantized(x)
-    rank = len(x.shape) + 1
-    permutation = tuple(dim % rank for dim in dims)
-    if permutation[0] != 0:
-        raise Unlowerable(f"it moves the batch dimension (permutation {permutation}); keep dimension 0 for the batch")
-    return program.move(node, x, batch_shape(node), Transpose, permutation=permutation)
+    order = list(range(1, x.rank))
+    order.insert(x.batch_at, 0)  # dimensions of the program, as the network has them
+    permuted = [order[dim % x.rank] for dim in dims]
+    batch_at = permuted.index(0)
+    if batch_at and x.merged:
+        raise Unlowerable("it moves the batch together with another dimension; keep dimension 0 for the batch")
+    inner = [dim + x.merged for dim in permuted if dim != 0]
+    permutation = (*range(1 + x.merged), *inner)
+    if permutation != tuple(range(len(permutation))):
+        shape = tuple(x.shape[dim - 1] for dim in permutation[1:])
+        x = program.move(node, x, shape, Transpose, permutation=permutation)
+    return dataclasses.replace(x, batch_at=batch_at)
 
 
 def transpose(program: Program, node: Node, x, first, second) -> Quantized:
     """aten.transpose.int."""
     _check_quantized(x)
-    rank = len(x.shape) + 1
-    order = list(range(rank))
-    order[first % rank], order[second % rank] = order[second % rank], order[first % rank]
+    order = list(range(x.rank))
+    first, second = first % x.rank, second % x.rank
+    order[first], order[second] = second, first
     return permute(program, node, x, order)
 
 
 def cut(program: Program, node: Node, x, dim=0, start=None, end=None, step=1) -> Quantized:
     """aten.slice.Tensor."""
     _check_quantized(x)
-    rank = len(x.shape) + 1
-    dim = dim % rank
-    if dim == 0:
+    if dim % x.rank == 0:
         if start not in (None, 0) or step != 1 or (isinstance(end, int) and end < 2**62):
             raise Unlowerable("it cuts the batch; cut the other dimensions only")
         return x
-    return _cut(program, node, x, dim, start, end, step)
+    return _cut(program, node, x, x.dim(dim), start, end, step)
 
 
 def select(program: Program, node: Node, x, dim, index) -> Quantized:
     """aten.select.int."""
     _check_quantized(x)
-    dim = dim % (len(x.shape) + 1)
-    if dim == 0:
-        raise Unlowerable("it picks one sample of the batch; pick from the other dimensions only")
+    dim = x.dim(dim, "picks one sample of")
     index = index % x.shape[dim - 1]
     piece = _cut(program, node, x, dim, index, index + 1, 1)
     return reshape(program, node, piece)
@@ -70,12 +74,10 @@ def select(program: Program, node: Node, x, dim, index) -> Quantized:
 def split(program: Program, node: Node, x, sizes, dim=0) -> tuple[Quantized, ...]:
     """aten.split.Tensor, aten.split_with_sizes, aten.chunk: pieces along a dimension."""
     _check_quantized(x)
-    dim = dim % (len(x.shape) + 1)
-    if dim == 0:
-        raise Unlowerable("it splits the batch; split the other dimensions only")
+    dim = x.dim(dim, "splits")
     pieces, start = [], 0
     for piece in node.meta["val"]:
-        end = start + piece.shape[dim]
+        end = start + piece.shape[dim - x.merged]
         pieces.append(_cut(program, node, x, dim, start, end, 1))
         start = end
     return tuple(pieces)
@@ -84,9 +86,7 @@ def split(program: Program, node: Node, x, sizes, dim=0) -> tuple[Quantized, ...
 def unbind(program: Program, node: Node, x, dim=0) -> tuple[Quantized, ...]:
     """aten.unbind.int: every position along a dimension."""
     _check_quantized(x)
-    dim = dim % (len(x.shape) + 1)
-    if dim == 0:
-        raise Unlowerable("it takes the samples of the batch apart; take the other dimensions apart only")
+    dim = x.dim(dim, "takes apart the samples of")
     shape = (*x.shape[: dim - 1], *x.shape[dim:])
     pieces = [_cut(program, node, x, dim, index, index + 1, 1) for index in range(x.shape[dim - 1])]
     return tuple(program.move(node, piece, shape, Reshape, shape=shape) for piece in pieces)
@@ -112,9 +112,7 @@ def cat(program: Program, node: Node, tensors, dim=0) -> Quantized:
     """aten.cat of values that share a grid."""
     for x in tensors:
         _check_quantized(x)
-    dim = dim % (len(tensors[0].shape) + 1)
-    if dim == 0:
-        raise Unlowerable("it joins along the batch; join along the other dimensions only")
+    dim = tensors[0].dim(dim, "joins along")
     return program.join(node, tensors, batch_shape(node), Concatenate, dim=dim)
 
 
@@ -122,9 +120,10 @@ def stack(program: Program, node: Node, tensors, dim=0) -> Quantized:
     """aten.stack: a new dimension, then joining along it."""
     for x in tensors:
         _check_quantized(x)
-    dim = dim % (len(tensors[0].shape) + 2)
+    dim = dim % (tensors[0].rank + 1)
     if dim == 0:
         raise Unlowerable("it stacks in front of the batch; stack along the other dimensions only")
+    dim += tensors[0].merged
     shape = (*tensors[0].shape[: dim - 1], 1, *tensors[0].shape[dim - 1 :])
     widened = [program.move(node, x, shape, Reshape, shape=shape) for x in tensors]
     return program.join(node, widened, batch_shape(node), Concatenate, dim=dim)

@@ -98,16 +98,9 @@ def amax(program: Program, node: Node, x, dims=(), keepdim=False) -> Quantized:
 
 
 def _reduced(x: Quantized, dims) -> tuple[int, ...]:
-    rank = len(x.shape) + 1
-    positive = tuple(
-        sorted(
-            dim % rank
-            for dim in (dims if isinstance(dims, list | tuple) else [dims] if dims is not None else range(rank))
-        )
-    )
-    if not positive or 0 in positive:
-        raise Unlowerable("it reduces over the batch; reduce over the other dimensions only")
-    return positive
+    if dims is None or dims == []:
+        dims = range(x.rank)
+    return tuple(sorted(x.dim(dim, "reduces over") for dim in (dims if isinstance(dims, list | range) else [dims])))
 
 
 def _max_pool(program, node, x, dims, shape, kernel_size, stride, padding, dilation, ceil_mode) -> Quantized:

@@ -1,5 +1,6 @@
 """What a node of the exported graph becomes while lowering, and the program under construction."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -27,20 +28,39 @@ class Unlowerable(Exception):
 
 @dataclass(frozen=True)
 class Quantized:
-    """A value of the program. shape: without the batch. quantizer: whose grid it lies on."""
+    """A value of the program. shape: without the batch. quantizer: whose grid it lies on.
+
+    merged: 1 where the network holds the first dimension of the shape together with the batch in one. batch_at: where
+    the network has the batch at the moment; only permutations read a value that has it elsewhere than in front.
+    """
 
     name: str
     shape: tuple[int, ...]
     grid: Grid
     quantizer: str
+    merged: int = 0
+    batch_at: int = 0
+
+    @property
+    def rank(self) -> int:
+        """How many dimensions torch counts, the batch with them."""
+        return len(self.shape) + 1 - self.merged
+
+    def dim(self, dim: int, what: str = "works on") -> int:
+        """The dimension of the program, batch included, that is torch's `dim`. Refuses the batch."""
+        dim = dim % self.rank
+        if dim == 0:
+            raise Unlowerable(f"it {what} the batch; dimension 0 is the batch alone, of any size")
+        return dim + self.merged
 
 
 @dataclass(frozen=True)
 class QuantizedConstant:
-    """A constant behind its fake quantizer."""
+    """A constant behind its fake quantizer. transposed: a matrix whose second dimension is the outputs."""
 
     tensor: Tensor
     quantizer: FakeQuantize
+    transposed: bool = False
 
 
 #: Makes the operation once its output grid is known: (name, output name, output grid, clamp_min, clamp_max).
@@ -54,6 +74,9 @@ class Pending:
     shape: of what the operation makes, without the batch. view: another shape that the result is given then.
     low, high: real bounds of fused activations. build: makes the operation.
     fold: for a layer with weights, the same computation with a batch norm folded in; None where that is not possible.
+    merged: as of `Quantized`. times: the same computation multiplied by a positive number: (node, number) -> Pending; None where it cannot be.
+    mapped: the function of one value that this is (`qat.lowering.pointwise.Mapped`), None where it is none.
+    is_table: whether the operation is made from `mapped`.
     """
 
     shape: tuple[int, ...]
@@ -62,6 +85,18 @@ class Pending:
     high: float = math.inf
     fold: Callable[[BatchNorm], "Pending"] | None = None
     view: tuple[int, ...] | None = None
+    times: Callable | None = None
+    merged: int = 0
+    mapped: object | None = None
+    is_table: bool = False
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Scores of which a softmax leaves some out. mask: bool, True for those, or a value with codes 1 for the others."""
+
+    scores: Quantized
+    mask: "Tensor | Quantized"
 
 
 @dataclass(frozen=True)
@@ -110,8 +145,9 @@ class Program:
         path = module_path(node)
         name = self.unique(".".join(filter(None, (path, kind.__name__.lower()))))
         inputs = tuple(source.name for source in sources)
-        self.operations.append(kind(name=name, source=path, inputs=inputs, output=name, **attributes))
-        return self.value(name, shape, sources[0].grid, sources[0].quantizer)
+        operation = kind(name=name, source=path, inputs=inputs, output=name, **attributes)
+        self.operations.append(operation)
+        return self.value(name, shape, operation.output_grid(*sources), sources[0].quantizer)
 
     def finish(self, pending: Pending, quantizer_name: str) -> Quantized:
         """Append a pending computation with the grid of the quantizer behind it."""
@@ -126,10 +162,11 @@ class Program:
         self.operations.append(operation)
         result = self.value(name, pending.shape, grid, quantizer_name)
         if pending.view is None:
-            return result
+            return dataclasses.replace(result, merged=pending.merged)
         viewed = self.unique(f"{name}.reshape")
         self.operations.append(Reshape(name=viewed, source="", inputs=(name,), output=viewed, shape=pending.view))
-        return self.value(viewed, pending.view, grid, quantizer_name)
+        result = self.value(viewed, pending.view, grid, quantizer_name)
+        return dataclasses.replace(result, merged=pending.merged)
 
 
 def module_path(node: Node) -> str:
@@ -157,4 +194,21 @@ def batch_shape(node: Node, index: int | None = None) -> tuple[int, ...]:
         )
     if not all(isinstance(size, int) for size in shape[1:]):
         raise Unlowerable("it mixes the batch dimension into others; keep dimension 0 for the batch alone")
-    return tuple(shape[1:])
+    return (*_merged_into_batch(shape[0]), *shape[1:])
+
+
+def merged_dims(made) -> int:
+    """How many dimensions of the program (0 or 1) are merged into dimension 0 of a tensor of the exported graph."""
+    is_tensor = isinstance(made, Tensor) and made.dim() and not isinstance(made.shape[0], int)
+    return len(_merged_into_batch(made.shape[0])) if is_tensor else 0
+
+
+def _merged_into_batch(size) -> tuple[int, ...]:
+    """The factor that a dimension 0 has besides the batch, as in `x.flatten(0, 1)`; nothing for the batch alone."""
+    expression = size.node.expr
+    factor, rest = expression.as_coeff_Mul()
+    if factor == 1 and rest.is_Symbol:
+        return ()
+    if not rest.is_Symbol or not factor.is_Integer:
+        raise Unlowerable("it mixes the batch dimension into others; keep dimension 0 for the batch")
+    return (int(factor),)

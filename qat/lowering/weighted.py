@@ -1,5 +1,7 @@
 """Layers with weights: convolution, linear, and a batch norm that stands alone."""
 
+import dataclasses
+
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -8,6 +10,7 @@ from qat import folding
 from qat.errors import ConversionError
 from qat.folding import BatchNorm, KernelWeight
 from qat.integer.program import Conv, Grid, Linear, Multiplier, Reshape, Weight, WeightGrid
+from qat.lowering import products
 from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
 
 
@@ -29,6 +32,24 @@ def linear(program: Program, node: Node, x, weight, bias=None) -> Pending:
     """aten.linear."""
     _check_weighted(x, weight)
     return _weighted(node, Linear, x, weight, bias, {})
+
+
+def addmm(program: Program, node: Node, bias, x, weight, beta=1, alpha=1) -> Pending:
+    """aten.addmm: a linear layer whose weight is (inputs, outputs)."""
+    if beta != 1 or alpha != 1:
+        raise Unlowerable(f"beta={beta} and alpha={alpha} scale its parts; multiply them outside")
+    return linear(program, node, x, _transposed(weight), bias)
+
+
+def matmul(program: Program, node: Node, first, second) -> Pending:
+    """aten.matmul, aten.mm, aten.bmm: a linear layer where the second factor is a constant matrix, else of values."""
+    if isinstance(second, QuantizedConstant) and second.tensor.dim() == 2:
+        return linear(program, node, first, _transposed(second))
+    return products.matmul(program, node, first, second)
+
+
+def _transposed(weight):
+    return dataclasses.replace(weight, transposed=True) if isinstance(weight, QuantizedConstant) else weight
 
 
 def batch_norm(
@@ -87,8 +108,9 @@ def _weighted(
 def _codes_of(weight: QuantizedConstant) -> tuple[Tensor, int, KernelWeight, Tensor]:
     """(codes int8, bits, kernel integers of a code, scale per output channel or scalar)."""
     quantizer = weight.quantizer
+    codes = quantizer.codes(weight.tensor).to(torch.int8)
     return (
-        quantizer.codes(weight.tensor).to(torch.int8),
+        codes.T if weight.transposed else codes,
         quantizer.bits,
         quantizer.kernel_weight(),
         quantizer.qparams().scale,

@@ -1,0 +1,219 @@
+"""Which calls run inside the kernel of another: pure functions of a recording.
+
+Two ways. A batch norm, relu or clamp behind a computation runs at the end of its kernel (`heads`). And calls that make
+of one value, element by element, another are one table together, with one rounding at its end (`regions`).
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qat.inject.calls import Call, Recording, Slot, ValueId
+from qat.inject.coverage import has_statistics
+from qat.inject.operations import COMPUTING, Kind
+from qat.inject.pointwise import IDENTITIES, PLAIN
+from qat.inject.masks import READERS
+from qat.inject.weighted import weighted_form
+
+#: Products of two values, whose kernels multiply the result by a number for nothing.
+_PRODUCTS = frozenset({"matmul", "bmm", "einsum"})
+
+
+@dataclass(frozen=True)
+class Region:
+    """What one call of a region reads. root: the value the region is a function of.
+
+    roots: slots that hold it. inner: slots that hold the unrounded result of another call of the region, and its
+    address. ends: whether the result leaves the region, and is rounded.
+    """
+
+    root: ValueId
+    roots: tuple[Slot, ...]
+    inner: tuple[tuple[Slot, int], ...]
+    ends: bool
+
+
+class Fusion:
+    """Heads and regions of a recording. quantized: address -> whether the rules leave a call quantized.
+
+    head: address of a fused call -> address of the computation whose kernel it runs in. regions: by address.
+    masks: addresses of calls that leave out scores of a softmax.
+    """
+
+    def __init__(self, recording: Recording, quantized: Mapping[int, bool]):
+        self.calls = recording.calls
+        self.quantized = quantized
+        self.outputs = set(recording.outputs)
+        self.consumers = Counter(value for call in self.calls.values() for value in set(call.values()))
+        self.consumers.update(recording.outputs)
+        self.head: dict[int, int] = {}
+        self._find_heads(lambda producer: not producer.pointwise)
+        self.masks = {
+            call.address for call in self.calls.values()
+            if call.masks and self.quantized[call.address] and self._is_read_as_mask(("call", call.address, 0))
+        }  # fmt: skip
+        self.regions = _Regions(self).found
+        self._find_heads(lambda producer: producer.address not in self.regions)
+
+    def chain(self, head: int) -> list[int]:
+        """Addresses of the computation at `head` and of what is fused behind it, in order."""
+        return [head, *(address for address, start in self.head.items() if start == head)]
+
+    def producer(self, value: ValueId) -> Call | None:
+        """The call that makes a value, None for an input."""
+        return self.calls[value[1]] if value[0] == "call" else None
+
+    def _is_read_as_mask(self, value: ValueId) -> bool:
+        """Whether nothing but softmax reads the value, and masks upon it."""
+        readers = [call for call in self.calls.values() if value in call.values()] if value not in self.outputs else []
+        for reader in readers:
+            passes = reader.masks or (reader.kind is Kind.PASS and reader.operation.name in IDENTITIES)
+            if reader.operation.name not in READERS:
+                if not passes or not self._is_read_as_mask(("call", reader.address, 0)):
+                    return False
+        return bool(readers)
+
+    def _find_heads(self, may_lead) -> None:
+        for call in self.calls.values():
+            if call.address in self.head or not self.quantized[call.address]:
+                continue
+            if call.kind is not Kind.FUSE and not call.scales:
+                continue
+            head = self._head_of(call, may_lead)
+            if head is not None:
+                self.head[call.address] = head
+
+    def _head_of(self, call: Call, may_lead) -> int | None:
+        """Address of the computation into whose kernel this call is fused, None if it stands alone."""
+        values = set(call.values())
+        if len(values) != 1:
+            return None
+        (value,) = values
+        producer = self.producer(value)
+        if producer is None or self.consumers[value] != 1:
+            return None
+        if call.operation.name == "batch_norm":
+            foldable = channels_second(producer) and self.quantized[producer.address] and has_statistics(call)
+            return producer.address if foldable else None
+        if call.scales:
+            is_product = producer.operation.name in _PRODUCTS and weighted_form(producer) is None
+            return producer.address if is_product and self.quantized[producer.address] else None
+        if producer.address in self.head:
+            return self.head[producer.address]
+        if producer.kind in COMPUTING and self.quantized[producer.address] and may_lead(producer):
+            return producer.address
+        return None
+
+
+def channels_second(call: Call) -> bool:
+    """Whether a layer's channels lie where a batch norm looks for them: those of a linear layer may be last."""
+    form = weighted_form(call)
+    return form is not None and form.channels + len(call.output_shape) == 1
+
+
+class _Regions:
+    """The largest regions, found by giving up, from all pointwise calls, those that do not hold together."""
+
+    def __init__(self, fusion: Fusion):
+        self.fusion = fusion
+        self.calls = fusion.calls
+        self.readers: dict[ValueId, list[Call]] = {}
+        for call in self.calls.values():
+            for value in set(call.values()):
+                self.readers.setdefault(value, []).append(call)
+        self.eligible = {
+            call.address: call for call in self.calls.values()
+            if call.pointwise and call.produces == 1 and call.address not in fusion.head
+            and call.address not in fusion.masks
+            and call.kind in (Kind.COMPUTE, Kind.FUSE) and fusion.quantized[call.address] and not call.alternating()
+        }  # fmt: skip
+        self.inner = set(self.eligible)  # addresses whose results stay unrounded
+        self._settle()
+        self.found = {address: self._region(call) for address, call in self.eligible.items()}
+        self._drop_plain()
+
+    def _source(self, value: ValueId) -> ValueId:
+        """The value that `value` is, seen through what leaves it as it is."""
+        producer = self.fusion.producer(value)
+        while producer is not None and producer.kind is Kind.PASS and producer.operation.name in IDENTITIES:
+            value = next(producer.values(), None) or value
+            following = self.fusion.producer(value)
+            if following is producer:
+                break
+            producer = following
+        return value
+
+    def _settle(self) -> None:
+        changed = True
+        while changed:
+            changed = False
+            self.roots: dict[int, ValueId] = {}
+            for address, call in list(self.eligible.items()):
+                roots = {self._root(self._source(value)) for value in call.values()}
+                if len(roots) == 1:
+                    (self.roots[address],) = roots
+                else:
+                    del self.eligible[address]
+                    self.inner.discard(address)
+                    changed = True
+            for address in list(self.inner):
+                if not self._stays_inside(("call", address, 0), self.roots.get(address)):
+                    self.inner.discard(address)
+                    changed = True
+
+    def _root(self, value: ValueId) -> ValueId:
+        if value[0] == "call" and value[1] in self.inner and value[1] in self.roots:
+            return self.roots[value[1]]
+        return value
+
+    def _stays_inside(self, value: ValueId, root: ValueId | None) -> bool:
+        """Whether everything that reads the value belongs to the region of `root`."""
+        if value in self.fusion.outputs or value not in self.readers:
+            return False
+        for reader in self.readers[value]:
+            if reader.kind is Kind.PASS and reader.operation.name in IDENTITIES:
+                if not self._stays_inside(("call", reader.address, 0), root):
+                    return False
+            elif reader.address not in self.eligible or self.roots.get(reader.address) != root:
+                return False
+        return True
+
+    def _region(self, call: Call) -> Region:
+        roots, inner = [], []
+        for slot, operands in call.operands.items():
+            for operand in operands:
+                if operand.value is None:
+                    continue
+                source = self._source(operand.value)
+                if source[0] == "call" and source[1] in self.inner:
+                    inner.append((slot, source[1]))
+                else:
+                    roots.append(slot)
+        return Region(self.roots[call.address], tuple(roots), tuple(inner), call.address not in self.inner)
+
+    def _drop_plain(self) -> None:
+        """Leave a single sum, product or clamp to the kernels of their own."""
+        parent = {address: address for address in self.found}
+
+        def top(address: int) -> int:
+            while parent[address] != address:
+                address = parent[address]
+            return address
+
+        for address, region in self.found.items():
+            for _, source in region.inner:
+                parent[top(source)] = top(address)
+        members: dict[int, list[Call]] = {}
+        for address in self.found:
+            members.setdefault(top(address), []).append(self.calls[address])
+        for calls in members.values():
+            computing = [call for call in calls if call.kind is Kind.COMPUTE]
+            if len(computing) <= 1 and all(call.operation.name in PLAIN for call in calls) and _is_chain(calls):
+                for call in calls:
+                    del self.found[call.address]
+
+
+def _is_chain(calls: list[Call]) -> bool:
+    """Whether each call reads one value, and a computation comes first: what `heads` can fuse."""
+    single = all(len(list(call.values())) == 1 for call in calls)
+    return single and all(call.kind is Kind.FUSE for call in calls[1:])

@@ -1,0 +1,80 @@
+"""Softmax and normalizations, and the masks of attention."""
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from qat.inject.masks import MASKED_BELOW
+from qat.inject.nonlinear import normalize_between, softmax_between
+from qat.inject.normalizations import normalization_of
+from qat.integer.operations import MASK_GRID
+from qat.integer.program import Reshape
+from qat.lowering.state import Masked, Pending, Program, Quantized, Unlowerable, batch_shape, module_path
+
+
+def softmax(is_log: bool):
+    """aten.softmax.int, aten.log_softmax.int."""
+
+    def lower(program: Program, node: Node, x, dim, dtype=None) -> Pending:
+        scores = x.scores if isinstance(x, Masked) else x
+        if not isinstance(scores, Quantized):
+            raise Unlowerable("its input is not on an integer grid")
+        dim = scores.dim(dim)
+        make = softmax_between(scores.grid, is_log, dim, scores.shape[dim - 1])
+        inputs = (scores.name,)
+        if isinstance(x, Masked):
+            inputs += (_mask_name(program, node, x.mask, len(scores.shape)),)
+
+        def build(name, output, grid, clamp_min, clamp_max):
+            names = {"name": name, "source": module_path(node), "inputs": inputs, "output": output}
+            return make(grid, clamp_min, clamp_max, **names)
+
+        return Pending(batch_shape(node), build)
+
+    return lower
+
+
+def where(program: Program, node: Node, condition, first, second):
+    """aten.where: scores left out, in the form that a prepared network writes them (`qat.inject.masks.masked`)."""
+    if isinstance(first, int | float) and first <= MASKED_BELOW and isinstance(second, Quantized | Masked):
+        return mask_scores(second, condition)
+    raise Unlowerable("it chooses between values")
+
+
+def mask_scores(scores, mask) -> Masked:
+    """Leave out the scores where `mask` is True, besides those that are out already."""
+    if isinstance(scores, Masked):
+        if not isinstance(mask, Tensor) or not isinstance(scores.mask, Tensor):
+            raise Unlowerable("it is masked twice; join both masks first")
+        return Masked(scores.scores, torch.logical_or(mask, scores.mask))
+    return Masked(scores, mask)
+
+
+def normalize(name: str):
+    """aten.layer_norm, rms_norm, group_norm, instance_norm."""
+
+    def lower(program: Program, node: Node, x, *args, **kwargs) -> Pending:
+        if not isinstance(x, Quantized):
+            raise Unlowerable("its input is not on an integer grid")
+        norm = normalization_of(name, (x, *args), kwargs, x.shape, is_aten=True)
+        source = x if norm.view == x.shape else program.move(node, x, norm.view, Reshape, shape=norm.view)
+        make = normalize_between(x.grid, norm)
+
+        def build(name, output, grid, clamp_min, clamp_max):
+            names = {"name": name, "source": module_path(node), "inputs": (source.name,), "output": output}
+            return make(grid, clamp_min, clamp_max, **names)
+
+        return Pending(norm.view, build, view=None if norm.view == x.shape else x.shape)
+
+    return lower
+
+
+def _mask_name(program: Program, node: Node, mask, rank: int) -> str:
+    """Name of the mask operand: 1 where scores take part."""
+    if isinstance(mask, Quantized):
+        return mask.name
+    if mask.dim() > rank and mask.shape[0] != 1:
+        raise Unlowerable(f"its mask of {tuple(mask.shape)} differs within the batch; make it an input of the network")
+    mask = mask[0] if mask.dim() > rank else mask
+    codes = mask.logical_not().reshape((1,) * (rank - mask.dim()) + tuple(mask.shape))
+    return program.constant(f"{module_path(node) or 'network'}.mask", MASK_GRID, codes).name

@@ -1,0 +1,84 @@
+"""Functions of one value, element by element: one table, however many nodes of the graph it takes to write them."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from qat.inject.pointwise import NONLINEAR, PLAIN, evaluate
+from qat.inject.tables import grid_points, in_shape
+from qat.integer.program import Table, table_codes
+from qat.lowering.state import Pending, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A function of one value of the program. points: its results for every code, float64 (n,) or (C, n)."""
+
+    root: Quantized
+    points: Tensor
+
+
+def function_of_one_value(node: Node, name: str, args: tuple, kwargs: dict, rule) -> Pending | None:
+    """The node as a table, or as `rule` makes it where that is as good; None where it is no function of one value.
+
+    name: canonical name of the node's operation. rule: makes the node by itself, None where nothing does.
+    """
+    if name not in NONLINEAR and name not in PLAIN:
+        return None
+    leaves = pytree.tree_leaves((args, kwargs))
+    sources = [leaf for leaf in leaves if isinstance(leaf, Quantized | Pending)]
+    functions = [_function_of(source) for source in sources]
+    if not functions or None in functions or any(isinstance(leaf, QuantizedConstant) for leaf in leaves):
+        return None
+    root = functions[0].root
+    constants = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if any(function.root.name != root.name for function in functions):
+        return None
+    if name != "prelu" and any(constant.numel() != 1 for constant in constants):
+        return None
+    mapped = Mapped(root, _points_of(node, name, functions, args, kwargs))
+    if name in PLAIN and rule is not None and len(sources) == 1 and _runs_by_itself(sources[0], name):
+        return dataclasses.replace(rule(), mapped=mapped)
+    return Pending(batch_shape(node), _table_builder(node, mapped), mapped=mapped, is_table=True)
+
+
+def _runs_by_itself(source, name: str) -> bool:
+    """Whether a plain operation on `source` needs no table: it reads codes, or clamps what one kernel makes of them."""
+    return isinstance(source, Quantized) or (not source.is_table and name not in ("add", "sub", "mul", "div"))
+
+
+def _function_of(source) -> Mapped | None:
+    if isinstance(source, Quantized):
+        return Mapped(source, grid_points(source.grid)) if hasattr(source.grid, "scale") else None
+    return source.mapped
+
+
+def _points_of(node: Node, name: str, functions: list[Mapped], args: tuple, kwargs: dict) -> Tensor:
+    shape = max((function.points.shape for function in functions), key=len)
+
+    def substitute(leaf):
+        return _function_of(leaf).points if isinstance(leaf, Quantized | Pending) else leaf
+
+    args, kwargs = pytree.tree_map(
+        substitute, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Quantized | Pending)
+    )
+    with torch.no_grad():
+        return in_shape(evaluate(name, node.target, args, kwargs), shape)
+
+
+def _table_builder(node: Node, mapped: Mapped):
+    def build(name, output, grid, clamp_min, clamp_max):
+        if bool(mapped.points.isnan().any()):
+            raise Unlowerable(
+                f"it is not a number for some of the values {mapped.root.quantizer} can have; clamp them to where it is"
+            )
+        return Table(
+            name=name, source=module_path(node), inputs=(mapped.root.name,), output=output, clamp_min=clamp_min,
+            clamp_max=clamp_max, codes=table_codes(mapped.points, grid, clamp_min, clamp_max),
+        )  # fmt: skip
+
+    return build
