@@ -207,6 +207,57 @@ class ProgramBuilder(Assembly):
         """A function of one value. codes: (n,) or (C, n), as `table_codes` makes them. function: its name."""
         return self._computing(ops.Table, name, (source,), grid, None, module, codes=codes, function=function)
 
+    def divide(
+        self, name: str, first: str, second: str, grid: Grid, clamp: Clamp = None, module: str | None = None
+    ) -> str:
+        """One value over another, either of which may be a constant."""
+        ratio = ops.Ratio.from_grids(self.grid(first), self.grid(second), grid)
+        return self._computing(ops.Divide, name, (first, second), grid, clamp, module, ratio=ratio)
+
+    def softmax(
+        self,
+        name: str,
+        source: str,
+        dim: int,
+        grid: Grid,
+        mask: str | None = None,
+        clamp: Clamp = None,
+        module: str | None = None,
+    ) -> str:
+        """Softmax over one dimension, of the elements whose mask is 1."""
+        factors = ops.SoftmaxFactors.from_grids(self.grid(source), grid, self.shape(source)[dim - 1])
+        sources = (source,) if mask is None else (source, mask)
+        return self._computing(ops.Softmax, name, sources, grid, clamp, module, dim=dim, factors=factors)
+
+    def log_softmax(
+        self, name: str, source: str, dim: int, grid: Grid, clamp: Clamp = None, module: str | None = None
+    ) -> str:
+        """Logarithm of the softmax over one dimension."""
+        factors = ops.LogSoftmaxFactors.from_grids(self.grid(source), grid, self.shape(source)[dim - 1])
+        return self._computing(ops.LogSoftmax, name, (source,), grid, clamp, module, dim=dim, factors=factors)
+
+    def normalize(
+        self,
+        name: str,
+        source: str,
+        dims: tuple[int, ...],
+        grid: Grid,
+        centered: bool = True,
+        l2: bool = False,
+        epsilon: float = 1e-5,
+        gain: Tensor | None = None,
+        shift: Tensor | None = None,
+        clamp: Clamp = None,
+        module: str | None = None,
+    ) -> str:
+        """Layer, group or instance norm (centered), RMS norm (not centered) or division by the L2 norm, over `dims`."""
+        count = math.prod(self.shape(source)[dim - 1] for dim in dims)
+        factors = ops.NormalizeFactors.from_grids(
+            self.grid(source), grid, count, centered=centered, l2=l2, epsilon=epsilon, gain=gain, shift=shift
+        )
+        settings = dict(dims=tuple(dims), centered=centered, l2=l2, factors=factors)
+        return self._computing(ops.Normalize, name, (source,), grid, clamp, module, **settings)
+
     def take(self, name: str, source: str, dim: int, indices, module: str | None = None) -> str:
         """Entries of one dimension. indices: integers."""
         indices = torch.as_tensor(indices, dtype=torch.int64)

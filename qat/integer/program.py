@@ -19,9 +19,12 @@ from qat.integer.operations import (
     AveragePool,
     Concatenate,
     Conv,
+    Divide,
     Embedding,
     Expand,
     Linear,
+    LogSoftmax,
+    LogSoftmaxFactors,
     MatMul,
     Max,
     MaxPool,
@@ -32,6 +35,7 @@ from qat.integer.operations import (
     NormalizeFactors,
     Operation,
     Pad,
+    Ratio,
     Requantize,
     Reshape,
     Select,
@@ -49,10 +53,10 @@ from qat.integer.operations import (
 from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, WeightGrid, check_name, float32
 
 __all__ = [
-    "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "Embedding", "Expand", "Grid", "IndexRange",
-    "Input", "IntegerProgram", "Layer", "Linear", "MatMul", "Max", "MaxPool", "Mean", "Mul", "Multiplier", "Negate",
-    "Normalize", "NormalizeFactors", "Output", "Pad", "Requantize", "Reshape", "Select", "Slice", "Softmax",
-    "SoftmaxFactors", "Sum", "SumMultipliers", "Table", "Take",
+    "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "Divide", "Embedding", "Expand", "Grid",
+    "IndexRange", "Input", "IntegerProgram", "Layer", "Linear", "LogSoftmax", "LogSoftmaxFactors", "MatMul", "Max",
+    "MaxPool", "Mean", "Mul", "Multiplier", "Negate", "Normalize", "NormalizeFactors", "Output", "Pad", "Ratio",
+    "Requantize", "Reshape", "Select", "Slice", "Softmax", "SoftmaxFactors", "Sum", "SumMultipliers", "Table", "Take",
     "TopKIndices", "TopKValues", "Transpose", "Value", "Weight", "WeightGrid", "float32", "table_codes",
 ]  # fmt: skip
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from qat.integer import operations as ops
-from qat.integer.kernels import choices, elementwise, matrices, moves, normalize, softmax, sums, tables
+from qat.integer.kernels import choices, division, elementwise, matrices, moves, normalize, softmax, sums, tables
 from qat.integer.operations import Operation
 from qat.integer.values import AnyGrid
 
@@ -34,7 +34,9 @@ KERNELS: dict[type[Operation], Kernel] = {
     ops.Mul: elementwise.multiply,
     ops.Requantize: _of_one(elementwise.requantize),
     ops.Table: lambda operation, operands, sources, target: tables.look_up(operation, operands[0], sources[0]),
+    ops.Divide: division.divide,
     ops.Softmax: softmax.softmax,
+    ops.LogSoftmax: _of_one(softmax.log_softmax),
     ops.Normalize: _of_one(normalize.normalize),
     ops.AveragePool: _of_one(sums.average_pool),
     ops.Mean: _of_one(sums.reduce),

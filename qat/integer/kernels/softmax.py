@@ -1,11 +1,14 @@
-"""Softmax on codes."""
+"""Softmax and its logarithm, on codes."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from qat.integer.operations import Softmax
+from qat.integer.fixed_point import bit_length
+from qat.integer.operations import LogSoftmax, Softmax
+from qat.integer.operations.softmax import LOG_BITS, LOG_TABLE_BITS
 from qat.integer.values import Grid
 
 
@@ -40,3 +43,38 @@ def divisor(sums: Tensor, operation: Softmax) -> Tensor:
     factors = operation.factors
     half = (1 << factors.divisor_shift) >> 1
     return ((sums * factors.divisor_factor + half) >> factors.divisor_shift).clamp_(1, factors.divisor_limit)
+
+
+def log_softmax(operation: LogSoftmax, codes: Tensor, source: Grid, target: Grid) -> Tensor:
+    """codes: (N, ...). Returns codes of the same shape."""
+    factors, dim = operation.factors, operation.dim
+    sums = exponentials(factors.exponentials, [codes], source, dim).sum(dim, keepdim=True, dtype=torch.int64)
+    logs = integer_log(sums, int(factors.exponentials[0]).bit_length() - 1, codes.shape[dim].bit_length())
+    scaled = (logs * factors.log_factor + ((1 << factors.log_shift) >> 1)) >> factors.log_shift
+    steps = distances([codes], source, dim).to(torch.int64).mul_(factors.distance_factor).add_(scaled)
+    steps = (steps + ((1 << factors.shift) >> 1)) >> factors.shift
+    return (target.zero_point - steps).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
+
+
+def log_table() -> Tensor:
+    """Natural logarithms of 1 to 2 in 2^LOG_TABLE_BITS steps, of LOG_BITS fractional bits; int64."""
+    size = 2**LOG_TABLE_BITS
+    return torch.round(torch.log1p(torch.arange(size, dtype=torch.float64) / size) * 2.0**LOG_BITS).to(torch.int64)
+
+
+#: The natural logarithm of 2 with LOG_BITS fractional bits.
+LOG_OF_TWO = round(math.log(2) * 2**LOG_BITS)
+
+
+def integer_log(sums: Tensor, bits: int, digits: int) -> Tensor:
+    """Natural logarithm of sums / 2^bits with LOG_BITS fractional bits, within 2. sums: int64 in 2^bits..2^(bits +
+    digits), at most 2^38.
+    """
+    # sums = 2^(bits + exponent) * (1 + place / 2^LOG_TABLE_BITS + ...)
+    exponent = bit_length(sums) - 1 - bits
+    raised = sums << (digits - exponent)
+    step = 1 << (bits + digits - LOG_TABLE_BITS)
+    places = raised // step
+    rest = ((raised - places * step) << LOG_BITS) // (places * step)
+    table = log_table().to(sums.device)
+    return table[places - 2**LOG_TABLE_BITS] + exponent * LOG_OF_TWO + rest - ((rest * rest) >> (LOG_BITS + 1))

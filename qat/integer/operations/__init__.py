@@ -2,21 +2,22 @@
 
 from qat.integer.operations.base import ComputingOperation, MovingOperation, Operation
 from qat.integer.operations.choices import MASK_GRID, ArgMax, Negate, Select, TopKIndices, TopKValues
+from qat.integer.operations.division import Divide, Ratio
 from qat.integer.operations.elementwise import Add, Mul, Requantize
 from qat.integer.operations.moves import Concatenate, Expand, Pad, Reshape, Slice, Take, Transpose
 from qat.integer.operations.normalize import Normalize, NormalizeFactors
 from qat.integer.operations.products import MatMul
 from qat.integer.operations.reductions import AveragePool, Max, MaxPool, Mean, Sum
-from qat.integer.operations.softmax import Softmax, SoftmaxFactors
+from qat.integer.operations.softmax import LogSoftmax, LogSoftmaxFactors, Softmax, SoftmaxFactors
 from qat.integer.operations.tables import Embedding, Table, table_codes
 from qat.integer.operations.weighted import Conv, Linear, WeightedOperation
 
 __all__ = [
-    "MASK_GRID", "OPERATIONS", "Add", "ArgMax", "AveragePool", "ComputingOperation", "Concatenate", "Conv",
-    "Embedding", "Expand", "Linear", "MatMul", "Max", "MaxPool", "Mean", "MovingOperation", "Mul", "Negate",
-    "Normalize", "NormalizeFactors", "Operation", "Pad", "Requantize", "Reshape", "Select", "Slice", "Softmax",
-    "SoftmaxFactors", "Sum", "Table", "Take", "TopKIndices", "TopKValues", "Transpose", "WeightedOperation",
-    "table_codes",
+    "MASK_GRID", "OPERATIONS", "Add", "ArgMax", "AveragePool", "ComputingOperation", "Concatenate", "Conv", "Divide",
+    "Embedding", "Expand", "Linear", "LogSoftmax", "LogSoftmaxFactors", "MatMul", "Max", "MaxPool", "Mean",
+    "MovingOperation", "Mul", "Negate", "Normalize", "NormalizeFactors", "Operation", "Pad", "Ratio", "Requantize",
+    "Reshape", "Select", "Slice", "Softmax", "SoftmaxFactors", "Sum", "Table", "Take", "TopKIndices", "TopKValues",
+    "Transpose", "WeightedOperation", "table_codes",
 ]  # fmt: skip
 
 #: Every kind that a program can hold, and a file can name.
@@ -28,7 +29,9 @@ OPERATIONS: tuple[type[Operation], ...] = (
     Mul,
     Requantize,
     Table,
+    Divide,
     Softmax,
+    LogSoftmax,
     Normalize,
     AveragePool,
     Mean,

@@ -14,8 +14,8 @@ from qat.integer.values import Grid
 
 #: Bits of a normalized value in fixed point: with its offset it fits int32, of wide codes int64 with as much room.
 _NARROW_BITS, _WIDE_BITS = 29, 44
-#: Most elements that are normalized in int32. One of n elements can be the root of n times as large as the others are on
-#: average, and takes that room from them: beyond, more than a code in 10,000 would come out differently.
+#: Most elements that are normalized in int32. One of n elements can be the root of n times as large as the others,
+#: and takes that room from them: beyond, more than a code in 10,000 would come out differently.
 MOST_NARROW = 2**14
 #: What is under the root stays below 2^62, so that the sum of a Newton step stays inside int64.
 _SQUARE_BITS = 62

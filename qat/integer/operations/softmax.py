@@ -41,9 +41,7 @@ class SoftmaxFactors:
     divisor_shift: int
 
     def __post_init__(self):
-        check_dtype(self.exponentials, torch.int32, "exponentials")
-        if self.exponentials.dim() != 1 or not self.exponentials.numel():
-            raise ProgramError(f"exponentials have shape {tuple(self.exponentials.shape)}; they are (n,).")
+        check_exponentials(self.exponentials)
 
     @classmethod
     def from_grids(cls, source: Grid, target: Grid, count: int) -> "SoftmaxFactors":
@@ -61,15 +59,11 @@ class SoftmaxFactors:
         return cls(exponentials_of(source, bits), shift, factor, min(divisor_shift, _MAX_SHIFT))
 
     def matches(self, other: "SoftmaxFactors") -> bool:
-        """Whether these are the same factors, up to the last bit of exponentials, which processors may round apart."""
-        return (
-            self.exponentials.shape == other.exponentials.shape
-            and int((self.exponentials - other.exponentials).abs().max()) <= 1
-            and int(self.exponentials[0]) == int(other.exponentials[0])
-            and int(self.exponentials.min()) >= 0
-            and (self.numerator_shift, self.divisor_factor, self.divisor_shift)
-            == (other.numerator_shift, other.divisor_factor, other.divisor_shift)
-        )
+        """Whether these are the same factors, up to the last bit of exponentials."""
+        numbers = [
+            (factors.numerator_shift, factors.divisor_factor, factors.divisor_shift) for factors in (self, other)
+        ]
+        return numbers[0] == numbers[1] and exponentials_match(self.exponentials, other.exponentials)
 
     @property
     def divisor_limit(self) -> int:
@@ -81,6 +75,20 @@ def exponentials_of(source: Grid, bits: int) -> Tensor:
     """round(exp(-distance * scale) * 2^bits) for distance 0..n-1 of the n codes of `source`; int32 (n,)."""
     distances = torch.arange(source.quant_max - source.quant_min + 1, dtype=torch.float64)
     return torch.round(torch.exp(-distances * source.scale) * 2.0**bits).to(torch.int32)
+
+
+def check_exponentials(exponentials: Tensor) -> None:
+    """Refuse a table of another dtype or shape."""
+    check_dtype(exponentials, torch.int32, "exponentials")
+    if exponentials.dim() != 1 or not exponentials.numel():
+        raise ProgramError(f"exponentials have shape {tuple(exponentials.shape)}; they are (n,).")
+
+
+def exponentials_match(first: Tensor, second: Tensor) -> bool:
+    """Whether two tables are one, but for last bits, which libraries of two machines may round apart."""
+    if first.shape != second.shape or int(first[0]) != int(second[0]) or int(first.min()) < 0:
+        return False
+    return int((first.to(torch.int64) - second.to(torch.int64)).abs().max()) <= 1
 
 
 def fraction_bits(count: int, target: Grid) -> int:
@@ -134,3 +142,82 @@ class Softmax(ComputingOperation):
 
     def reach(self, sources, output):
         return 0  # `SoftmaxFactors` chooses its bits so that nothing overflows
+
+
+#: Fractional bits of a logarithm, and of the table it starts from: what the table leaves is below 2^-10, so that two
+#: terms of the series give 31 bits.
+LOG_BITS, LOG_TABLE_BITS = 30, 10
+#: Bits of a result before its last shift, of 8-bit and of wider codes.
+_LOG_SUM_BITS, _WIDE_LOG_SUM_BITS = 30, 44
+#: A logarithm is below 2^35 in its fixed point: the natural logarithm of 2^31 is 21.5.
+_LOG_FACTOR_BITS = 27
+
+
+@dataclass(frozen=True, eq=False)
+class LogSoftmaxFactors:
+    """What a log-softmax computes with:
+    `zero_point - code = round((distance * distance_factor + round(log * log_factor / 2^log_shift)) / 2^shift)`.
+
+    exponentials: as in `SoftmaxFactors`. distance_factor: 2^shift * input scale / output scale.
+    log_factor, log_shift: 2^shift / output scale over 2^LOG_BITS, for the logarithm of the sum of exponentials.
+    """
+
+    exponentials: Tensor
+    distance_factor: int
+    log_factor: int
+    log_shift: int
+    shift: int
+
+    def __post_init__(self):
+        check_exponentials(self.exponentials)
+
+    @classmethod
+    def from_grids(cls, source: Grid, target: Grid, count: int) -> "LogSoftmaxFactors":
+        """The most accurate factors with which nothing overflows. count: how many elements a sum is over."""
+        ratio = source.scale / target.scale
+        largest = (source.quant_max - source.quant_min) * ratio + math.log(max(count, 2)) / target.scale + 1
+        shift = (_LOG_SUM_BITS if target.bits <= 8 else _WIDE_LOG_SUM_BITS) - math.ceil(math.log2(largest))
+        if shift < 0:
+            raise ProgramError(
+                f"a log-softmax of scale {source.scale:.3g} has an output of scale {target.scale:.3g}, whose range has "
+                "collapsed; give it a range that its results lie in."
+            )
+        log_shift = min(_LOG_FACTOR_BITS - 1 + LOG_BITS - math.ceil(math.log2(2.0**shift / target.scale)), _MAX_SHIFT)
+        return cls(
+            exponentials=exponentials_of(source, fraction_bits(count, target)),
+            distance_factor=round(ratio * 2**shift),
+            log_factor=round(2.0 ** (shift - LOG_BITS + log_shift) / target.scale),
+            log_shift=log_shift,
+            shift=shift,
+        )
+
+    def matches(self, other: "LogSoftmaxFactors") -> bool:
+        """Whether these are the same factors, up to the last bit of exponentials."""
+        numbers = [
+            (factors.distance_factor, factors.log_factor, factors.log_shift, factors.shift) for factors in (self, other)
+        ]
+        return numbers[0] == numbers[1] and exponentials_match(self.exponentials, other.exponentials)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LogSoftmax(ComputingOperation):
+    """x - log(sum of exp(x)) over `dim`. factors: `LogSoftmaxFactors.from_grids(input grid, output grid, size of dim)`.
+
+    The logarithm is by integers: the number of binary digits, a table of 10 more, and two terms of a series.
+    """
+
+    dim: int
+    factors: LogSoftmaxFactors
+
+    def output_shape(self, *shapes):
+        if not 1 <= self.dim <= len(shapes[0]):
+            raise self.error(f"runs over dimension {self.dim} of scores of {shapes[0]}; the batch is dimension 0")
+        return shapes[0]
+
+    def check_between(self, sources, output):
+        scores = sources[0]
+        if not self.factors.matches(LogSoftmaxFactors.from_grids(scores.grid, output.grid, scores.shape[self.dim - 1])):
+            raise self.error("has factors that are not LogSoftmaxFactors.from_grids of its grids and its dimension")
+
+    def reach(self, sources, output):
+        return 0  # `LogSoftmaxFactors` chooses its bits so that nothing overflows
