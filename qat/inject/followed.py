@@ -1,0 +1,76 @@
+"""Which tensors a recording can follow: made by calls that it saw, dense, of real numbers or integers."""
+
+import gc
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from qat.errors import PreparationError
+from qat.inject.operations import Operation
+
+_WAY_OUT = "leave it out of the part that is quantized (module=)"
+
+
+class Followed:
+    """The tensors there were before a forward, and those that its calls have made since."""
+
+    def __init__(self):
+        kinds: dict[type, bool] = {}
+        self.tensors: dict[int, Tensor] = {}  # ids stay unique only while their tensors live
+        self.by_memory: dict[int, list[Tensor]] = {}
+        for thing in gc.get_objects():
+            kind = type(thing)
+            if kind not in kinds:
+                kinds[kind] = issubclass(kind, Tensor)
+            if kinds[kind]:
+                self._know(thing)
+
+    def add(self, result) -> None:
+        """Know every tensor in the result of a call."""
+        for leaf in [result] if isinstance(result, Tensor) else pytree.tree_leaves(result):
+            if isinstance(leaf, Tensor) and id(leaf) not in self.tensors:
+                self._know(leaf)
+
+    def _know(self, tensor: Tensor) -> None:
+        self.tensors[id(tensor)] = tensor
+        if tensor.layout is torch.strided:
+            self.by_memory.setdefault(_memory(tensor), []).append(tensor)
+
+    def sharing(self, tensor: Tensor) -> list[Tensor]:
+        """The other tensors that lie in the memory of this one: its views, and what it is a view of."""
+        return [other for other in self.by_memory.get(_memory(tensor), ()) if other is not tensor]
+
+    def check(self, tensor: Tensor, operation: Operation, source: str) -> None:
+        """Raise `PreparationError` for a tensor that came from nowhere, as out of NumPy or a functional transform."""
+        if id(tensor) not in self.tensors:
+            raise PreparationError(
+                f"{operation.name} at {source} reads a tensor that no torch call of the network made (NumPy, torch.vmap "
+                f"or code that calls no torch function did), so its values would pass unquantized; compute it with torch "
+                f"calls, or {_WAY_OUT}."
+            )
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def refuse_unfit(tensors: list[Tensor], operation: Operation, source: str) -> None:
+    """Raise `PreparationError` for complex, sparse and quantized tensors among those a call reads or makes."""
+    for tensor in tensors:
+        what = _what_is_unfit(tensor)
+        if what is not None:
+            raise PreparationError(
+                f"{operation.name} at {source} computes with {what}, which have no integer form; compute with dense "
+                f"real tensors, or {_WAY_OUT}."
+            )
+
+
+def _what_is_unfit(tensor: Tensor) -> str | None:
+    if tensor.is_complex():
+        return "complex numbers"
+    if tensor.layout is not torch.strided:
+        return f"sparse tensors ({str(tensor.layout).removeprefix('torch.')})"
+    if tensor.is_quantized:
+        return f"tensors that are quantized by other means ({str(tensor.dtype).removeprefix('torch.')})"
+    return None
