@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
-from qat.integer.geometry import reduced_shape
+from qat.integer.geometry import Shape, reduced_shape
 from qat.integer.operations.base import ComputingOperation
 from qat.integer.values import Grid
 
@@ -99,10 +99,14 @@ class NormalizeFactors:
         )
 
 
+def is_narrow(source: Grid, target: Grid, count: int) -> bool:
+    """Whether values are normalized in int32."""
+    return max(source.bits, target.bits) <= 8 and count <= MOST_NARROW
+
+
 def normalized_bits(source: Grid, target: Grid, count: int) -> int:
     """Bits of normalized values in fixed point."""
-    narrow = max(source.bits, target.bits) <= 8 and count <= MOST_NARROW
-    return _NARROW_BITS if narrow else _WIDE_BITS
+    return _NARROW_BITS if is_narrow(source, target, count) else _WIDE_BITS
 
 
 def largest_normalized(count: int, l2: bool) -> float:
@@ -170,6 +174,10 @@ class Normalize(ComputingOperation):
     factors: NormalizeFactors
     arity: ClassVar[int | None] = 1
 
+    def row_size(self, shape: Shape) -> int:
+        """How many elements of an input of `shape` are normalized together."""
+        return math.prod(shape[dim - 1] for dim in self.dims)
+
     def check(self):
         if self.centered and self.l2:
             raise self.error("is both centered and by an L2 norm, which knows no mean; choose one")
@@ -186,7 +194,7 @@ class Normalize(ComputingOperation):
 
     def check_between(self, sources, output):
         source, target, factors = sources[0].grid, output.grid, self.factors
-        count = math.prod(sources[0].shape[dim - 1] for dim in self.dims)
+        count = self.row_size(sources[0].shape)
         if factors.count != (1 if self.l2 else count):
             raise self.error(f"has factors for {factors.count} elements, but normalizes {count} together")
         highest, spread = normalized_bits(source, target, count), source.quant_max - source.quant_min

@@ -2,7 +2,17 @@
 
 from collections.abc import Callable
 
-from qat.emitters.onnxruntime.forms import choices, elementwise, moves, products, sums, tables
+from qat.emitters.onnxruntime.forms import (
+    choices,
+    division,
+    elementwise,
+    moves,
+    normalize,
+    products,
+    softmax,
+    sums,
+    tables,
+)
 from qat.emitters.onnxruntime.writer import Writer
 from qat.integer import operations as ops
 from qat.integer.operations import Operation
@@ -16,6 +26,10 @@ FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Mul: elementwise.multiply,
     ops.Requantize: elementwise.requantize,
     ops.Table: tables.table,
+    ops.Divide: division.divide,
+    ops.Softmax: softmax.softmax,
+    ops.LogSoftmax: softmax.log_softmax,
+    ops.Normalize: normalize.normalize,
     ops.AveragePool: sums.average_pool,
     ops.Mean: sums.reduce,
     ops.Sum: sums.reduce,

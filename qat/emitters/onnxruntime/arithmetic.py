@@ -1,0 +1,93 @@
+"""Integer arithmetic written as ONNX nodes, for operations that take many of them."""
+
+from collections.abc import Sequence
+
+import numpy
+from onnx import TensorProto, helper
+
+from qat.emitters.onnxruntime.writer import Writer, tensor_of
+from qat.integer.operations import ComputingOperation
+
+
+class Arithmetic:
+    """Adds the nodes of one operation. Results are names of tensors; numbers and arrays become constants.
+
+    dtype: numpy integer type of the constants; `types` says which of the runtime's kernels compute.
+    """
+
+    def __init__(self, writer: Writer, operation: ComputingOperation, dtype: type) -> None:
+        self.graph, self.operation, self.dtype = writer.graph, operation, dtype
+        self._writer = writer
+        self._target = tensor_of(operation.output)
+        self._constants: dict[tuple, str] = {}
+        self._count = 0
+
+    def node(self, kind: str, *operands: str, **attributes) -> str:
+        """One node of tensors. Returns its result."""
+        return self.graph.node(kind, operands, self._name(kind.lower()), **attributes)
+
+    def constant(self, value, dtype: type | None = None) -> str:
+        """A number, or an array, as a tensor; equal numbers are one."""
+        dtype = dtype or self.dtype
+        key = (dtype, value) if isinstance(value, int) else None
+        if key is not None and key in self._constants:
+            return self._constants[key]
+        name = self.graph.constant(self._name("constant"), value, dtype)
+        if key is not None:
+            self._constants[key] = name
+        return name
+
+    def apply(self, kind: str, first, second, dtype: type | None = None) -> str:
+        """A node of two operands, each a tensor's name, a number or an array."""
+        operands = [entry if isinstance(entry, str) else self.constant(entry, dtype) for entry in (first, second)]
+        return self.node(kind, *operands)
+
+    def cast(self, tensor: str, dtype: type) -> str:
+        """`tensor` as another type; bits beyond it are dropped."""
+        return self.node("Cast", tensor, to=helper.np_dtype_to_tensor_dtype(numpy.dtype(dtype)))
+
+    def reduce(self, kind: str, tensor: str, dims: Sequence[int]) -> str:
+        """A reduction over `dims`, which stay with size 1."""
+        return self.node(kind, tensor, self.constant(numpy.array(dims), numpy.int64), keepdims=1)
+
+    def look_up(self, table, dtype: type, places: str, shape: tuple[int, ...]) -> str:
+        """Entries of a flat `table` at int32 `places`, whose shape is `shape` behind the batch."""
+        flat = self.node("Reshape", places, self.constant(numpy.array([-1]), numpy.int64))
+        found = self.node("GatherElements", self.constant(table, dtype), flat, axis=0)
+        return self.node("Reshape", found, self.constant(numpy.array([-1, *shape]), numpy.int64))
+
+    def gather(self, table: Sequence[int], places: str) -> str:
+        """int64 entries of a table at a few int64 `places`."""
+        return self.node("Gather", self.constant(numpy.array(table), numpy.int64), places)
+
+    def count_reached(self, numbers: str, thresholds: Sequence[int]) -> str:
+        """How many of the thresholds each of a few int64 numbers is at least; int64."""
+        last = self.constant(numpy.array([-1]), numpy.int64)
+        reached = self.node(
+            "GreaterOrEqual",
+            self.node("Unsqueeze", numbers, last),
+            self.constant(numpy.array(thresholds), numpy.int64),
+        )
+        return self.node("ReduceSum", self.cast(reached, numpy.int64), last, keepdims=0)
+
+    def finish(self, steps: str, lowest: int | None = None, highest: int | None = None) -> None:
+        """The codes of the operation: `steps` plus the zero point, clamped, as uint8.
+
+        steps: codes less the zero point, of `dtype`. lowest, highest: what they can be, where that is known, so that
+        a clamp that does nothing is left out.
+        """
+        grid, operation = self._writer.grid(operation_output := self.operation.output), self.operation
+        offset = grid.zero_point + grid.unsigned_offset
+        low, high = operation.clamp_min - grid.zero_point, operation.clamp_max - grid.zero_point
+        if lowest is None or highest is None or lowest < low or highest > high:
+            steps = self.node("Clip", steps, self.constant(low), self.constant(high))
+        if not offset:
+            self.graph.node("Cast", [steps], tensor_of(operation_output), to=TensorProto.UINT8)
+            return
+        # Added in uint8, which wraps around: the sum is a code.
+        narrow = self.cast(steps, numpy.uint8)
+        self.graph.node("Add", [narrow, self.constant(offset, numpy.uint8)], tensor_of(operation_output))
+
+    def _name(self, kind: str) -> str:
+        self._count += 1
+        return f"{self._target}/{self._count}_{kind}"
