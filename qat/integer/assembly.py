@@ -2,9 +2,11 @@
 
 from torch import Tensor
 
+from qat.errors import ProgramError
+from qat.integer.checks import check_operands
 from qat.integer.operations import MovingOperation, Operation
 from qat.integer.program import Input, IntegerProgram, Output
-from qat.integer.values import AnyGrid, Constant, Value
+from qat.integer.values import AnyGrid, Constant, IndexRange, Value
 
 Clamp = tuple[int, int] | None
 
@@ -50,7 +52,10 @@ class Assembly:
 
     def scale(self, source: str) -> float:
         """The scale of a value's grid."""
-        return self.grid(source).scale
+        grid = self.grid(source)
+        if isinstance(grid, IndexRange):
+            raise ProgramError(f"{source!r} holds indices, which have no scale; use a table first.")
+        return grid.scale
 
     def shape(self, source: str) -> tuple[int, ...]:
         """The shape of a value, without the batch."""
@@ -67,6 +72,7 @@ class Assembly:
         source = name if module is None else module
         operation = kind(name=name, source=source, inputs=tuple(sources), output=name, **settings)
         known = [self._known[entry] for entry in sources]
+        check_operands(operation, known)
         shape = operation.output_shape(*(entry.shape for entry in known))
         grid = operation.output_grid(*known) if grid is None else grid
         self._known[name] = Value(name, tuple(shape), grid)

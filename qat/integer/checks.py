@@ -66,14 +66,14 @@ def check_order(program: "IntegerProgram") -> None:
 def check_operation(operation: Operation, known: Known) -> None:
     """Refuse an operation whose shapes, grids or multipliers do not fit, or whose accumulator could overflow."""
     sources, output = [known[name] for name in operation.inputs], known[operation.output]
-    _check_operands(operation, sources)
+    check_operands(operation, sources)
     _check_shape(operation, sources, output)
     _check_grids(operation, sources, output)
     operation.check_between(sources, output)
     _check_accumulator(operation, known)
 
 
-def _check_operands(operation: Operation, sources: list[Value | Constant]) -> None:
+def check_operands(operation: Operation, sources: list[Value | Constant]) -> None:
     """Refuse constants and indices where the operation takes none."""
     constants = [source.name for source in sources if isinstance(source, Constant)]
     if constants and not operation.takes_constants:

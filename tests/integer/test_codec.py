@@ -4,7 +4,7 @@ import torch
 from qat.errors import ProgramError
 from qat.integer.codec import MAX_LIST, Decoder, Encoder
 from qat.integer.operations import Slice
-from qat.integer.values import Constant, Grid, Weight, WeightGrid
+from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, WeightGrid
 
 GRID = Grid(0.5, 3, 0, 15)
 CUT = Slice(name="cut", source="net", inputs=("x",), output="cut", starts=(0, 1), ends=(2, 4), steps=(1, 2))
@@ -85,3 +85,13 @@ def test_a_tensor_is_used_exactly_once():
         decoder.value("a", torch.Tensor, "field")
     with pytest.raises(ProgramError, match="'b' belongs to nothing"):
         decoder.check_all_used()
+
+
+def test_a_grid_may_be_a_range_of_indices():
+    fields, value = there_and_back(Value("ids", (3,), IndexRange(9)))
+    assert fields["grid"] == {"count": 9} and value == Value("ids", (3,), IndexRange(9))
+    _, value = there_and_back(Value("x", (3,), GRID))
+    assert value.grid == GRID
+    for grid in ({"count": 0}, {"count": "9"}, {"counts": 9}, {"count": 9, "scale": 0.5}, 9, None):
+        with pytest.raises(ProgramError, match="counts 0|expected int|expected Grid or IndexRange"):
+            Decoder({}).fields({"name": "ids", "shape": [3], "grid": grid}, Value, "values")

@@ -234,3 +234,38 @@ def test_batches_of_different_size_are_refused():
     program = one_output(lambda b, x, y: b.add("s", x, y, BYTE), (2,), (2,))
     with pytest.raises(ProgramError, match="different batch sizes"):
         program((torch.zeros(1, 2), torch.zeros(2, 2)))
+
+
+def of_ids():
+    """A program that takes ids and a real input, and gives ids and a real output."""
+    builder = ProgramBuilder()
+    weight = Weight(torch.tensor([[1, 2], [3, 4], [5, 6]], dtype=torch.int8), WeightGrid(8), torch.full((3,), 0.5))
+    rows = builder.embedding("rows", builder.input("ids", (2,), IndexRange(3)), weight)
+    builder.output("y", builder.add("sum", rows, builder.input("x", (2, 2), BYTE), BYTE))
+    builder.output("likely", builder.arg_max("argmax", "sum", 2))
+    return builder.build("dict")
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+def test_indices_go_in_and_come_out_as_they_are(dtype):
+    outputs = of_ids()({"ids": torch.tensor([[0, 2]], dtype=dtype), "x": torch.tensor([[[1.0, 0.0], [1.0, 9.0]]])})
+    assert outputs["y"].tolist() == [[[1.5, 1.0], [3.5, 12.0]]]
+    assert outputs["likely"].tolist() == [[0, 1]] and outputs["likely"].dtype == torch.int64
+    masks = one_output(lambda b, x: b.table("t", x, torch.tensor([9, 5]).byte(), BYTE), (2,), grid=IndexRange(2))
+    assert masks(torch.tensor([[True, False]])).tolist() == [[2.5, 4.5]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (torch.tensor([[0, 3]]), r"input 'ids' has integers 0..3, outside 0..2"),
+        (torch.tensor([[-1, 0]]), r"input 'ids' has integers -1..0, outside 0..2"),
+        (torch.tensor([[0.0, 1.0]]), r"input 'ids' is torch.float32; it takes integers of 0..2"),
+        (torch.tensor([[0, 1, 1]]), r"shape \(1, 3\); expected \(batch, 2\)"),
+        (torch.tensor([[0j, 1j]]), "give a dense tensor of real numbers"),
+        (torch.tensor([[0, 1]]).to_sparse(), "give a dense tensor of real numbers"),
+    ],
+)
+def test_wrong_indices_are_refused(ids, message):
+    with pytest.raises(ProgramError, match=message):
+        of_ids()({"ids": ids, "x": torch.zeros(1, 2, 2)})

@@ -12,7 +12,7 @@ from safetensors.torch import save as save_tensors
 from qat.errors import ProgramError
 from qat.integer import storage
 from qat.integer.builder import ProgramBuilder
-from qat.integer.program import Grid, IntegerProgram, Weight, WeightGrid, float32
+from qat.integer.program import Grid, IndexRange, IntegerProgram, Weight, WeightGrid, float32
 
 FILES = ("program.json", "program.safetensors")
 
@@ -246,3 +246,48 @@ def test_an_interrupted_save_leaves_the_old_program(saved, monkeypatch):
         stored_program(seed=3).save(saved)
     assert [(saved / name).read_bytes() for name in FILES] == before
     assert sorted(os.listdir(saved)) == sorted(FILES)
+
+
+def test_every_new_kind_of_field_comes_back(tmp_path):
+    grid = Grid(float32(0.1), 20, 0, 255)
+    builder = ProgramBuilder()
+    weight = Weight(torch.ones(5, 4, dtype=torch.int8), WeightGrid(3), torch.full((5,), 0.5))
+    rows = builder.embedding("rows", builder.input("ids", (3,), IndexRange(5)), weight)
+    y = builder.matmul("square", rows, builder.transpose("turn", rows, (0, 2, 1)), grid, factor=0.5)
+    y = builder.table("tables", y, torch.arange(3 * 256).reshape(3, 256).byte(), grid, function="gelu")
+    y = builder.take("take", y, 1, [2, 2, 0, 1])
+    y = builder.negate("negate", builder.sum("sum", builder.expand("expand", y, (4, 3)), (1,), grid, keepdim=True))
+    builder.output("y", y)
+    for name in (builder.arg_max("first", y, 2), *builder.top_k("top", y, 2, 2, largest=False)):
+        builder.output(f"out {name}", name)
+    program = builder.build("dict")
+    program.save(tmp_path)
+    loaded = IntegerProgram.load(tmp_path)
+    assert loaded.values == program.values
+    table = loaded.operations[3]
+    assert table.function == "gelu" and torch.equal(table.codes, program.operations[3].codes)
+    ids = torch.randint(0, 5, (7, 3), generator=torch.Generator().manual_seed(0))
+    for name, expected in program(ids).items():
+        assert torch.equal(loaded(ids)[name], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document["values"][0].update(grid={"count": 0}), "counts 0"),
+        (lambda document: document["values"][0].update(grid={"count": 6}), "has 5 rows, but 'ids' counts up to 6"),
+        (lambda document: document["values"][0].update(grid={"count": 2**60}), "expected int"),
+        (lambda document: document["operations"][0].update(kind="Take"), "a Take has"),
+    ],
+)
+def test_hostile_indices_are_refused(tmp_path, change, message):
+    builder = ProgramBuilder()
+    weight = Weight(torch.ones(5, 4, dtype=torch.int8), WeightGrid(3), torch.full((5,), 0.5))
+    builder.output("y", builder.embedding("rows", builder.input("ids", (3,), IndexRange(5)), weight))
+    builder.build().save(tmp_path)
+    path = tmp_path / FILES[0]
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(redigested(document)))
+    with pytest.raises(ProgramError, match=message):
+        IntegerProgram.load(tmp_path)

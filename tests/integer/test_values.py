@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from qat.errors import ProgramError
-from qat.integer.values import Constant, Grid, Value, Weight, WeightGrid, float32
+from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, WeightGrid, float32
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,12 @@ def test_weight_scales_must_be_finite_and_positive():
 def test_constant_codes_must_lie_on_their_grid():
     with pytest.raises(ProgramError, match="outside 0..15"):
         Constant("k", Grid(1.0, 0, 0, 15), torch.tensor([16], dtype=torch.uint8))
+
+
+def test_an_index_range_counts_from_zero():
+    indices = IndexRange(5)
+    assert (indices.quant_min, indices.quant_max, indices.bits, indices.dtype) == (0, 4, 3, torch.int64)
+    assert IndexRange(1).bits == 1
+    for count in (0, -1, 2.0, True, 2**40):
+        with pytest.raises(ProgramError, match="an index range counts"):
+            IndexRange(count)
