@@ -9,7 +9,7 @@ from qat.emitters.onnxruntime import emit_float
 from qat.errors import ConfigurationError, ExportError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import run_real
-from qat.integer.values import Grid, Weight, WeightGrid
+from qat.integer.values import Grid, IndexRange, Weight, WeightGrid
 from qat.verification import Mismatch, VerificationReport, codes_of, split_batch, verify
 
 BYTE = Grid(0.5, 128, 0, 255)
@@ -198,3 +198,23 @@ def test_a_report_is_plain_data_and_a_table(exported):
     failed = VerificationReport(1, {"onnxruntime": Mismatch(1, 2, 3)}, ("Conv c",), {})
     assert "NOT EQUAL" in str(failed) and "Conv c" in str(failed)
     assert "NOT INTEGER" in str(VerificationReport(1, {"onnxruntime": Mismatch(0, 2, 0)}, ("Conv c",), {}))
+
+
+def test_indices_are_verified_as_they_are(tmp_path):
+    builder = ProgramBuilder()
+    weight = Weight(torch.arange(12).reshape(4, 3).to(torch.int8), WeightGrid(8), torch.full((4,), 0.5))
+    rows = builder.embedding("rows", builder.input("ids", (5,), IndexRange(4)), weight)
+    builder.output("y", rows)
+    builder.output("likely", builder.arg_max("argmax", rows, 2))
+    program, path = builder.build("tuple"), tmp_path / "model.onnx"
+    export(program, path)
+    ids = torch.randint(0, 4, (7, 5), generator=torch.Generator().manual_seed(0))
+
+    def one_index_off(ids):
+        y, likely = program(ids)
+        return y, torch.where(torch.arange(5) == 2, likely - 1, likely)
+
+    report = verify(program, path, [(ids,)], one_index_off, repeats=1)
+    assert report.ok and report.mismatches["onnxruntime"] == Mismatch(0, 7 * 5 * 3 + 7 * 5, 0)
+    assert report.mismatches["fake_quant"] == Mismatch(7, 7 * 5 * 3 + 7 * 5, 1)
+    assert set(report.latency_ms) == {"integer", "float"}

@@ -92,16 +92,21 @@ def check_edges(session, program: IntegerProgram, path: str | PathLike) -> None:
     sides = (session.get_inputs(), program.inputs), (session.get_outputs(), program.outputs)
     found, wanted = [], []
     for entries, edges in sides:
-        found.append(", ".join(f"{entry.name} {entry.type} {tuple(entry.shape[1:])}" for entry in entries))
+        found.append(", ".join(_described(entry.name, entry.type, entry.shape[1:]) for entry in entries))
         values = [program.value(edge.value) for edge in edges]
         types = ["tensor(int64)" if isinstance(value.grid, IndexRange) else "tensor(float)" for value in values]
         described = zip(edges, types, values, strict=True)
-        wanted.append(", ".join(f"{edge.name} {kind} {tuple(value.shape)}" for edge, kind, value in described))
+        wanted.append(", ".join(_described(edge.name, kind, value.shape) for edge, kind, value in described))
     if found != wanted:
         raise ExportError(
             f"{path} is the file of another program: it makes {found[1]} of {found[0]}, and the program makes "
             f"{wanted[1]} of {wanted[0]}; export the program to it."
         )
+
+
+def _described(name: str, kind: str, shape) -> str:
+    """An input or output; its type only where it is no real number."""
+    return f"{name} {tuple(shape)}" if kind == "tensor(float)" else f"{name} {kind} {tuple(shape)}"
 
 
 def run_session(session, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
