@@ -39,14 +39,17 @@ class Writer:
         """Whether that is a constant."""
         return isinstance(self.program.value(name), Constant)
 
+    def holds_indices(self, name: str) -> bool:
+        """Whether that holds indices instead of codes of real numbers."""
+        return isinstance(self.grid(name), IndexRange)
+
     def offset(self, name: str) -> int:
         """What to add to a code to have the number in its tensor."""
-        grid = self.grid(name)
-        return 0 if isinstance(grid, IndexRange) else grid.unsigned_offset
+        return 0 if self.holds_indices(name) else self.grid(name).unsigned_offset
 
     def tensor_type(self, name: str) -> int:
         """ONNX type of the tensor that holds a value's codes."""
-        return TensorProto.INT64 if isinstance(self.grid(name), IndexRange) else TensorProto.UINT8
+        return TensorProto.INT64 if self.holds_indices(name) else TensorProto.UINT8
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a value or constant, without the batch."""
@@ -73,7 +76,7 @@ class Writer:
 
     def zero_point(self, name: str) -> str:
         """Name of what a value's tensor holds for zero."""
-        if not isinstance(self.grid(name), IndexRange):
+        if not self.holds_indices(name):
             return self.grid_constants(name)[1]
         if name not in self._zeros:
             self._zeros[name] = self.graph.constant(f"{tensor_of(name)}/zero", 0, numpy.int64)
@@ -83,22 +86,22 @@ class Writer:
         """Codes that never change, with a batch of 1."""
         self.check_grid(constant.name, constant.grid)
         codes = array_of(constant.codes).astype(numpy.int64) + self.offset(constant.name)
-        dtype = numpy.int64 if isinstance(constant.grid, IndexRange) else numpy.uint8
+        dtype = numpy.int64 if self.holds_indices(constant.name) else numpy.uint8
         self.graph.constant(tensor_of(constant.name), codes[None], dtype)
 
     def dequantize(self, value: str, real: str) -> None:
         """Codes to a real output; indices as they are."""
-        if isinstance(self.grid(value), IndexRange):
+        if self.holds_indices(value):
             self.graph.node("Identity", [tensor_of(value)], real)
             return
         self.graph.node("DequantizeLinear", [tensor_of(value), *self.grid_constants(value)], real)
 
     def quantize(self, real: str, value: str) -> None:
         """Real input to codes; indices as they are."""
-        grid = self.grid(value)
-        if isinstance(grid, IndexRange):
+        if self.holds_indices(value):
             self.graph.node("Identity", [real], tensor_of(value))
             return
+        grid = self.grid(value)
         self.check_grid(value, grid)
         operands = [real, *self.grid_constants(value)]
         self.clamped("QuantizeLinear", operands, value, grid.quant_min, grid.quant_max)

@@ -13,6 +13,7 @@ from qat.emitters.onnxruntime.forms import (
     sums,
     tables,
 )
+from qat.emitters.onnxruntime.forms.take import take
 from qat.emitters.onnxruntime.writer import Writer
 from qat.integer import operations as ops
 from qat.integer.operations import Operation
@@ -40,7 +41,7 @@ FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Transpose: moves.transpose,
     ops.Slice: moves.cut,
     ops.Pad: moves.pad,
-    ops.Take: moves.take,
+    ops.Take: take,
     ops.Expand: moves.expand,
     ops.Negate: choices.negate,
     ops.Select: choices.select,

@@ -2,9 +2,9 @@
 
 import numpy
 
-from qat.emitters.onnxruntime.graph import array_of, pads_of
+from qat.emitters.onnxruntime.graph import pads_of
 from qat.emitters.onnxruntime.writer import Writer, tensor_of
-from qat.integer.operations import Concatenate, Expand, Max, MaxPool, Pad, Reshape, Slice, Take, Transpose
+from qat.integer.operations import Concatenate, Expand, Max, MaxPool, Pad, Reshape, Slice, Transpose
 
 
 def max_pool(writer: Writer, operation: MaxPool) -> None:
@@ -74,13 +74,6 @@ def cut(writer: Writer, operation: Slice) -> None:
     cuts = {"starts": operation.starts, "ends": operation.ends, "axes": axes, "steps": operation.steps}
     names = [writer.graph.constant(f"{target}/{key}", list(numbers), numpy.int64) for key, numbers in cuts.items()]
     writer.graph.node("Slice", [source, *names], target)
-
-
-def take(writer: Writer, operation: Take) -> None:
-    """Gather."""
-    source, target = tensor_of(operation.inputs[0]), tensor_of(operation.output)
-    indices = writer.graph.constant(f"{target}/indices", array_of(operation.indices), numpy.int64)
-    writer.graph.node("Gather", [source, indices], target, axis=operation.dim)
 
 
 def expand(writer: Writer, operation: Expand) -> None:

@@ -6,7 +6,6 @@ from onnx import TensorProto
 from qat.emitters.onnxruntime.graph import array_of
 from qat.emitters.onnxruntime.writer import Writer, tensor_of
 from qat.integer.operations import Embedding, Table
-from qat.integer.values import IndexRange
 
 
 def table(writer: Writer, operation: Table) -> None:
@@ -21,10 +20,10 @@ def table(writer: Writer, operation: Table) -> None:
     entries = array_of(operation.codes).astype(numpy.int64) + writer.offset(operation.output)
     entries = numpy.pad(entries, [(0, 0)] * (entries.ndim - 1) + [(unused, 0)], mode="edge")
     places = tensor_of(source)
-    if not isinstance(grid, IndexRange):
+    if not writer.holds_indices(source):
         places = graph.node("Cast", [places], f"{target}/places", to=TensorProto.INT32)
     if entries.ndim == 2:
-        dtype = numpy.int64 if isinstance(grid, IndexRange) else numpy.int32
+        dtype = numpy.int64 if writer.holds_indices(source) else numpy.int32
         firsts = numpy.arange(0, entries.size, entries.shape[1]).reshape(1, -1, *[1] * (len(shape) - 1))
         places = graph.node("Add", [places, graph.constant(f"{target}/firsts", firsts, dtype)], f"{target}/of_channels")
     flat = writer.reshape(places, f"{target}/flat", (-1,))

@@ -1,5 +1,8 @@
 """Moves and choices of codes, and three spatial dimensions: equal in ONNX Runtime and the interpreter."""
 
+import functools
+
+import onnx
 import pytest
 import torch
 
@@ -37,6 +40,28 @@ def test_moves(assert_equal_in_both, source):
     for case in cases:
         _, path = assert_equal_in_both(case, [(4, 6, 7)], [source])
         assert not float_ops(path)
+
+
+@pytest.mark.parametrize("source", [UNSIGNED, INDICES])
+@pytest.mark.parametrize("shape", [(9,), (4, 9), (4, 3, 9), (2, 2, 3, 9)])
+def test_entries_of_the_last_dimension(assert_equal_in_both, shape, source):
+    last = len(shape)
+    every = [
+        ([8, 0, 1, 2, 3, 4, 5, 6, 7], {"Slice", "Concat"}),
+        ([0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8], {"Slice", "Concat"}),
+        ([3, 4, 5], {"Slice"}),
+        ([8, 7, 6, 5, 4, 3, 2, 1, 0], {"Gather"}),
+        ([place // 3 for place in range(27)], {"Resize"} if last < 4 and source is not INDICES else {"Gather"}),
+    ]
+    for indices, kinds in every:
+        _, path = assert_equal_in_both(functools.partial(taken, last, indices), [shape], [source])
+        edges = {"QuantizeLinear", "DequantizeLinear", "Identity", "Clip"}
+        assert {node.op_type for node in onnx.load(path).graph.node} - edges == kinds
+        assert not float_ops(path)
+
+
+def taken(dim, indices, builder, x):
+    return builder.take("t", x, dim, indices)
 
 
 @pytest.mark.parametrize("source", [*GRIDS, Grid(0.5, 4, 3, 9)])
