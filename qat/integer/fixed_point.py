@@ -149,7 +149,9 @@ def requantize(accumulators: Tensor, multiplier: Multiplier, grid: Grid, clamp_m
     """
     products = _products(accumulators, multiplier)
     shift = -multiplier.exponent.to(torch.int64)
-    if int(shift.min()) >= 1 and int(shift.max()) <= _FAST_SHIFT:
+    fast = int(shift.min()) >= 1 and int(shift.max()) <= _FAST_SHIFT
+    shift = shift.to(products.device)
+    if fast:
         rounded = _round_products(products, shift, grid.bits)
     else:
         rounded = _round_twice(products, shift)
@@ -163,7 +165,7 @@ def requantize_product(products: Tensor, multiplier: Multiplier, grid: Grid, cla
     products: integers (..., O), of at most 24 bits where codes have 8. Returns codes of `grid.dtype`.
     """
     product = round_to_significant_bits(_products(products, multiplier), MANTISSA_BITS)
-    exponent = multiplier.exponent.to(torch.int64)
+    exponent = multiplier.exponent.to(product.device, torch.int64)
     # Beyond 2^-38 a product vanishes beside any code: both roundings give the zero point, as a shift by 38 does.
     exponent = exponent.clamp(-62, MAX_EXPONENT)
     offset = grid.zero_point + grid.unsigned_offset
@@ -216,7 +218,7 @@ def _products(accumulators: Tensor, multiplier: Multiplier) -> Tensor:
     accumulators = accumulators.to(torch.int64)
     if max(-int(accumulators.min()), int(accumulators.max())) >= 2**MANTISSA_BITS:
         accumulators = round_to_significant_bits(accumulators, MANTISSA_BITS)
-    return accumulators * multiplier.mantissa.to(torch.int64)
+    return accumulators * multiplier.mantissa.to(accumulators.device, torch.int64)
 
 
 def _round_twice(products: Tensor, shift: Tensor) -> Tensor:

@@ -112,7 +112,8 @@ def quantize(real: Tensor, grid: AnyGrid) -> Tensor:
     if isinstance(grid, IndexRange):
         return real.to(grid.dtype)
     lowest, highest = grid.reach
-    steps = torch.round(real / torch.tensor(grid.scale, dtype=torch.float32)).clamp_(lowest, highest)
+    scale = torch.tensor(grid.scale, dtype=torch.float32, device=real.device)
+    steps = torch.round(real / scale).clamp_(lowest, highest)
     return (steps.to(torch.int32) + grid.zero_point).to(grid.dtype)
 
 
@@ -120,20 +121,22 @@ def dequantize(codes: Tensor, grid: AnyGrid) -> Tensor:
     """fl32(scale * (code - zero_point)), float32; indices as they are, int64."""
     if isinstance(grid, IndexRange):
         return codes.to(grid.dtype)
-    return (codes.to(torch.int32) - grid.zero_point).to(torch.float32) * torch.tensor(grid.scale, dtype=torch.float32)
+    scale = torch.tensor(grid.scale, dtype=torch.float32, device=codes.device)
+    return (codes.to(torch.int32) - grid.zero_point).to(torch.float32) * scale
 
 
 def run(program: IntegerProgram, codes: Mapping[str, Tensor], keep_all: bool = True) -> dict[str, Tensor]:
-    """Run on codes. codes: of the inputs, by value name, (N, *shape) of their grid's dtype.
+    """Run on codes. codes: of the inputs, by value name, (N, *shape) of their grid's dtype, on any device.
 
     Returns the codes of every value, or where not `keep_all` of those that the outputs need.
     """
-    batch = len(next(iter(codes.values())))
+    first = next(iter(codes.values()))
+    batch, device = len(first), first.device
     held: dict[str, Tensor] = {}
     for edge in program.inputs:
         held[edge.value] = _checked(program, edge.value, codes[edge.value], batch)
     for constant in program.constants:
-        held[constant.name] = constant.codes[None]
+        held[constant.name] = constant.codes[None].to(device)
     grids = {entry.name: entry.grid for entry in (*program.values, *program.constants)}
     last_use = {name: index for index, operation in enumerate(program.operations) for name in operation.inputs}
     kept = {edge.value for edge in program.outputs}

@@ -43,13 +43,15 @@ def rescale(
     """
     flat = sums.reshape(len(operation.multiplier.mantissa), -1)
     steps = (operation.clamp_max - operation.clamp_min) * len(flat)
-    fast = _rescale_of(operation, grid, exact) if flat.numel() >= _WORTHWHILE * steps else None
+    worthwhile = flat.numel() >= _WORTHWHILE * steps and flat.device.type == "cpu"
+    fast = _rescale_of(operation, grid, exact) if worthwhile else None
     if fast is not None:
         return fast.codes(flat, bias).reshape(sums.shape)
-    whole = flat.to(torch.int64) if bias is None else flat.to(torch.int64) + bias.to(torch.int64)[:, None]
+    whole = flat.to(torch.int64) if bias is None else flat.to(torch.int64) + bias.to(flat.device, torch.int64)[:, None]
+    chunk = _CHUNK if flat.device.type == "cpu" else flat.numel()
     pieces = [
         exact(piece, operation.multiplier, grid, operation.clamp_min, operation.clamp_max)
-        for piece in whole.T.split(max(_CHUNK // len(flat), 1))
+        for piece in whole.T.split(max(chunk // len(flat), 1))
     ]
     return torch.cat(pieces).T.reshape(sums.shape)
 

@@ -25,14 +25,12 @@ def matrix_sums(operands: Sequence[Tensor], sources: Sequence[Grid]) -> Tensor:
     """Sums of products of codes less their zero points: int32, or int64 for wide codes."""
     first, second = operands
     wide = any(grid.bits > 8 for grid in sources)
-    if first.device.type != "cpu":
-        # CUDA has no integer product of any shape. float64 holds these whole numbers, below 2^31, without rounding.
-        products = [codes.to(torch.float64) - grid.zero_point for codes, grid in zip(operands, sources, strict=True)]
-        return (products[0] @ products[1]).to(torch.int64 if wide else torch.int32)
-    if wide or first.shape[-2] * first.shape[-1] * second.shape[-1] < _WORTHWHILE:
+    few = first.shape[-2] * first.shape[-1] * second.shape[-1] < _WORTHWHILE
+    if wide or few or first.device.type != "cpu":
         dtype = torch.int64 if wide else torch.int32
-        products = [codes.to(dtype) - grid.zero_point for codes, grid in zip(operands, sources, strict=True)]
-        return products[0] @ products[1]
+        return whole_product(
+            *(codes.to(dtype) - grid.zero_point for codes, grid in zip(operands, sources, strict=True))
+        )
     first, second = (narrow(codes, grid) for codes, grid in zip(operands, sources, strict=True))
     offsets = [narrow_offset(grid) for grid in sources]
     leading = torch.broadcast_shapes(first.shape[:-2], second.shape[:-2])
@@ -63,8 +61,19 @@ def narrow_offset(grid: Grid) -> int:
 def int8_product(first: Tensor, second: Tensor) -> Tensor:
     """int32 (O, M) of int8 (O, K) and (K, M)."""
     if first.device.type != "cpu" or not _int8_matmul_is_exact():
-        return first.to(torch.int32) @ second.to(torch.int32)
+        return whole_product(first.to(torch.int32), second.to(torch.int32))
     return torch._int_mm(_definite(first), _definite(second))
+
+
+def whole_product(first: Tensor, second: Tensor) -> Tensor:
+    """The product of int32 or int64 tensors, of their dtype.
+
+    Devices other than the processor have no integer product of every shape. There float64 carries the whole numbers:
+    up to 2^53 it rounds none, and these stay below 2^31, in whatever order they are added.
+    """
+    if first.device.type == "cpu":
+        return first @ second
+    return (first.to(torch.float64) @ second.to(torch.float64)).to(first.dtype)
 
 
 def _definite(matrix: Tensor) -> Tensor:

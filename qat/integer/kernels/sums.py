@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qat.integer.fixed_point import requantize
 from qat.integer.kernels.common import centered, pad, window_positions
-from qat.integer.kernels.matrices import int8_product, narrow, narrow_offset
+from qat.integer.kernels.matrices import int8_product, narrow, narrow_offset, whole_product
 from qat.integer.operations import AveragePool, Conv, Linear, Mean, Sum
 from qat.integer.rescale import rescale
 from qat.integer.values import Grid
@@ -24,7 +24,7 @@ _CHANNELS_FIRST_BELOW = 24
 
 def convolve(operation: Conv, codes: Tensor, input_grid: Grid, output_grid: Grid) -> Tensor:
     """codes: (N, C, *spatial). Returns codes (N, O, *windows)."""
-    kernel, groups = operation.weight.kernel, operation.groups
+    kernel, groups = operation.weight.kernel.to(codes.device), operation.groups
     if groups > 1 and kernel.shape[1] < _DENSE_CHANNELS:
         sums = _multiply_add(codes, kernel, operation, input_grid)
     else:
@@ -36,7 +36,7 @@ def convolve(operation: Conv, codes: Tensor, input_grid: Grid, output_grid: Grid
 
 def linear(operation: Linear, codes: Tensor, input_grid: Grid, output_grid: Grid) -> Tensor:
     """codes: (N, ..., K). Returns codes (N, ..., O)."""
-    kernel = operation.weight.kernel
+    kernel = operation.weight.kernel.to(codes.device)
     sums = _matmul(kernel, narrow(codes, input_grid).flatten(0, -2).T, input_grid)
     return rescale(sums, operation, output_grid, requantize, operation.bias).T.reshape(*codes.shape[:-1], len(kernel))
 
@@ -104,6 +104,6 @@ def _multiply_add(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) ->
 def _matmul(kernel: Tensor, codes: Tensor, grid: Grid) -> Tensor:
     """sum over k of kernel[o, k] * (codes - zero_point)[k, m]; integers (O, M). kernel: int8. codes: `narrow` ones."""
     if codes.dtype != torch.int8:
-        return kernel.to(torch.int64) @ (codes.to(torch.int64) - grid.zero_point)
+        return whole_product(kernel.to(torch.int64), codes.to(torch.int64) - grid.zero_point)
     correction = kernel.sum(1, dtype=torch.int32) * narrow_offset(grid)
     return int8_product(kernel, codes).add_(correction[:, None])
