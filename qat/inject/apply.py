@@ -8,8 +8,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from qat.errors import AddressError
+from qat.functional import is_exporting
 from qat.inject import addresses
 from qat.inject.accumulators import Accumulators
+from qat.inject.actions import Action
 from qat.inject.addresses import START
 from qat.inject.calls import is_counted, makes_real, operand_at, substitute, tensor_slots, with_operand
 from qat.inject.masks import mask_of, masked
@@ -26,7 +28,6 @@ from qat.inject.operations import (
     writes_in_place,
     written_operand,
 )
-from qat.inject.plan import Action
 
 
 class QuantMode(TorchFunctionMode):
@@ -46,6 +47,7 @@ class QuantMode(TorchFunctionMode):
         #: whether Dynamo made this mode, as a part of its graph
         self.compiled = torch.compiler.is_dynamo_compiling()
         training = handle.module.training
+        self.exports = is_exporting()
         self.widens = handle.widens
         self.folds = handle.folds
         #: eval mode computes the integers' codes; only there, since it has no gradient
@@ -72,6 +74,10 @@ class QuantMode(TorchFunctionMode):
             result = function(*args, **kwargs)
             if not makes_real(kind, args, kwargs, result):
                 return result
+        if self.exports:
+            mask = self._unrecorded_mask(operation, args, kwargs)
+            if mask is not None:
+                return masked(first_operand(args, kwargs), mask)
         address = self._address(operation)
         action = self.actions[address]
         if action.idle:
@@ -92,6 +98,29 @@ class QuantMode(TorchFunctionMode):
         self.previous = address
         self.reached.add(address)
         return address
+
+    def _unrecorded_mask(self, operation, args: tuple, kwargs: dict) -> Tensor | None:
+        """The mask of a call that leaves scores out only while a graph is exported, None for any other call.
+
+        Networks skip a mask that leaves nothing out, and cannot look at it while they are exported.
+        """
+        if operation.name != "masked_fill":
+            return None
+        site = addresses.site_of(addresses.caller(2))
+        if (self.previous, site) in self.transitions.steps:
+            return None
+        mask = mask_of(operation, args, kwargs, lambda operand: operand is first_operand(args, kwargs))
+        if mask is not None:
+            self._take_place_of_recorded_mask()
+        return mask
+
+    def _take_place_of_recorded_mask(self) -> None:
+        """Go on behind the mask that was recorded here, which the network writes otherwise while it is exported."""
+        for (previous, _), address in self.transitions.steps.items():
+            if previous == self.previous and self.actions[address].scores is not None:
+                self.previous = address
+                self.reached.add(address)
+                return
 
     def _next_in_order(self, operation) -> int:
         """The address of the next call of the recorded order, for code that cannot look at its own frames."""
@@ -143,7 +172,7 @@ class QuantMode(TorchFunctionMode):
     def _mask(self, action: Action, operation, args, kwargs):
         """Leave scores out, in the one way that the softmax behind it knows."""
         scores = operand_at(args, kwargs, action.scores)
-        mask = mask_of(operation, args, kwargs, lambda operand: operand is scores)
+        mask = mask_of(operation, args, kwargs, lambda operand: operand is scores, is_known=is_exporting())
         if mask is None:
             raise AddressError(
                 f"{action.layer} left out scores of a softmax when the network was recorded and adds other numbers "

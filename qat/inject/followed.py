@@ -4,6 +4,7 @@ import gc
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 
 from qat.errors import PreparationError
@@ -34,7 +35,7 @@ class Followed:
 
     def _know(self, tensor: Tensor) -> None:
         self.tensors[id(tensor)] = tensor
-        if tensor.layout is torch.strided:
+        if tensor.layout is torch.strided and not isinstance(tensor, FakeTensor):  # left behind by an export
             self.by_memory.setdefault(_memory(tensor), []).append(tensor)
 
     def sharing(self, tensor: Tensor) -> list[Tensor]:
@@ -45,9 +46,9 @@ class Followed:
         """Raise `PreparationError` for a tensor that came from nowhere, as out of NumPy or a functional transform."""
         if id(tensor) not in self.tensors:
             raise PreparationError(
-                f"{operation.name} at {source} reads a tensor that no torch call of the network made (NumPy, torch.vmap "
-                f"or code that calls no torch function did), so its values would pass unquantized; compute it with torch "
-                f"calls, or {_WAY_OUT}."
+                f"{operation.name} at {source} reads a tensor that no torch call of the network made (NumPy, "
+                "torch.Tensor(...), torch.vmap or compiled code did), so its values would pass unquantized; compute it "
+                f"with torch calls, constants with torch.tensor, or {_WAY_OUT}."
             )
 
 

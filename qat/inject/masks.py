@@ -16,29 +16,30 @@ READERS = frozenset({"softmax", "log_softmax"})
 _MASKING = frozenset({"add", "masked_fill", "where"})
 
 
-def mask_of(operation: Operation, args: tuple, kwargs: dict, is_value) -> Tensor | None:
+def mask_of(operation: Operation, args: tuple, kwargs: dict, is_value, is_known: bool = False) -> Tensor | None:
     """Where the call leaves scores out, as a bool tensor that broadcasts against them; None where it is no mask.
 
-    is_value: tells the tensors that depend on the inputs from constants.
+    is_value: tells the tensors that depend on the inputs from constants. is_known: the constants are known to leave
+    out, and not looked at (in an exported graph they cannot be).
     """
     if operation.name not in _MASKING:
         return None
     match operation.name:
         case "masked_fill":
             _, mask, fill = _given(args, kwargs, ("input", "mask", "value"))
-            return mask if _is_low(fill) else None
+            return mask if _is_low(fill, is_known) else None
         case "where":
             if len(args) + len(kwargs) < 3:
                 return None
             condition, first, second = _given(args, kwargs, ("condition", "input", "other"))
-            if _is_low(first):
+            if _is_low(first, is_known and not is_value(first)):
                 return condition
-            return ~condition if _is_low(second) else None
+            return condition.logical_not() if _is_low(second, is_known) else None
         case "add":
             if kwargs.get("alpha", 1) != 1:
                 return None
             for operand in (*args, *kwargs.values()):
-                if isinstance(operand, Tensor) and not is_value(operand) and _leaves_out(operand):
+                if isinstance(operand, Tensor) and not is_value(operand) and (is_known or _leaves_out(operand)):
                     return operand <= MASKED_BELOW
     return None
 
@@ -55,9 +56,9 @@ def _given(args: tuple, kwargs: dict, names: tuple[str, ...]) -> tuple:
     return tuple(given.get(name) for name in names)
 
 
-def _is_low(fill) -> bool:
+def _is_low(fill, is_known: bool) -> bool:
     if isinstance(fill, Tensor):
-        return fill.numel() == 1 and float(fill) <= MASKED_BELOW
+        return is_known or fill.numel() == 1 and float(fill) <= MASKED_BELOW
     return isinstance(fill, int | float) and fill <= MASKED_BELOW
 
 

@@ -158,7 +158,7 @@ def kind_of(operation: Operation, args: tuple, kwargs: dict) -> Kind:
             value = args[2]
         return Kind.PASS if not value else Kind.COMPUTE
     if operation.name in _CASTS and not first_operand(args, kwargs).is_floating_point():
-        return Kind.CAST
+        return Kind.CAST if _makes_real(operation, args, kwargs) else Kind.PASS
     if operation.name == "max":
         other = args[1] if len(args) > 1 else kwargs.get("other")
         return Kind.COMPUTE if isinstance(other, torch.Tensor) else Kind.PASS
@@ -166,6 +166,17 @@ def kind_of(operation: Operation, args: tuple, kwargs: dict) -> Kind:
         bounds = (*args[1:], *kwargs.values())
         return Kind.COMPUTE if any(isinstance(bound, torch.Tensor) for bound in bounds) else Kind.FUSE
     return operation.kind
+
+
+def _makes_real(operation: Operation, args: tuple, kwargs: dict) -> bool:
+    """Whether a conversion of integers gives real numbers."""
+    if operation.name not in ("to", "type_as"):
+        return True  # named after what it gives
+    for argument in (*args[1:], *kwargs.values()):
+        dtype = argument.dtype if isinstance(argument, torch.Tensor) else argument
+        if isinstance(dtype, torch.dtype):
+            return dtype.is_floating_point
+    return False
 
 
 def first_operand(args: tuple, kwargs: dict):

@@ -26,8 +26,10 @@ from qat.inject.operations import canonical_name
 from qat.inject.record import undisturbed
 from qat.inject.remedies import remedy_for
 from qat.integer.program import Input, IntegerProgram, Output
-from qat.lowering import elementwise, movement, normalized, pooling, weighted
+from qat.lowering import elementwise, indices, movement, normalized, pooling, transposed, weighted
+from qat.lowering.indices import function_of_indices, index_range
 from qat.lowering.pointwise import function_of_one_value
+from qat.lowering.sizes import collapsed, evaluate, is_per_size, per_size
 from qat.lowering.state import (
     Failed,
     Masked,
@@ -48,6 +50,11 @@ RULES: dict[Callable, Callable] = {
     aten.conv1d.padding: weighted.conv,
     aten.conv2d.default: weighted.conv,
     aten.conv2d.padding: weighted.conv,
+    aten.conv3d.default: weighted.conv,
+    aten.conv3d.padding: weighted.conv,
+    aten.conv_transpose1d.default: transposed.conv_transpose,
+    aten.conv_transpose2d.input: transposed.conv_transpose,
+    aten.conv_transpose3d.input: transposed.conv_transpose,
     aten.linear.default: weighted.linear,
     aten.addmm.default: weighted.addmm,
     **dict.fromkeys((aten.matmul.default, aten.mm.default, aten.bmm.default), weighted.matmul),
@@ -56,6 +63,8 @@ RULES: dict[Callable, Callable] = {
     aten.rms_norm.default: normalized.normalize("rms_norm"),
     aten.group_norm.default: normalized.normalize("group_norm"),
     aten.instance_norm.default: normalized.normalize("instance_norm"),
+    aten.embedding.default: indices.embedding,
+    aten.index.Tensor: indices.index,
     aten.softmax.int: normalized.softmax(is_log=False),
     aten.log_softmax.int: normalized.softmax(is_log=True),
     aten.where.ScalarSelf: normalized.where,
@@ -75,14 +84,19 @@ RULES: dict[Callable, Callable] = {
     aten.clamp_max.default: lambda program, node, x, high: elementwise.clamp(program, node, x, None, high),
     aten.max_pool1d.default: pooling.max_pool(1),
     aten.max_pool2d.default: pooling.max_pool(2),
+    aten.max_pool3d.default: pooling.max_pool(3),
     aten.max_pool1d_with_indices.default: pooling.max_pool_with_indices(1),
     aten.max_pool2d_with_indices.default: pooling.max_pool_with_indices(2),
+    aten.max_pool3d_with_indices.default: pooling.max_pool_with_indices(3),
     aten.adaptive_max_pool1d.default: pooling.adaptive_max_pool(1),
     aten.adaptive_max_pool2d.default: pooling.adaptive_max_pool(2),
+    aten.adaptive_max_pool3d.default: pooling.adaptive_max_pool(3),
     aten.avg_pool1d.default: pooling.avg_pool(1),
     aten.avg_pool2d.default: pooling.avg_pool(2),
+    aten.avg_pool3d.default: pooling.avg_pool(3),
     aten.adaptive_avg_pool1d.default: pooling.adaptive_avg_pool(1),
     aten.adaptive_avg_pool2d.default: pooling.adaptive_avg_pool(2),
+    aten.adaptive_avg_pool3d.default: pooling.adaptive_avg_pool(3),
     aten.mean.dim: pooling.mean,
     aten.mean.default: pooling.mean,
     aten.amax.default: pooling.amax,
@@ -241,7 +255,7 @@ class _Lowering:
         placeholders = self._user_inputs()
         for node in self.exported.graph.nodes:
             if node.op == "placeholder":
-                self.results.setdefault(node, placeholders.get(node.name))
+                self.results.setdefault(node, self._input(node, placeholders.get(node.name)))
             elif node.op == "call_function":
                 self.results[node] = self._lower(node)
         outputs, structure = self._outputs()
@@ -277,7 +291,20 @@ class _Lowering:
         paths = {id(leaf): path for path, leaf in input_paths(self.handle.original_forward, args, kwargs)}
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         names = [name for name in self.exported.graph_signature.user_inputs if isinstance(name, str)]
-        return {name: _RealInput(paths[id(leaf)]) for name, leaf in zip(names, leaves, strict=True)}
+        return {name: _RealInput(paths[id(leaf)], leaf) for name, leaf in zip(names, leaves, strict=True)}
+
+    def _input(self, node: Node, entry: "_RealInput | None"):
+        """An input of the network: integers are codes already, real numbers wait for their quantizer."""
+        if entry is None or entry.example.is_floating_point() or not node.users:
+            return entry
+        try:
+            grid = index_range(node, entry.example)
+        except Unlowerable as problem:
+            self.problems.append(f"input {entry.path!r}: {problem}")
+            return Failed()
+        self.inputs.append(Input(entry.path, self.builder.unique(f"input.{entry.path}")))
+        shape = tuple(node.meta["val"].shape[1:])
+        return self.builder.value(self.inputs[-1].value, shape, grid, entry.path)
 
     def _lower(self, node: Node):
         arguments = pytree.tree_map(self._resolve, (tuple(node.args), dict(node.kwargs)))
@@ -286,8 +313,10 @@ class _Lowering:
             return Failed()
         args, kwargs = arguments
         made = node.meta.get("val")
+        if isinstance(made, torch.SymInt | torch.SymBool | torch.SymFloat):
+            return per_size(made)
         if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(made)):
-            return made  # a size, or an assertion about one
+            return made  # an assertion about a size
         try:
             if node.target is torch.ops.qat.fake_quantize.default:
                 return self._quantize(node, *args)
@@ -296,9 +325,17 @@ class _Lowering:
             if not any(
                 isinstance(leaf, Quantized | Pending | Masked | _RealInput | QuantizedConstant) for leaf in leaves
             ):
-                return _constant(node, args, kwargs, leaves)
+                return _constant(node, args, kwargs)
+            if node.target is not aten.index.Tensor:
+                args, kwargs = pytree.tree_map(_collapsed, (args, kwargs), is_leaf=is_per_size)
             rule = RULES.get(node.target)
             own = rule and functools.partial(rule, self.builder, node, *args, **kwargs)
+            if node.target not in (aten.embedding.default, aten.index.Tensor):
+                name = canonical_name(_name_of(node))
+                move = rule and functools.partial(rule, self.builder, node)
+                result = function_of_indices(self.builder, node, name, args, kwargs, move)
+                if result is not None:
+                    return result
             result = self._apply(node, own, args, kwargs)
             return pytree.tree_map(lambda leaf: _with_merged(leaf, node), result, is_leaf=_is_of_program)
         except Unlowerable as problem:
@@ -324,6 +361,7 @@ class _Lowering:
 
     def _quantize(self, node: Node, x, name: str):
         quantizer = self.handle.quantizers[name]
+        x = _collapsed(x)
         if isinstance(x, Tensor):
             return QuantizedConstant(x, quantizer)
         grid = grid_of(quantizer)
@@ -367,13 +405,17 @@ def _with_merged(leaf, node: Node):
     return leaf if leaf.merged == merged else dataclasses.replace(leaf, merged=merged)
 
 
-def _constant(node: Node, args: tuple, kwargs: dict, leaves: list):
+def _constant(node: Node, args: tuple, kwargs: dict):
     """What a node computes from constants alone."""
-    if any(isinstance(leaf, torch.SymInt) for leaf in leaves):
-        raise Unlowerable("it makes a constant as large as the batch; use one that broadcasts over it")
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         raise Unlowerable("it draws random numbers; draw them outside of the network")
+    if any(map(is_per_size, pytree.tree_leaves((args, kwargs), is_leaf=is_per_size))):
+        return evaluate(node.target, args, kwargs)
     return node.target(*args, **kwargs)
+
+
+def _collapsed(leaf):
+    return collapsed(leaf) if is_per_size(leaf) and isinstance(leaf.results[0], Tensor) else leaf
 
 
 def _name_of(node: Node) -> str:
@@ -382,10 +424,11 @@ def _name_of(node: Node) -> str:
 
 
 class _RealInput:
-    """A real input of the network, before its quantizer. path: its name."""
+    """An input of the network, before its quantizer. path: its name. example: as the network was recorded with."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, example: Tensor):
         self.path = path
+        self.example = example
 
 
 def _output_names(spec: pytree.TreeSpec) -> tuple[str, list[str]]:

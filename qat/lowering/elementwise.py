@@ -47,7 +47,7 @@ def div(program: Program, node: Node, first, second, rounding_mode=None) -> Pend
     if rounding_mode is not None:
         raise Unlowerable(f"rounding_mode={rounding_mode!r} cuts values off; divide without")
     if isinstance(second, int | float):
-        return _rescale(node, first, 1 / float(second) if second else math.inf)
+        return rescale(node, first, 1 / float(second) if second else math.inf)
     raise Unlowerable("it divides by a value")
 
 
@@ -55,7 +55,7 @@ def mul(program: Program, node: Node, first, second) -> Pending:
     """aten.mul of two values, of a value and a constant, or of a value and a number."""
     for value, number in ((first, second), (second, first)):
         if isinstance(number, int | float):
-            return _rescale(node, value, float(number))
+            return rescale(node, value, float(number))
     first, second = _operands(program, node, first, second)
 
     def build(name, output, grid, clamp_min, clamp_max):
@@ -72,7 +72,7 @@ def clamp(program: Program, node: Node, x, low=None, high=None) -> Pending:
     """aten.clamp, hardtanh, relu6 and relu: bounds of the kernel before, or a requantization of its own."""
     low = -math.inf if low is None else float(low)
     high = math.inf if high is None else float(high)
-    pending = x if isinstance(x, Pending) else _rescale(node, x, 1.0)
+    pending = x if isinstance(x, Pending) else rescale(node, x, 1.0)
 
     def bounded(bound: float) -> float:
         return max(min(bound, high), low)
@@ -85,7 +85,7 @@ def relu(program: Program, node: Node, x) -> Pending:
     return clamp(program, node, x, low=0.0)
 
 
-def _rescale(node: Node, x, factor: float) -> Pending:
+def rescale(node: Node, x, factor: float) -> Pending:
     """A value times a number, on a grid of its own."""
     if isinstance(x, Pending) and x.times is not None and factor > 0:
         return x.times(node, factor)

@@ -9,6 +9,8 @@ from qat.inject.nonlinear import normalize_between, softmax_between
 from qat.inject.normalizations import normalization_of
 from qat.integer.operations import MASK_GRID
 from qat.integer.program import Reshape
+from qat.lowering.indices import as_function, is_discrete, mask_of
+from qat.lowering.pointwise import Mapped
 from qat.lowering.state import Masked, Pending, Program, Quantized, Unlowerable, batch_shape, module_path
 
 
@@ -37,12 +39,16 @@ def softmax(is_log: bool):
 def where(program: Program, node: Node, condition, first, second):
     """aten.where: scores left out, in the form that a prepared network writes them (`qat.inject.masks.masked`)."""
     if isinstance(first, int | float) and first <= MASKED_BELOW and isinstance(second, Quantized | Masked):
-        return mask_scores(second, condition)
+        return mask_scores(program, node, second, condition)
     raise Unlowerable("it chooses between values")
 
 
-def mask_scores(scores, mask) -> Masked:
+def mask_scores(program: Program, node: Node, scores, mask) -> Masked:
     """Leave out the scores where `mask` is True, besides those that are out already."""
+    if is_discrete(mask):
+        function = as_function(mask)
+        taking_part = Mapped(function.root, function.points.logical_not())
+        mask = mask_of(program, node, Pending(function.root.shape, None, mapped=taking_part))
     if isinstance(scores, Masked):
         if not isinstance(mask, Tensor) or not isinstance(scores.mask, Tensor):
             raise Unlowerable("it is masked twice; join both masks first")

@@ -43,7 +43,7 @@ def function_of_one_value(node: Node, name: str, args: tuple, kwargs: dict, rule
     mapped = Mapped(root, _points_of(node, name, functions, args, kwargs))
     if name in PLAIN and rule is not None and len(sources) == 1 and _runs_by_itself(sources[0], name):
         return dataclasses.replace(rule(), mapped=mapped)
-    return Pending(batch_shape(node), _table_builder(node, mapped), mapped=mapped, is_table=True)
+    return Pending(batch_shape(node), table_builder(node, mapped), mapped=mapped, is_table=True)
 
 
 def _runs_by_itself(source, name: str) -> bool:
@@ -70,7 +70,9 @@ def _points_of(node: Node, name: str, functions: list[Mapped], args: tuple, kwar
         return in_shape(evaluate(name, node.target, args, kwargs), shape)
 
 
-def _table_builder(node: Node, mapped: Mapped):
+def table_builder(node: Node, mapped: Mapped):
+    """Makes the table of a function, once its output grid is known."""
+
     def build(name, output, grid, clamp_min, clamp_max):
         if bool(mapped.points.isnan().any()):
             raise Unlowerable(
@@ -78,7 +80,7 @@ def _table_builder(node: Node, mapped: Mapped):
             )
         return Table(
             name=name, source=module_path(node), inputs=(mapped.root.name,), output=output, clamp_min=clamp_min,
-            clamp_max=clamp_max, codes=table_codes(mapped.points, grid, clamp_min, clamp_max),
+            clamp_max=clamp_max, codes=table_codes(mapped.points.double(), grid, clamp_min, clamp_max),
         )  # fmt: skip
 
     return build

@@ -147,7 +147,8 @@ class Program:
         inputs = tuple(source.name for source in sources)
         operation = kind(name=name, source=path, inputs=inputs, output=name, **attributes)
         self.operations.append(operation)
-        return self.value(name, shape, operation.output_grid(*sources), sources[0].quantizer)
+        (first, *_) = (source for source in sources if isinstance(source, Quantized))
+        return self.value(name, shape, operation.output_grid(*sources), first.quantizer)
 
     def finish(self, pending: Pending, quantizer_name: str) -> Quantized:
         """Append a pending computation with the grid of the quantizer behind it."""

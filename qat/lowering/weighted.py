@@ -1,6 +1,7 @@
 """Layers with weights: convolution, linear, and a batch norm that stands alone."""
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,25 +14,28 @@ from qat.integer.program import Conv, Grid, Linear, Multiplier, Reshape, Weight,
 from qat.lowering import products
 from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
 
+#: (codes int8, outputs first; bits; kernel integers of a code; scale per output channel or scalar).
+WeightCodes = tuple[Tensor, int, KernelWeight, Tensor]
+
 
 def conv(program: Program, node: Node, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Pending:
-    """aten.conv1d, aten.conv2d."""
-    _check_weighted(x, weight)
+    """aten.conv1d, aten.conv2d, aten.conv3d."""
+    check_weighted(x, weight)
     dims = weight.tensor.dim() - 2
-    kernel, dilation = tuple(weight.tensor.shape[2:]), _per_dimension(dilation, dims)
+    kernel, dilation = tuple(weight.tensor.shape[2:]), per_dimension(dilation, dims)
     attributes = {
-        "stride": _per_dimension(stride, dims),
+        "stride": per_dimension(stride, dims),
         "padding": _conv_padding(padding, kernel, dilation),
         "dilation": dilation,
         "groups": groups,
     }
-    return _weighted(node, Conv, x, weight, bias, attributes)
+    return weighted(node, Conv, x, weight, bias, attributes)
 
 
 def linear(program: Program, node: Node, x, weight, bias=None) -> Pending:
     """aten.linear."""
-    _check_weighted(x, weight)
-    return _weighted(node, Linear, x, weight, bias, {})
+    check_weighted(x, weight)
+    return weighted(node, Linear, x, weight, bias, {})
 
 
 def addmm(program: Program, node: Node, bias, x, weight, beta=1, alpha=1) -> Pending:
@@ -66,7 +70,7 @@ def batch_norm(
     if features:  # a convolution needs a spatial dimension
         x = program.move(node, x, (*x.shape, 1), Reshape, shape=(*x.shape, 1))
     channels, dims = x.shape[0], len(x.shape) - 1
-    if dims > 2:
+    if dims > 3:
         raise Unlowerable(
             f"a batch norm over {dims} spatial dimensions that follows no convolution has no integer kernel; "
             "put it behind one"
@@ -85,12 +89,20 @@ def batch_norm(
     return Pending(x.shape, build, view=x.shape[:1] if features else None)
 
 
-def _weighted(
-    node: Node, kind, x: Quantized, weight: QuantizedConstant, bias: Tensor | None, attributes: dict
+def weighted(
+    node: Node,
+    kind,
+    x: Quantized,
+    weight: QuantizedConstant,
+    bias: Tensor | None,
+    attributes: dict,
+    read: Callable[[QuantizedConstant], WeightCodes] | None = None,
 ) -> Pending:
+    """A layer of `kind`, to which a batch norm may be added. read: takes the weight apart, outputs first."""
+
     def pending(affine, foldable: bool) -> Pending:
         def build(name, output, grid, clamp_min, clamp_max):
-            codes, bits, kernel, scale = _codes_of(weight)
+            codes, bits, kernel, scale = (read or codes_of)(weight)
             arithmetic = _fold(x.grid, codes, kernel, scale, bits, affine, name)
             return kind(
                 name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min,
@@ -105,8 +117,15 @@ def _weighted(
     return pending((None, bias), foldable=True)
 
 
-def _codes_of(weight: QuantizedConstant) -> tuple[Tensor, int, KernelWeight, Tensor]:
-    """(codes int8, bits, kernel integers of a code, scale per output channel or scalar)."""
+def weight_of(weight: QuantizedConstant) -> Weight:
+    """A quantized matrix, (rows, columns), as the program stores it; its one scale is that of every row."""
+    codes, bits, kernel, scale = codes_of(weight)
+    scales = (scale.float() / kernel.step).expand(len(codes)).contiguous()
+    return Weight(codes.contiguous(), WeightGrid(bits, kernel.step, kernel.offset), scales)
+
+
+def codes_of(weight: QuantizedConstant) -> WeightCodes:
+    """A weight as its layer has it."""
     quantizer = weight.quantizer
     codes = quantizer.codes(weight.tensor).to(torch.int8)
     return (
@@ -155,14 +174,16 @@ def _signed(codes: Tensor, multiplier: Tensor, dead: Tensor, kernel: KernelWeigh
     return torch.where(dead.view(shape), torch.zeros_like(codes), codes)
 
 
-def _check_weighted(x, weight) -> None:
+def check_weighted(x, weight) -> None:
+    """Refuse a layer whose input is no value of the program, or whose weight is no quantized constant."""
     if not isinstance(x, Quantized):
         raise Unlowerable("its input is not on an integer grid")
     if not isinstance(weight, QuantizedConstant):
         raise Unlowerable("its weight is not quantized, or not a constant")
 
 
-def _per_dimension(value, dims: int) -> tuple[int, ...]:
+def per_dimension(value, dims: int) -> tuple[int, ...]:
+    """An argument of a layer, one number for each of its spatial dimensions."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * dims if len(values) == 1 else values
 
@@ -173,4 +194,4 @@ def _conv_padding(padding, kernel: tuple[int, ...], dilation: tuple[int, ...]) -
     if padding == "same":  # torch puts the odd one at the end
         totals = [spread * (size - 1) for size, spread in zip(kernel, dilation, strict=True)]
         return tuple((total // 2, total - total // 2) for total in totals)
-    return tuple((amount, amount) for amount in _per_dimension(padding, len(kernel)))
+    return tuple((amount, amount) for amount in per_dimension(padding, len(kernel)))

@@ -1,0 +1,173 @@
+"""Integers of the network's inputs: token ids, positions, attention masks, and what is computed with them.
+
+Such a tensor takes few values (`IndexRange`), so any function of it is a table, a mask as well.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from qat.integer.operations import MASK_GRID
+from qat.integer.program import Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Table, Take
+from qat.lowering.elementwise import rescale
+from qat.lowering.pointwise import Mapped, table_builder
+from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
+from qat.lowering.weighted import weight_of
+
+#: Functions of integers, or of masks, element by element.
+_FUNCTIONS = frozenset("""
+    to _to_copy type_as bool float long int eq ne lt le gt ge add sub rsub mul div neg clamp logical_not bitwise_not
+    abs remainder floor_divide
+""".split())  # fmt: skip
+_CONJUNCTIONS = frozenset({"and", "logical_and", "bitwise_and"})
+_aten = torch.ops.aten
+
+
+def index_range(node: Node, example: Tensor) -> IndexRange:
+    """The integers that an input of the network takes: rows of the embedding it chooses from, or a mask's 0 and 1."""
+    rows = [int(table.meta["val"].shape[0]) for table in _embeddings(node, set())]
+    if rows:
+        return IndexRange(min(rows))
+    if example.dtype == torch.bool or (example.numel() and int(example.min()) >= 0 and int(example.max()) <= 1):
+        return IndexRange(2)
+    raise Unlowerable(
+        f"the input takes integers of {example.dtype} up to {int(example.max())} that choose no row of an embedding; "
+        "give it as real numbers, or as a mask of 0 and 1"
+    )
+
+
+def _embeddings(node: Node, seen: set[Node]):
+    """Weights of the embeddings that rows are chosen from with this input, moved about or not."""
+    if node in seen:
+        return
+    seen.add(node)
+    for user in node.users:
+        if user.target is _aten.embedding.default and user.args[1] is node:
+            yield user.args[0]
+        elif user.op == "call_function" and isinstance(user.meta.get("val"), Tensor):
+            if not user.meta["val"].is_floating_point() and user.meta["val"].dtype != torch.bool:
+                yield from _embeddings(user, seen)
+
+
+def function_of_indices(program: Program, node: Node, name: str, args: tuple, kwargs: dict, move) -> Pending | None:
+    """What a node makes of indices or masks; None where it is about something else.
+
+    name: canonical name of its operation. move: the node's own rule, where it only moves values about.
+    """
+    sources = [argument for argument in args if is_discrete(argument)]
+    if not sources:
+        return None
+    source = as_function(sources[0])
+    if name in _CONJUNCTIONS and len(args) == 2:
+        return _both(program, node, *args)
+    if name in _FUNCTIONS and len(sources) == 1 and _alone(args):
+        points = [source.points if is_discrete(argument) else argument for argument in args]
+        return _function(node, Mapped(source.root, node.target(*points, **kwargs)))
+    if move is not None and isinstance(args[0], Pending):
+        moved = move(source.root, *args[1:], **kwargs)
+        return _function(node, Mapped(moved, source.points))
+    return None
+
+
+def is_discrete(argument) -> bool:
+    """Whether an argument is a tensor of indices, a mask, or a function of those."""
+    if isinstance(argument, Pending):
+        return argument.mapped is not None and not hasattr(argument.mapped.root.grid, "scale")
+    return isinstance(argument, Quantized) and (isinstance(argument.grid, IndexRange) or argument.grid == MASK_GRID)
+
+
+def as_function(source: Quantized | Pending) -> Mapped:
+    """Indices or a mask as a function of itself, or the function that it is."""
+    if isinstance(source, Pending):
+        return source.mapped
+    if source.grid == MASK_GRID:
+        return Mapped(source, torch.tensor([False, True]))
+    return Mapped(source, torch.arange(source.grid.count))
+
+
+def mask_of(program: Program, node: Node, source) -> Quantized:
+    """A mask as a value of the program: codes 1 where it is True."""
+    if isinstance(source, Quantized) and source.grid == MASK_GRID:
+        return source
+    mapped = as_function(source)
+    codes = mapped.points.bool().to(torch.uint8)
+    operation = Table(
+        name=program.unique(f"{module_path(node) or 'network'}.mask"), source=module_path(node),
+        inputs=(mapped.root.name,), output="_", clamp_min=0, clamp_max=1, codes=codes,
+    )  # fmt: skip
+    operation = dataclasses.replace(operation, output=operation.name)
+    program.operations.append(operation)
+    return program.value(operation.name, mapped.root.shape, MASK_GRID, mapped.root.quantizer)
+
+
+def embedding(program: Program, node: Node, weight, ids, padding_idx=-1, scale_grad=False, sparse=False) -> Pending:
+    """aten.embedding: rows of codes, then on the grid of the quantizer behind."""
+    if not isinstance(weight, QuantizedConstant):
+        raise Unlowerable("its weight is not quantized, or not a constant")
+    if not isinstance(ids, Quantized) or not isinstance(ids.grid, IndexRange):
+        raise Unlowerable("it is indexed by what is no integer input of the network")
+    rows = program.move(node, ids, batch_shape(node), Embedding, weight=weight_of(weight))
+    return rescale(node, rows, 1.0)
+
+
+def index(program: Program, node: Node, x, places):
+    """aten.index.Tensor with constant places, one of which may be each sample of the batch."""
+    source = as_function(x).root if isinstance(x, Pending) else x
+    if not isinstance(source, Quantized):
+        raise Unlowerable("its input is not on an integer grid")
+    shape = batch_shape(node)
+    chosen = [(dim, place) for dim, place in enumerate(places) if place is not None]
+    if chosen and chosen[0][0] == 0:
+        if not _is_every_sample(chosen[0][1]):
+            raise Unlowerable("it picks samples of the batch; pick from the other dimensions only")
+        chosen = chosen[1:]
+    if len(chosen) != 1 or not isinstance(chosen[0][1], Tensor):
+        raise Unlowerable("it chooses along several dimensions at once; choose along one after the other")
+    ((dim, place),) = chosen
+    indices = place.flatten() if place.dtype != torch.bool else place.flatten().nonzero().flatten()
+    dim = source.dim(dim)
+    indices = indices % source.shape[dim - 1]
+    taken = (*source.shape[: dim - 1], len(indices), *source.shape[dim:])
+    moved = program.move(node, source, taken, Take, dim=dim, indices=indices)
+    if taken != shape:
+        moved = program.move(node, moved, shape, Reshape, shape=shape)
+    return _function(node, Mapped(moved, x.mapped.points)) if isinstance(x, Pending) else moved
+
+
+def _is_every_sample(place) -> bool:
+    """Whether a place among the indices is 0, 1, 2, ... for the samples of the batch."""
+    results = getattr(place, "results", ())
+    return bool(results) and all(torch.equal(result.flatten(), torch.arange(len(result))) for result in results)
+
+
+def _function(node: Node, mapped: Mapped) -> Pending:
+    return Pending(batch_shape(node), table_builder(node, mapped), mapped=mapped, is_table=True)
+
+
+def _alone(args: tuple) -> bool:
+    return all(argument.numel() == 1 for argument in args if isinstance(argument, Tensor))
+
+
+def _both(program: Program, node: Node, first, second):
+    """Masks that are both True: the product of their codes."""
+    if not is_discrete(first):
+        first, second = second, first
+    value, shape = mask_of(program, node, first), batch_shape(node)
+    if isinstance(second, Tensor):
+        if bool(second.all()):
+            return value if value.shape == shape else program.move(node, value, shape, Expand, shape=shape)
+        second = second[0] if second.dim() > len(shape) else second
+        codes = second.to(torch.uint8).reshape((1,) * (len(shape) - second.dim()) + tuple(second.shape))
+        other = program.constant(f"{module_path(node) or 'network'}.mask", MASK_GRID, codes).name
+    else:
+        other = mask_of(program, node, second).name
+    name = program.unique(f"{module_path(node) or 'network'}.mask")
+    program.operations.append(
+        Mul(
+            name=name, source=module_path(node), inputs=(value.name, other), output=name, clamp_min=0, clamp_max=1,
+            multiplier=Multiplier.from_scales(1.0, 1.0, 1.0),
+        )
+    )  # fmt: skip
+    return program.value(name, shape, MASK_GRID, value.quantizer)
