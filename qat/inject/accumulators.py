@@ -13,11 +13,11 @@ from torch import Tensor
 from qat import folding, functional
 from qat.folding import BatchNorm
 from qat.inject import exact, exact_operations
+from qat.inject.actions import Action
 from qat.inject.calls import Slot, operand_at, with_operand
 from qat.inject.exact import Accumulator
 from qat.inject.exact_kernels import Computed
 from qat.inject.operations import Operation
-from qat.inject.plan import Action
 from qat.inject.tables import Mapped, Regions
 from qat.inject.weighted import WeightedForm
 from qat.integer.values import Grid
@@ -47,8 +47,9 @@ class Accumulators:
             self.scales[action.batch_norm] = scales
             self.biases[action.batch_norm] = bias
             bias = _no_bias(action.form, bias)
-        elif bias is not None and scales is not None and _fits(scales[1], bias.numel()):
-            bias = folding.fake_quantize_bias(bias.float(), scales[0] * scales[1]).to(bias.dtype)
+        elif bias is not None and scales is not None:
+            unit = scales[0] * _per_channel(scales[1], bias.numel())
+            bias = folding.fake_quantize_bias(bias.float(), unit).to(bias.dtype)
         return (args, kwargs) if action.bias is None else with_operand(args, kwargs, action.bias, bias)
 
     def sum_products(self, address: int, operation: Operation, function, args: tuple, kwargs: dict) -> Tensor | None:
@@ -72,10 +73,9 @@ class Accumulators:
         if bias is not None:
             args, kwargs = with_operand(args, kwargs, action.bias, _no_bias(layer, bias))
         sums = function(*args, **kwargs)
-        if not _fits(scales[1], sums.shape[layer.channels]):
-            return None
         self.dtype = x.dtype
         along = _along(sums, layer.channels)
+        scales = scales[0], _per_channel(scales[1], sums.shape[layer.channels])
         unit = scales[0] * scales[1]
         whole = torch.round(sums.detach()).double()
         real = (sums * unit.reshape(along if unit.dim() else ())).to(x.dtype)
@@ -93,8 +93,8 @@ class Accumulators:
         x, batch_norm = _batch_norm_of(function, args, kwargs)
         multiplier, shift = batch_norm.affine(self.biases[address])
         scales = self.scales[address]
-        if scales is not None and _fits(scales[1], shift.numel()):
-            folded, dead = folding.fold_scale(*scales, multiplier, shift)
+        if scales is not None:
+            folded, dead = folding.fold_scale(scales[0], _per_channel(scales[1], shift.numel()), multiplier, shift)
             head = self.actions[address].head
             unit = scales[0] * folded
             if is_exact and address in self.sums:
@@ -207,9 +207,9 @@ def _folded_sums(sums: Tensor, multiplier: Tensor, dead: Tensor, bias: Tensor, a
     return sums * sign.view(along) + bias.double().view(along)
 
 
-def _fits(scale: Tensor, channels: int) -> bool:
-    """Whether there is one scale for all channels or one for each; a grouped transposed convolution has neither."""
-    return scale.numel() in (1, channels)
+def _per_channel(scale: Tensor, channels: int) -> Tensor:
+    """One scale for all channels or one for each; groups of a transposed convolution share those of their channels."""
+    return scale if scale.numel() in (1, channels) else scale.repeat(channels // scale.numel())
 
 
 def _along(tensor: Tensor, dim: int) -> tuple[int, ...]:

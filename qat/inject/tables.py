@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qat.inject.actions import Action
 from qat.inject.calls import with_operand
 from qat.inject.exact import grid_of, straight_through
-from qat.inject.plan import Action
 from qat.inject.pointwise import evaluate
 from qat.integer.program import table_codes
 from qat.integer.values import Grid
