@@ -12,7 +12,7 @@ from qat.integer.operations import ComputingOperation
 class Arithmetic:
     """Adds the nodes of one operation. Results are names of tensors; numbers and arrays become constants.
 
-    dtype: numpy integer type of the constants; `types` says which of the runtime's kernels compute.
+    dtype: numpy integer type of constants that are given none; kernels compute in the type of their operands.
     """
 
     def __init__(self, writer: Writer, operation: ComputingOperation, dtype: type) -> None:
@@ -70,23 +70,24 @@ class Arithmetic:
         )
         return self.node("ReduceSum", self.cast(reached, numpy.int64), last, keepdims=0)
 
-    def finish(self, steps: str, lowest: int | None = None, highest: int | None = None) -> None:
+    def finish(self, steps: str, reach: tuple[int, int] | None = None) -> None:
         """The codes of the operation: `steps` plus the zero point, clamped, as uint8.
 
-        steps: codes less the zero point, of `dtype`. lowest, highest: what they can be, where that is known, so that
-        a clamp that does nothing is left out.
+        steps: codes less the zero point, of `dtype`. reach: the least and the largest of them, where that is known, so
+        that a clamp that does nothing is left out.
         """
-        grid, operation = self._writer.grid(operation_output := self.operation.output), self.operation
+        operation, target = self.operation, self._target
+        grid = self._writer.grid(operation.output)
         offset = grid.zero_point + grid.unsigned_offset
         low, high = operation.clamp_min - grid.zero_point, operation.clamp_max - grid.zero_point
-        if lowest is None or highest is None or lowest < low or highest > high:
+        if reach is None or reach[0] < low or reach[1] > high:
             steps = self.node("Clip", steps, self.constant(low), self.constant(high))
         if not offset:
-            self.graph.node("Cast", [steps], tensor_of(operation_output), to=TensorProto.UINT8)
+            self.graph.node("Cast", [steps], target, to=TensorProto.UINT8)
             return
         # Added in uint8, which wraps around: the sum is a code.
         narrow = self.cast(steps, numpy.uint8)
-        self.graph.node("Add", [narrow, self.constant(offset, numpy.uint8)], tensor_of(operation_output))
+        self.graph.node("Add", [narrow, self.constant(offset, numpy.uint8)], target)
 
     def _name(self, kind: str) -> str:
         self._count += 1

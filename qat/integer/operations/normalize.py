@@ -14,6 +14,8 @@ from qat.integer.values import Grid
 
 #: Bits of a normalized value in fixed point: with its offset it fits int32, of wide codes int64 with as much room.
 _NARROW_BITS, _WIDE_BITS = 29, 44
+#: Normalized units per code from which on a gain is taken for 0.
+_CONSTANT = 2.0**60
 #: Most elements that are normalized in int32. One of n elements can be the root of n times as large as the others,
 #: and takes that room from them: beyond, more than a code in 10,000 would come out differently.
 MOST_NARROW = 2**14
@@ -129,24 +131,28 @@ def _root_shift(square: int, epsilon: float) -> tuple[int, float]:
 
 
 def _channels(gain: Tensor, shift: Tensor, target: Grid, precision: int, highest: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Divisors, offsets and bases. gain, shift: float64 of one shape."""
+    """Divisors, offsets and bases, of gains and shifts: float64 of one shape. precision: bits behind the point."""
     if not bool((gain.isfinite() & shift.isfinite()).all()):
         raise ProgramError(
             "a normalization has a gain or a shift that is NaN or infinite; look at its weight and bias."
         )
     limit = 2**highest
-    steps = 2.0**precision * target.scale / gain.abs()
-    sizes = torch.round(steps.clamp(1, limit - 1)).to(torch.int64)
     added = (shift / target.scale).clamp(-limit, limit)
-    whole = torch.round(added)
-    fraction = torch.round((added - whole + 0.5) * sizes).to(torch.int64)
-    lifts = (limit + sizes - 1) // sizes
-    # With a gain so near 0 that no element moves the result by half a step, the result is the shift.
-    constant = steps >= 2 * limit
-    signs = torch.where((gain < 0) & ~constant, -1, 1)
-    divisors = torch.where(constant, 2 * limit, signs * sizes)
-    offsets = torch.where(constant, limit, signs * (fraction + lifts * sizes))
-    return divisors, offsets, whole.to(torch.int64) - torch.where(constant, 0, lifts)
+    whole = (added + 0.5).floor()
+    # A code is whole + floor((normalized + below) / steps), steps being normalized units per code: it changes where the
+    # normalized value falls below -below or reaches above.
+    steps = (2.0**precision * target.scale / gain.abs()).clamp(1, _CONSTANT)
+    below = (added - whole + 0.5) * steps
+    above = steps - below
+    # Divisors end at twice the largest normalized value. Beyond them only one of the changes can lie within reach, and
+    # keeps its place.
+    sizes = torch.round(steps.clamp(max=2 * limit)).to(torch.int64)
+    reached = torch.where(below <= limit, below, torch.where(above <= limit, sizes - above, sizes / 2))
+    reached = torch.where(steps <= 2 * limit, below, torch.where(steps < _CONSTANT, reached, sizes / 2))
+    fraction = torch.round(reached).to(torch.int64)
+    lifts = ((limit - fraction).clamp(min=0) + sizes - 1) // sizes
+    signs = torch.where(gain < 0, -1, 1)
+    return signs * sizes, signs * (fraction + lifts * sizes), whole.to(torch.int64) - lifts
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -195,8 +201,9 @@ class Normalize(ComputingOperation):
     def check_between(self, sources, output):
         source, target, factors = sources[0].grid, output.grid, self.factors
         count = self.row_size(sources[0].shape)
-        if factors.count != (1 if self.l2 else count):
-            raise self.error(f"has factors for {factors.count} elements, but normalizes {count} together")
+        expected = 1 if self.l2 else count
+        if factors.count != expected:
+            raise self.error(f"has factors of count {factors.count}, but its dimensions ask for {expected}")
         highest, spread = normalized_bits(source, target, count), source.quant_max - source.quant_min
         precision = factors.quotient_shift - factors.root_shift
         if not 0 <= factors.root_shift <= 31 or not 1 <= precision <= highest:

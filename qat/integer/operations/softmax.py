@@ -66,6 +66,13 @@ class SoftmaxFactors:
         return numbers[0] == numbers[1] and exponentials_match(self.exponentials, other.exponentials)
 
     @property
+    def largest_step(self) -> int:
+        """The largest `code - zero_point`, that of an element which takes part alone."""
+        one = int(self.exponentials[0])
+        divisor = max((one * self.divisor_factor + ((1 << self.divisor_shift) >> 1)) >> self.divisor_shift, 1)
+        return ((one << self.numerator_shift) + (divisor >> 1)) // divisor
+
+    @property
     def divisor_limit(self) -> int:
         """A divisor from which on every result is 0; larger ones are cut to it, so that int32 holds them."""
         return (int(self.exponentials[0]) << (self.numerator_shift + 2)) - 1

@@ -31,8 +31,7 @@ def softmax(writer: Writer, operation: Softmax) -> None:
     if factors.numerator_shift:
         numerators = nodes.apply("Mul", exponentials, 1 << factors.numerator_shift)
     numerators = nodes.apply("Add", numerators, nodes.apply("Div", divisors, 2))
-    grid = writer.grid(operation.output)
-    nodes.finish(nodes.apply("Div", numerators, divisors), 0, int(1 / grid.scale + 0.5) + 1)
+    nodes.finish(nodes.apply("Div", numerators, divisors), (0, factors.largest_step))
 
 
 def log_softmax(writer: Writer, operation: LogSoftmax) -> None:
