@@ -279,6 +279,28 @@ class ProgramBuilder(Assembly):
         """Rows of a weight by indices."""
         return self._moving(ops.Embedding, name, (source,), module, weight=weight)
 
+    def gather(self, name: str, source: str, indices: str, dim: int, module: str | None = None) -> str:
+        """Entries of a value along `dim`, chosen by another."""
+        return self._moving(ops.Gather, name, (source, indices), module, dim=dim)
+
+    def index_table(self, name: str, source: str, codes, count: int | None = None, module: str | None = None) -> str:
+        """A function of an index. codes: the index for each of the input; count: of the output's range."""
+        codes = torch.as_tensor(codes, dtype=torch.int64)
+        count = int(codes.max()) + 1 if count is None else count
+        return self._moving(ops.IndexTable, name, (source,), module, codes=codes, count=count)
+
+    def index_sum(self, name: str, first: str, second: str, module: str | None = None) -> str:
+        """Sum of two indices."""
+        return self._moving(ops.IndexSum, name, (first, second), module)
+
+    def index_product(self, name: str, first: str, second: str, module: str | None = None) -> str:
+        """Product of two indices."""
+        return self._moving(ops.IndexProduct, name, (first, second), module)
+
+    def cumulative_sum(self, name: str, source: str, dim: int, module: str | None = None) -> str:
+        """Sum of the indices along `dim` up to each."""
+        return self._moving(ops.CumulativeSum, name, (source,), module, dim=dim)
+
     def arg_max(self, name: str, source: str, dim: int, keepdim: bool = False, module: str | None = None) -> str:
         """Index of the largest code along `dim`."""
         return self._moving(ops.ArgMax, name, (source,), module, dim=dim, keepdim=keepdim)

@@ -19,9 +19,14 @@ from qat.integer.operations import (
     AveragePool,
     Concatenate,
     Conv,
+    CumulativeSum,
     Divide,
     Embedding,
     Expand,
+    Gather,
+    IndexProduct,
+    IndexSum,
+    IndexTable,
     Linear,
     LogSoftmax,
     LogSoftmaxFactors,
@@ -53,11 +58,12 @@ from qat.integer.operations import (
 from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, WeightGrid, check_name, float32
 
 __all__ = [
-    "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "Divide", "Embedding", "Expand", "Grid",
-    "IndexRange", "Input", "IntegerProgram", "Layer", "Linear", "LogSoftmax", "LogSoftmaxFactors", "MatMul", "Max",
-    "MaxPool", "Mean", "Mul", "Multiplier", "Negate", "Normalize", "NormalizeFactors", "Output", "Pad", "Ratio",
-    "Requantize", "Reshape", "Select", "Slice", "Softmax", "SoftmaxFactors", "Sum", "SumMultipliers", "Table", "Take",
-    "TopKIndices", "TopKValues", "Transpose", "Value", "Weight", "WeightGrid", "float32", "table_codes",
+    "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "CumulativeSum", "Divide", "Embedding",
+    "Expand", "Gather", "Grid", "IndexProduct", "IndexRange", "IndexSum", "IndexTable", "Input", "IntegerProgram",
+    "Layer", "Linear", "LogSoftmax", "LogSoftmaxFactors", "MatMul", "Max", "MaxPool", "Mean", "Mul", "Multiplier",
+    "Negate", "Normalize", "NormalizeFactors", "Output", "Pad", "Ratio", "Requantize", "Reshape", "Select", "Slice",
+    "Softmax", "SoftmaxFactors", "Sum", "SumMultipliers", "Table", "Take", "TopKIndices", "TopKValues", "Transpose",
+    "Value", "Weight", "WeightGrid", "float32", "table_codes",
 ]  # fmt: skip
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]

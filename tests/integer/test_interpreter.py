@@ -165,7 +165,12 @@ def program_of_every_operation(source):
         "select", builder.reshape("masks", mask, (2, 1, 1)), z, builder.requantize("s", z, fine, factor=2)
     )
     z = builder.requantize("signed", builder.negate("negate", z), Grid(float32(0.03), 0, -128, 127))
-    rows = builder.embedding("rows of ids", "ids", weight(8, 4, 6))
+    known = builder.index_table("known", "ids", [0, 1, 1, 3])
+    places = builder.index_sum(
+        "places", builder.index_product("squares", known, known), builder.cumulative_sum("counts", known, 1)
+    )
+    rows = builder.embedding("rows of ids", builder.index_table("few", places, [0, 1, 2, 3] * 4), weight(8, 4, 6))
+    builder.output("chosen", builder.gather("chosen", rows, builder.reshape("r3", known, (2, 1)), 2))
     builder.output("embedded", builder.add("embedded", builder.reshape("r2", rows, (2, 2, 3)), z, fine))
     builder.output("most likely", builder.arg_max("argmax", z, 3))
     for name in builder.top_k("top", z, 2, 1):

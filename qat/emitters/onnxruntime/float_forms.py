@@ -187,6 +187,19 @@ def _top_k(nodes: FloatNodes) -> None:
     nodes.graph.nodes_of("TopK", [*nodes.sources, count], outputs, axis=operation.dim, largest=int(operation.largest))
 
 
+def _index_table(nodes: FloatNodes) -> None:
+    entries = nodes.constant("table", array_of(nodes.operation.codes), numpy.int64)
+    nodes.add("Gather", [entries, *nodes.sources], axis=0)
+
+
+def _cumulate(nodes: FloatNodes) -> None:
+    nodes.add("CumSum", [*nodes.sources, nodes.constant("axis", nodes.operation.dim, numpy.int64)])
+
+
+def _gather(nodes: FloatNodes) -> None:
+    nodes.add("GatherElements", axis=nodes.operation.dim)
+
+
 #: Nodes of functions of one value that have a single one.
 _FUNCTIONS: dict[str, tuple[str, dict]] = {
     "gelu": ("Gelu", {}),
@@ -269,4 +282,9 @@ FLOAT_FORMS: dict[type[Operation], Callable[[FloatNodes], object]] = {
     ops.ArgMax: _arg_max,
     ops.TopKValues: _top_k,
     ops.TopKIndices: _top_k,
+    ops.IndexTable: _index_table,
+    ops.IndexSum: _plain("Add"),
+    ops.IndexProduct: _plain("Mul"),
+    ops.CumulativeSum: _cumulate,
+    ops.Gather: _gather,
 }

@@ -8,7 +8,18 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from qat.integer import operations as ops
-from qat.integer.kernels import choices, division, elementwise, matrices, moves, normalize, softmax, sums, tables
+from qat.integer.kernels import (
+    choices,
+    division,
+    elementwise,
+    indices,
+    matrices,
+    moves,
+    normalize,
+    softmax,
+    sums,
+    tables,
+)
 from qat.integer.operations import Operation
 from qat.integer.values import AnyGrid
 
@@ -56,6 +67,11 @@ KERNELS: dict[type[Operation], Kernel] = {
     ops.ArgMax: _moving(choices.arg_max),
     ops.TopKValues: _moving(choices.top_values),
     ops.TopKIndices: _moving(choices.top_indices),
+    ops.IndexTable: _moving(indices.look_up),
+    ops.IndexSum: lambda operation, operands, sources, target: indices.add(operands),
+    ops.IndexProduct: lambda operation, operands, sources, target: indices.multiply(operands),
+    ops.CumulativeSum: _moving(indices.cumulate),
+    ops.Gather: lambda operation, operands, sources, target: indices.gather(operation, operands),
 }
 
 

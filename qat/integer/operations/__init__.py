@@ -4,6 +4,7 @@ from qat.integer.operations.base import ComputingOperation, MovingOperation, Ope
 from qat.integer.operations.choices import MASK_GRID, ArgMax, Negate, Select, TopKIndices, TopKValues
 from qat.integer.operations.division import Divide, Ratio
 from qat.integer.operations.elementwise import Add, Mul, Requantize
+from qat.integer.operations.indices import CumulativeSum, Gather, IndexProduct, IndexSum, IndexTable
 from qat.integer.operations.moves import Concatenate, Expand, Pad, Reshape, Slice, Take, Transpose
 from qat.integer.operations.normalize import Normalize, NormalizeFactors
 from qat.integer.operations.products import MatMul
@@ -13,11 +14,12 @@ from qat.integer.operations.tables import Embedding, Table, table_codes
 from qat.integer.operations.weighted import Conv, Linear, WeightedOperation
 
 __all__ = [
-    "MASK_GRID", "OPERATIONS", "Add", "ArgMax", "AveragePool", "ComputingOperation", "Concatenate", "Conv", "Divide",
-    "Embedding", "Expand", "Linear", "LogSoftmax", "LogSoftmaxFactors", "MatMul", "Max", "MaxPool", "Mean",
-    "MovingOperation", "Mul", "Negate", "Normalize", "NormalizeFactors", "Operation", "Pad", "Ratio", "Requantize",
-    "Reshape", "Select", "Slice", "Softmax", "SoftmaxFactors", "Sum", "Table", "Take", "TopKIndices", "TopKValues",
-    "Transpose", "WeightedOperation", "table_codes",
+    "MASK_GRID", "OPERATIONS", "Add", "ArgMax", "AveragePool", "ComputingOperation", "Concatenate", "Conv",
+    "CumulativeSum", "Divide", "Embedding", "Expand", "Gather", "IndexProduct", "IndexSum", "IndexTable", "Linear",
+    "LogSoftmax", "LogSoftmaxFactors", "MatMul", "Max", "MaxPool", "Mean", "MovingOperation", "Mul", "Negate",
+    "Normalize", "NormalizeFactors", "Operation", "Pad", "Ratio", "Requantize", "Reshape", "Select", "Slice",
+    "Softmax", "SoftmaxFactors", "Sum", "Table", "Take", "TopKIndices", "TopKValues", "Transpose",
+    "WeightedOperation", "table_codes",
 ]  # fmt: skip
 
 #: Every kind that a program can hold, and a file can name.
@@ -51,4 +53,9 @@ OPERATIONS: tuple[type[Operation], ...] = (
     ArgMax,
     TopKValues,
     TopKIndices,
+    IndexTable,
+    IndexSum,
+    IndexProduct,
+    CumulativeSum,
+    Gather,
 )

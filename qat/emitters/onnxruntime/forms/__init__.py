@@ -6,6 +6,7 @@ from qat.emitters.onnxruntime.forms import (
     choices,
     division,
     elementwise,
+    indices,
     moves,
     normalize,
     products,
@@ -49,4 +50,9 @@ FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.ArgMax: choices.arg_max,
     ops.TopKValues: choices.top_values,
     ops.TopKIndices: choices.top_indices,
+    ops.IndexTable: indices.table,
+    ops.IndexSum: indices.add,
+    ops.IndexProduct: indices.multiply,
+    ops.CumulativeSum: indices.cumulate,
+    ops.Gather: indices.gather,
 }
