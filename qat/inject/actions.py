@@ -94,14 +94,14 @@ class Actions:
     def _placed(self, call: Call) -> Action:
         """The action, without what it reads."""
         action = Action(layer=call.layer, kind=call.kind, in_place=call.in_place)
-        if call.kind is Kind.JOIN:
-            return self._joining(action, call)
         if call.address in self.fusion.masks:
             scores = next(
                 slot for slot, entries in call.operands.items()
                 if any(operand.value is not None for operand in entries)
             )  # fmt: skip
             return dataclasses.replace(action, scores=scores)
+        if call.kind is Kind.JOIN:
+            return self._joining(action, call)
         outputs = tuple(self._quantizer(("call", call.address, index)) for index in range(call.produces))
         action = dataclasses.replace(action, outputs=outputs)
         if not self.quantized[call.address]:

@@ -74,10 +74,8 @@ class QuantMode(TorchFunctionMode):
             result = function(*args, **kwargs)
             if not makes_real(kind, args, kwargs, result):
                 return result
-        if self.exports:
-            mask = self._unrecorded_mask(operation, args, kwargs)
-            if mask is not None:
-                return masked(first_operand(args, kwargs), mask)
+        if self.exports and (self.previous, addresses.site_of(addresses.caller(1))) not in self.transitions.steps:
+            return self._run_unrecorded(operation, function, args, kwargs)
         address = self._address(operation)
         action = self.actions[address]
         if action.idle:
@@ -99,20 +97,18 @@ class QuantMode(TorchFunctionMode):
         self.reached.add(address)
         return address
 
-    def _unrecorded_mask(self, operation, args: tuple, kwargs: dict) -> Tensor | None:
-        """The mask of a call that leaves scores out only while a graph is exported, None for any other call.
+    def _run_unrecorded(self, operation, function, args: tuple, kwargs: dict):
+        """A call that the network makes only while it is exported: masks and constants that it skips otherwise.
 
-        Networks skip a mask that leaves nothing out, and cannot look at it while they are exported.
+        Conversion refuses it if it computes with values, which no quantizer has been planned for.
         """
-        if operation.name != "masked_fill":
-            return None
-        site = addresses.site_of(addresses.caller(2))
-        if (self.previous, site) in self.transitions.steps:
-            return None
-        mask = mask_of(operation, args, kwargs, lambda operand: operand is first_operand(args, kwargs))
-        if mask is not None:
-            self._take_place_of_recorded_mask()
-        return mask
+        mask = None
+        if operation.name == "masked_fill":
+            mask = mask_of(operation, args, kwargs, lambda operand: operand is first_operand(args, kwargs))
+        if mask is None:
+            return function(*args, **kwargs)
+        self._take_place_of_recorded_mask()
+        return masked(first_operand(args, kwargs), mask)
 
     def _take_place_of_recorded_mask(self) -> None:
         """Go on behind the mask that was recorded here, which the network writes otherwise while it is exported."""

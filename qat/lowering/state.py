@@ -15,7 +15,7 @@ from qat.folding import BatchNorm
 from qat.inject.exact import code_of, grid_of
 from qat.inject.handle import Handle
 from qat.integer.operations import Operation
-from qat.integer.program import Constant, Grid, Reshape, Value
+from qat.integer.program import Constant, Grid, Reshape, Transpose, Value
 from qat.quantizers import FakeQuantize
 
 #: Where the code lies that runs between a network's lines.
@@ -71,7 +71,8 @@ Builder = Callable[[str, str, Grid, int, int], Operation]
 class Pending:
     """A computation that waits for the quantizer behind it.
 
-    shape: of what the operation makes, without the batch. view: another shape that the result is given then.
+    shape: of what the operation makes, without the batch. view: another shape that the result is given then, or
+    turn: another order of its dimensions.
     low, high: real bounds of fused activations. build: makes the operation.
     fold: for a layer with weights, the same computation with a batch norm folded in; None where that is not possible.
     merged: as of `Quantized`. times: the same computation multiplied by a positive number: (node, number) -> Pending; None where it cannot be.
@@ -85,6 +86,7 @@ class Pending:
     high: float = math.inf
     fold: Callable[[BatchNorm], "Pending"] | None = None
     view: tuple[int, ...] | None = None
+    turn: tuple[int, ...] | None = None
     times: Callable | None = None
     merged: int = 0
     mapped: object | None = None
@@ -162,6 +164,13 @@ class Program:
             raise Unlowerable(str(error).removesuffix(".")) from error
         self.operations.append(operation)
         result = self.value(name, pending.shape, grid, quantizer_name)
+        if pending.turn is not None:
+            turned = self.unique(f"{name}.transpose")
+            self.operations.append(
+                Transpose(name=turned, source="", inputs=(name,), output=turned, permutation=pending.turn)
+            )
+            shape = tuple(pending.shape[dim - 1] for dim in pending.turn[1:])
+            result = self.value(turned, shape, grid, quantizer_name)
         if pending.view is None:
             return dataclasses.replace(result, merged=pending.merged)
         viewed = self.unique(f"{name}.reshape")

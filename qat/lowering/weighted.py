@@ -10,7 +10,7 @@ from torch.fx import Node
 from qat import folding
 from qat.errors import ConversionError
 from qat.folding import BatchNorm, KernelWeight
-from qat.integer.program import Conv, Grid, Linear, Multiplier, Reshape, Weight, WeightGrid
+from qat.integer.program import Conv, Grid, Linear, Multiplier, Reshape, Transpose, Weight, WeightGrid
 from qat.lowering import products
 from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
 
@@ -66,8 +66,12 @@ def batch_norm(
     if not isinstance(x, Quantized):
         raise Unlowerable("its input is not on an integer grid")
     multiplier, shift = constants.affine(None)
-    features = len(x.shape) == 1
-    if features:  # a convolution needs a spatial dimension
+    features, merged = len(x.shape) == 1, x.merged
+    if merged and x.rank > 2:
+        raise Unlowerable("its batch is merged with another dimension; keep dimension 0 for the batch")
+    if merged:  # (samples and positions, channels): the channels come first
+        x = program.move(node, x, (x.shape[1], x.shape[0]), Transpose, permutation=(0, 2, 1))
+    elif features:  # a convolution needs a spatial dimension
         x = program.move(node, x, (*x.shape, 1), Reshape, shape=(*x.shape, 1))
     channels, dims = x.shape[0], len(x.shape) - 1
     if dims > 3:
@@ -86,7 +90,9 @@ def batch_norm(
             **arithmetic(grid),
         )  # fmt: skip
 
-    return Pending(x.shape, build, view=x.shape[:1] if features else None)
+    return Pending(
+        x.shape, build, view=x.shape[:1] if features else None, turn=(0, 2, 1) if merged else None, merged=merged
+    )
 
 
 def weighted(
