@@ -100,7 +100,9 @@ class Graph:
                     for edge, value in zip(edges, values, strict=True)
                 ]
             )
-        graph = helper.make_graph(self.nodes, "qat", *infos, list(self.initializers.values()))
+        used = {name for node in self.nodes for name in node.input}
+        initializers = [tensor for name, tensor in self.initializers.items() if name in used]
+        graph = helper.make_graph(self.nodes, "qat", *infos, initializers)
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", MICROSOFT_OPSET)]
         model = helper.make_model(
             graph,
