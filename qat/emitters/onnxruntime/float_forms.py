@@ -1,40 +1,17 @@
 """Each operation as nodes of the float network behind a program, one function per kind."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy
 from onnx import TensorProto
 
-from qat.emitters.onnxruntime.graph import Graph, array_of, pads_of
+from qat.emitters.onnxruntime.float_nodes import FloatNodes
+from qat.emitters.onnxruntime.float_nonlinear import NONLINEAR_FORMS
+from qat.emitters.onnxruntime.graph import array_of, pads_of
 from qat.integer import operations as ops
 from qat.integer.interpreter import dequantize
 from qat.integer.operations import Operation
-from qat.integer.program import IntegerProgram
 from qat.integer.values import Constant, Grid, Value
-
-
-@dataclass(frozen=True)
-class FloatNodes:
-    """Where the nodes of one operation go. sources: names of real inputs. target: name of the real result."""
-
-    graph: Graph
-    program: IntegerProgram
-    operation: Operation
-    sources: list[str]
-    target: str
-
-    def value(self, name: str) -> Value | Constant:
-        """A value or constant of the program."""
-        return self.program.value(name)
-
-    def constant(self, key: str, array, dtype) -> str:
-        """An initializer called after the result."""
-        return self.graph.constant(f"{self.target}/{key}", array, dtype)
-
-    def add(self, kind: str, inputs: list[str] | None = None, **attributes) -> str:
-        """The node that makes the result, of the operation's inputs or of `inputs`."""
-        return self.graph.node(kind, self.sources if inputs is None else inputs, self.target, **attributes)
 
 
 def _convolution(nodes: FloatNodes) -> None:
@@ -257,6 +234,7 @@ def _look_up(nodes: FloatNodes) -> None:
 
 #: What adds the nodes of each kind of operation.
 FLOAT_FORMS: dict[type[Operation], Callable[[FloatNodes], object]] = {
+    **NONLINEAR_FORMS,
     ops.Conv: _convolution,
     ops.Linear: _linear,
     ops.MatMul: _matmul,

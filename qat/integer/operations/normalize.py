@@ -100,6 +100,19 @@ class NormalizeFactors:
             bases=bases,
         )
 
+    def reals(self, source: Grid, target: Grid, l2: bool) -> tuple[float, Tensor, Tensor]:
+        """Epsilon, gain and shift as real numbers, float64: what the integers stand for."""
+        precision = self.quotient_shift - self.root_shift
+        divisors = self.divisors.to(torch.float64)
+        steps = self.epsilon / 4**self.root_shift
+        epsilon = math.sqrt(steps) * source.scale if l2 else steps / self.count**2 * source.scale**2
+        # a quotient is rounded down, which half a step more makes a rounding to the nearest
+        return (
+            epsilon,
+            2.0**precision / divisors * target.scale,
+            (self.offsets / divisors + self.bases - 0.5) * target.scale,
+        )
+
 
 def is_narrow(source: Grid, target: Grid, count: int) -> bool:
     """Whether values are normalized in int32."""

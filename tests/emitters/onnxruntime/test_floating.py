@@ -84,3 +84,41 @@ def test_the_float_network_is_what_the_integers_stand_for(tmp_path):
         assert output.std() > 0.05, "a test of constants shows nothing"
         assert (real[name] - output).abs().max() < 0.1  # five steps of the grid, for rounding in ten layers
     assert float_ops(path)
+
+
+def nonlinear():
+    """Softmax, masked and not, its logarithm, every kind of normalization, and a division."""
+    fine, shares = Grid(float32(0.03), 120, 0, 255), Grid(float32(1 / 255), 0, 0, 255)
+    builder = ProgramBuilder()
+    x, z = builder.input("x", (3, 4, 5), fine), builder.input("z", (3, 4, 5), Grid(float32(0.01), 0, 0, 255))
+    mask = builder.constant("mask", torch.ones(1, 4, 5).tril(-1), MASK_GRID)
+    gain = torch.linspace(-1, 2, 60).reshape(3, 4, 5)
+    for name, dims, settings in (
+        ("last", (3,), {"gain": gain[0, 0], "shift": gain[0, 1]}),
+        ("group", (2, 3), {"gain": gain[:, :1, :1], "epsilon": 1e-3}),
+        ("all", (1, 2, 3), {"gain": gain}),
+        ("first", (1,), {}),
+        ("rms", (3,), {"centered": False, "gain": gain[0, 0]}),
+        ("l2", (3,), {"centered": False, "l2": True, "epsilon": 0.1}),
+    ):
+        builder.output(name, builder.normalize(f"norm/{name}", x, dims, Grid(float32(0.02), 100, 0, 255), **settings))
+    builder.output("quotient", builder.divide("divide", x, z, Grid(float32(0.1), 128, 0, 255)))
+    builder.output("masked", builder.softmax("masked/shares", x, 3, shares, mask=mask))
+    builder.output("shares", builder.softmax("softmax", x, 2, shares))
+    builder.output("log", builder.log_softmax("logs", x, 1, Grid(float32(0.05), 255, 0, 255)))
+    return builder.build("dict")
+
+
+def test_nonlinear_operations_are_near_the_integer_ones(tmp_path):
+    program = nonlinear()
+    emit_float(program, tmp_path / "float.onnx")
+    generator = torch.Generator().manual_seed(0)
+    codes = {edge.value: torch.randint(0, 256, (6, 3, 4, 5), generator=generator) for edge in program.inputs}
+    inputs = {
+        name: (codes[name] - program.value(name).grid.zero_point) * program.value(name).grid.scale for name in codes
+    }
+    real, integer = run_session(open_session(tmp_path / "float.onnx"), inputs), program(inputs)
+    for edge in program.outputs:
+        grid = program.value(edge.value).grid
+        low, high = (end * grid.scale for end in grid.reach)
+        assert (real[edge.name].clamp(low, high) - integer[edge.name]).abs().max() < 0.501 * grid.scale
