@@ -392,6 +392,9 @@ class _Lowering:
         return outputs, structure
 
 
+_DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
+
+
 def _is_of_program(leaf) -> bool:
     return isinstance(leaf, Quantized | Pending)
 
@@ -407,6 +410,8 @@ def _with_merged(leaf, node: Node):
 
 def _constant(node: Node, args: tuple, kwargs: dict):
     """What a node computes from constants alone."""
+    if node.target in _DROPOUTS and not args[2]:
+        return args[0]
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         raise Unlowerable("it draws random numbers; draw them outside of the network")
     if any(map(is_per_size, pytree.tree_leaves((args, kwargs), is_leaf=is_per_size))):

@@ -5,9 +5,8 @@ import math
 
 from torch.fx import Node
 
-from qat.inject.exact import grid_of
 from qat.integer.program import Concatenate, Pad, Reshape, Slice, Transpose
-from qat.lowering.state import Program, Quantized, QuantizedConstant, Unlowerable, batch_shape
+from qat.lowering.state import Program, Quantized, Unlowerable, batch_shape
 
 
 def identity(program: Program, node: Node, x, *arguments, **keywords):
@@ -115,22 +114,8 @@ def cat(program: Program, node: Node, tensors, dim=0) -> Quantized:
     if not values:
         raise Unlowerable("none of its inputs is on an integer grid")
     dim = values[0].dim(dim, "joins along")
-    tensors = [x if isinstance(x, Quantized) else joined_constant(program, x, len(values[0].shape)) for x in tensors]
+    tensors = [program.operand(x, len(values[0].shape)) for x in tensors]
     return program.join(node, tensors, batch_shape(node), Concatenate, dim=dim)
-
-
-def joined_constant(program: Program, x, rank: int):
-    """A fake-quantized constant as a constant of the program, of `rank` dimensions without the batch."""
-    if not isinstance(x, QuantizedConstant):
-        raise Unlowerable("an input is not on an integer grid")
-    codes = x.quantizer.codes(x.tensor)
-    if codes.dim() > rank:
-        if codes.shape[0] != 1:
-            raise Unlowerable(
-                f"its constant of {tuple(codes.shape)} differs within the batch; use one that is the same"
-            )
-        codes = codes[0]
-    return program.constant(x.quantizer.name, grid_of(x.quantizer), codes)
 
 
 def stack(program: Program, node: Node, tensors, dim=0) -> Quantized:

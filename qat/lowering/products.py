@@ -8,9 +8,10 @@ from qat.lowering.state import Pending, Program, Quantized, Unlowerable, batch_s
 
 def matmul(program: Program, node: Node, first, second, factor: float = 1.0) -> Pending:
     """aten.matmul, aten.bmm of two values."""
-    for operand in (first, second):
-        if not isinstance(operand, Quantized):
-            raise Unlowerable("an operand is not on an integer grid")
+    ranks = [len(operand.shape) for operand in (first, second) if isinstance(operand, Quantized)]
+    if not ranks:
+        raise Unlowerable("neither operand is on an integer grid")
+    first, second = (program.operand(operand, max(ranks)) for operand in (first, second))
     if len(first.shape) != len(second.shape):
         raise Unlowerable(f"its operands have shapes {first.shape} and {second.shape}; give both as many dimensions")
     scale = float32(second.grid.scale * float32(factor))

@@ -136,6 +136,22 @@ class Program:
         self.constants.append(constant)
         return constant
 
+    def operand(self, x, rank: int) -> "Quantized | Constant":
+        """A value, or a fake-quantized constant as one of the program that has `rank` dimensions without the batch."""
+        if isinstance(x, Quantized | Constant):
+            return x
+        if not isinstance(x, QuantizedConstant):
+            raise Unlowerable("an operand is not on an integer grid")
+        codes: Tensor = x.quantizer.codes(x.tensor)
+        if codes.dim() > rank:
+            if codes.shape[0] != 1:
+                raise Unlowerable(
+                    f"its constant has shape {tuple(codes.shape)} over the batch; constants cannot depend on the batch"
+                )
+            codes = codes[0]
+        codes = codes.reshape((1,) * (rank - codes.dim()) + tuple(codes.shape))
+        return self.constant(x.quantizer.name, grid_of(x.quantizer), codes)
+
     def move(
         self, node: Node, source: Quantized, shape: tuple[int, ...], kind: type[Operation], /, **attributes
     ) -> Quantized:

@@ -207,7 +207,7 @@ class DetectionDecoder(nn.Module):
 
     def forward(self, features: Tensor, positions: Tensor) -> Tensor:
         """features, positions: (batch, places, 32)."""
-        queries = self.queries.weight.unsqueeze(0).expand(len(features), -1, -1)
+        queries = self.queries.weight.unsqueeze(0).expand(features.shape[0], -1, -1)
         return self.decoder(
             inputs_embeds=torch.zeros_like(queries),
             encoder_hidden_states=features,
