@@ -62,17 +62,18 @@ class Target:
 
 
 _COMPUTED = """
-    conv1d conv2d linear addmm mm matmul bmm add sub mul div embedding softmax log_softmax layer_norm rms_norm group_norm
-    instance_norm batch_norm relu relu6 hardtanh clamp clamp_min clamp_max avg_pool1d avg_pool2d
-    adaptive_avg_pool1d adaptive_avg_pool2d mean
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear addmm mm matmul bmm add sub mul div
+    embedding softmax log_softmax layer_norm rms_norm group_norm instance_norm batch_norm relu relu6 hardtanh clamp
+    clamp_min clamp_max avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    mean
 """
 _MOVED = """
     reshape view view_as reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims permute movedim
     moveaxis t contiguous clone detach to type_as type float half bfloat16 double cpu cuda alias ravel narrow select
-    getitem chunk split split_with_sizes tensor_split unbind max_pool1d max_pool2d amax pad dropout dropout1d dropout2d
-    dropout3d feature_dropout alpha_dropout cat stack hstack vstack dstack get max_pool1d_with_indices
-    max_pool2d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool1d_with_indices
-    adaptive_max_pool2d_with_indices
+    getitem chunk split split_with_sizes tensor_split unbind max_pool1d max_pool2d max_pool3d amax pad dropout dropout1d
+    dropout2d dropout3d feature_dropout alpha_dropout cat stack hstack vstack dstack get max_pool1d_with_indices
+    max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices
 """
 _INTEGER_OPERATIONS = frozenset((_COMPUTED + _MOVED).split())
 

@@ -7,7 +7,10 @@ from qat.inject.operations import Operation
 #: Positions of arguments, after the input, of pools and padding.
 _POSITIONS = {
     "avg_pool1d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
-    "avg_pool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+    **dict.fromkeys(
+        ("avg_pool2d", "avg_pool3d"),
+        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+    ),
     "pad": ("pad", "mode", "value"),
 }
 
@@ -20,7 +23,7 @@ def reason_against(operation: Operation, args: tuple, kwargs: dict) -> str | Non
         case "add":
             if given.get("alpha", 1) != 1:
                 return f"alpha={given['alpha']} scales the second operand; multiply it before adding"
-        case "avg_pool1d" | "avg_pool2d":
+        case "avg_pool1d" | "avg_pool2d" | "avg_pool3d":
             if given.get("ceil_mode"):
                 return "ceil_mode=True averages windows of unequal size; use ceil_mode=False"
             if not given.get("count_include_pad", True) and _any(given.get("padding", 0)):

@@ -46,10 +46,10 @@ def accumulate(
             return result, Computed(make, (codes_of(x, source), mask), (source, MASK_GRID))
         case "add" | "sub" | "mul" | "div":
             return _binary(operation, args, kwargs, result, grids)
-        case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d":
+        case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d" | "adaptive_avg_pool3d":
             return result, exact.sum_of_codes(source, first_operand(args, kwargs).numel() // result.numel())
-        case "avg_pool1d" | "avg_pool2d":
-            dims = 1 if operation.name == "avg_pool1d" else 2
+        case "avg_pool1d" | "avg_pool2d" | "avg_pool3d":
+            dims = int(operation.name[-2])
             kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
             count = (
                 math.prod(kernel)

@@ -1,5 +1,6 @@
 """Operations that multiply values with weights: where in their arguments what stands."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from qat.inject.calls import Call, Slot
@@ -48,7 +49,8 @@ _PRODUCTS = {
 def weighted_form(call: Call) -> WeightedForm | None:
     """Where a call has its weight; None for one that has none."""
     if call.operation.name in _LAYERS:
-        return _LAYERS[call.operation.name]
+        form = _LAYERS[call.operation.name]
+        return dataclasses.replace(form, axis=0) if _is_depthwise_transposed(call, form) else form
     form = _PRODUCTS.get(call.operation.name)
     if form is None:
         return None
@@ -56,3 +58,10 @@ def weighted_form(call: Call) -> WeightedForm | None:
     inputs = [operand for slot in form.inputs for operand in call.operands.get(slot, ())]
     is_layer = weights and all(operand.value is None and len(operand.shape) == 2 for operand in weights)
     return form if is_layer and any(operand.value is not None for operand in inputs) else None
+
+
+def _is_depthwise_transposed(call: Call, form: WeightedForm) -> bool:
+    """Whether a layer is a transposed convolution (I, 1, *kernel) of as many groups as it has inputs and outputs."""
+    shapes = [operand.shape for slot in form.weight for operand in call.operands.get(slot, ())]
+    outputs = call.output_shape[form.channels] if call.output_shape else None
+    return form.axis == 1 and bool(shapes) and shapes[0][1] == 1 and shapes[0][0] == outputs

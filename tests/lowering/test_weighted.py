@@ -11,7 +11,7 @@ from qat.errors import ConversionError
 
 def batch_norm(features, dims):
     """A batch norm that has seen something: means, variances, a negative and a tiny weight."""
-    part = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}[dims](features)
+    part = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[dims](features)
     with torch.no_grad():
         part.weight.copy_(torch.linspace(-1.2, 1.3, features))
         part.weight[features // 2] = 1e-12
@@ -48,6 +48,17 @@ BODIES = {
     "conv1d_valid_depthwise": (
         lambda net, x: net.parts["conv"](x.flatten(2)), 8 * 60,
         {"conv": nn.Conv1d(8, 8, 5, padding="valid", groups=8, bias=False)},
+    ),
+    "conv3d": (
+        lambda net, x: F.relu(net.parts["bn"](net.parts["conv"](x.unflatten(3, (4, 2))))), 4 * 16,
+        {"conv": nn.Conv3d(8, 4, 3, (2, 1, 2), 1, groups=2), "bn": batch_norm(4, 3)},
+    ),
+    "conv3d_same": (
+        lambda net, x: net.parts["conv"](x.unflatten(3, (4, 2))), 4 * 64,
+        {"conv": nn.Conv3d(8, 4, 3, padding="same", dilation=(2, 1, 1))},
+    ),
+    "batch_norm_alone_3d": (
+        lambda net, x: net.parts["bn"](F.max_pool3d(x.unflatten(3, (4, 2)), 2)), 8 * 8, {"bn": batch_norm(8, 3)},
     ),
     "batch_norm_before": (
         lambda net, x: net.parts["conv"](net.parts["bn"](F.max_pool2d(x, 2))), 4 * 16,
