@@ -25,7 +25,7 @@ class Network(nn.Module):
         (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "'reflect'; pad with zeros"),
         (nn.Conv2d(4, 4, 3, padding=1, padding_mode="replicate"), "'replicate'; pad with zeros"),
         (lambda x: F.pad(x, (1, -1)), r"negative amounts \(1, -1\); cut with a slice"),
-        (lambda x: torch.add(x, x, alpha=2), "alpha=2 .*; multiply it before adding"),
+        (lambda x: torch.add(x, x.transpose(2, 3), alpha=2), "alpha=2 .*; multiply it before adding"),
         (nn.AvgPool2d(3, 2, ceil_mode=True), "avg_pool2d .*; use ceil_mode=False"),
         (nn.AvgPool2d(3, 2, 1, count_include_pad=False), "use count_include_pad=True"),
         (lambda x: F.avg_pool1d(x.flatten(2), 3, padding=1, count_include_pad=False), "use count_include_pad=True"),

@@ -134,8 +134,8 @@ def test_writing_in_place_is_followed(between, like):
     assert torch.equal(qat.convert(one)(batch()), one(batch()))
 
 
-def write_a_part(net, x):
-    x[:, :2] = 0.5
+def write_some_columns(net, x):
+    x[:, [0, 2]] = 0.5
     return x
 
 
@@ -145,7 +145,7 @@ def write_behind_a_view(net, x):
     return x + view.reshape(-1, 6)
 
 
-@pytest.mark.parametrize("between", [write_a_part, write_behind_a_view])
+@pytest.mark.parametrize("between", [write_some_columns, write_behind_a_view])
 def test_what_cannot_be_followed_in_place_is_refused_with_its_line(between):
     with pytest.raises(PreparationError, match=r"in place .*|test_guards\.py:\d+ writes in place"):
         prepared(between)
@@ -202,8 +202,8 @@ def test_learned_scales_are_not_written_inside_a_forward():
 
 
 def test_the_coverage_gate_names_what_is_not_integer():
-    with pytest.raises(PreparationError, match=r"would not run .*sigmoid in the network at .*test_guards\.py:\d+"):
-        prepared(lambda net, x: torch.sigmoid(x))
+    with pytest.raises(PreparationError, match=r"would not run .*cumprod in the network at .*test_guards\.py:\d+"):
+        prepared(lambda net, x: torch.cumprod(x, 1))
 
 
 def test_remove_gives_the_module_back_exactly():
@@ -342,4 +342,6 @@ def test_linears_alone_leave_the_rest_in_float():
     weights = [name for name, site in handle.plan.sites.items() if site.role == "weight"]
     assert weights == ["linear1.weight", "linear2.weight"]
     layer(torch.randn(3, 5, 8)).sum().backward()
-    assert "left in float: self_attn.multi_head_attention_forward, add, norm1, add#2, norm2" in str(handle)
+    inside = ("linear", "matmul", "mul", "softmax", "matmul#2", "linear#2")
+    left = ", ".join([*(f"self_attn.{name}" for name in inside), "add", "norm1", "add#2", "norm2"])
+    assert f"left in float: {left}\n" in str(handle)

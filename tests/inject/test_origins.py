@@ -104,7 +104,7 @@ def test_a_branch_of_train_mode_leaves_what_follows_alone():
         def forward(self, x):
             x = self.layers[0](x)
             auxiliary = self.state(x) if self.training else None
-            x = self.head(F.relu(x) + 1.0)
+            x = self.head(F.relu(x) + self.state.bias)
             return x if auxiliary is None else x + auxiliary[:, :2]
 
     network = Auxiliary(None)
@@ -135,7 +135,7 @@ def test_a_state_that_begins_as_a_constant_is_on_one_grid():
 
 
 def test_a_constant_as_large_as_the_batch_is_refused_before_training():
-    network = Network(lambda net, x: net.layers[0](x) + torch.ones(x.shape[0], 6))
+    network = Network(lambda net, x: net.layers[0](x) + torch.ones(x.shape[0], 6).cumsum(0))
     with pytest.raises(
         PreparationError, match=r"add in .* \(a constant as large as the batch; use one that broadcasts"
     ):

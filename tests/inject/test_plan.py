@@ -50,7 +50,7 @@ def weights(plan):
         (lambda n, x: F.relu6(n.relu(n.a(x))), ["input.x", "a.output"]),
         (lambda n, x: n.relu(n.a(x) + x), ["input.x", "a.output", "add.output"]),
         # not fused: the value before is used twice
-        (lambda n, x: n.relu(y := n.a(x)) + y, ["input.x", "a.output", "relu.output", "add.output"]),
+        (lambda n, x: n.relu(y := n.a(x)) + y.transpose(2, 3), ["input.x", "a.output", "relu.output", "add.output"]),
         (lambda n, x: n.bn(y := n.a(x)) + y, ["input.x", "a.output", "bn.output", "add.output"]),
         # a batch norm behind an activation stands alone
         (lambda n, x: n.bn(F.relu(n.a(x))), ["input.x", "a.output", "bn.output"]),
