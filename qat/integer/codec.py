@@ -5,6 +5,7 @@ Each type that a field can have has one way out and one way in, so a new kind of
 
 import dataclasses
 import functools
+import hashlib
 import math
 import types
 import typing
@@ -29,6 +30,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self._packed: dict[tuple, str] = {}
 
     def fields(self, item: Any, owner: str) -> dict[str, Any]:
         """All fields of a dataclass object."""
@@ -43,7 +45,7 @@ class Encoder:
             return {
                 "shape": list(value.codes.shape),
                 "grid": self.fields(value.grid, name),
-                "codes": self._put(f"{name}.codes", pack(value.codes, value.grid.bits)),
+                "codes": self._put_packed(f"{name}.codes", value),
                 "scale": self._put(f"{name}.scale", value.scale),
             }
         if isinstance(value, Tensor):
@@ -54,6 +56,14 @@ class Encoder:
             return [self.value(entry, name) for entry in value]
         return value
 
+    def _put_packed(self, name: str, weight: Weight) -> str:
+        """Packed codes; those of a weight that was put before are there already, as of an embedding tied to a layer."""
+        packed = pack(weight.codes, weight.grid.bits)
+        key = weight.grid.bits, tuple(weight.codes.shape), hashlib.sha256(packed.numpy().tobytes()).digest()
+        if key not in self._packed:
+            self._packed[key] = self._put(name, packed)
+        return self._packed[key]
+
     def _put(self, name: str, tensor: Tensor) -> str:
         # A copy: two layers may share one tensor, which safetensors does not store.
         self.tensors[name] = tensor.detach().cpu().contiguous().clone()
@@ -61,10 +71,14 @@ class Encoder:
 
 
 class Decoder:
-    """Turns json values back into objects, checking every field. tensors: by name, each to be used exactly once."""
+    """Turns json values back into objects, checking every field. tensors: by name, each to be used.
+
+    Only packed weights may be used again, by another weight of the same shape and width.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)
+        self._unpacked: dict[tuple, Tensor] = {}
 
     def fields(self, entry: Any, kind: type, owner: str) -> Any:
         """A dataclass object of `kind`. Its own checks raise `ProgramError` for values that contradict one another."""
@@ -128,11 +142,14 @@ class Decoder:
         shape = self.value(value["shape"], tuple[int, ...], f"{name}.shape")
         check_shape(shape, name)
         grid = self.fields(value["grid"], WeightGrid, f"{name}.grid")
-        packed = self._take(self.value(value["codes"], str, f"{name}.codes"))
-        if packed.dtype != torch.uint8:
-            raise ProgramError(f"{name} has packed codes of {packed.dtype}; expected torch.uint8.")
+        key = self.value(value["codes"], str, f"{name}.codes"), grid.bits, shape
+        if key not in self._unpacked:
+            packed = self._take(key[0])
+            if packed.dtype != torch.uint8:
+                raise ProgramError(f"{name} has packed codes of {packed.dtype}; expected torch.uint8.")
+            self._unpacked[key] = unpack(packed, grid.bits, shape)
         scale = self._take(self.value(value["scale"], str, f"{name}.scale"))
-        return Weight(unpack(packed, grid.bits, shape), grid, scale)
+        return Weight(self._unpacked[key], grid, scale)
 
     def _take(self, name: str) -> Tensor:
         if name not in self._tensors:

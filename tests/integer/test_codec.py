@@ -95,3 +95,24 @@ def test_a_grid_may_be_a_range_of_indices():
     for grid in ({"count": 0}, {"count": "9"}, {"counts": 9}, {"count": 9, "scale": 0.5}, 9, None):
         with pytest.raises(ProgramError, match="counts 0|expected int|expected Grid or IndexRange"):
             Decoder({}).fields({"name": "ids", "shape": [3], "grid": grid}, Value, "values")
+
+
+def test_equal_weights_are_stored_once_at_each_width_and_shape():
+    codes = torch.tensor([[1, -2], [3, 0]], dtype=torch.int8)
+    weights = [
+        Weight(codes, WeightGrid(4), torch.tensor([0.5, 0.5])),
+        Weight(codes.clone(), WeightGrid(4, 16), torch.tensor([0.25, 0.125])),
+        Weight(codes, WeightGrid(8), torch.tensor([0.5, 0.5])),
+        Weight(codes.reshape(2, 2, 1), WeightGrid(4), torch.tensor([0.5, 0.5])),
+    ]
+    encoder = Encoder()
+    entries = [encoder.value(weight, f"layer{place}") for place, weight in enumerate(weights)]
+    assert [entry["codes"] for entry in entries] == ["layer0.codes", "layer0.codes", "layer2.codes", "layer3.codes"]
+    decoder = Decoder(encoder.tensors)
+    for weight, entry in zip(weights, entries, strict=True):
+        again = decoder.value(entry, Weight, "again")
+        assert torch.equal(again.codes, weight.codes) and again.grid == weight.grid
+        assert torch.equal(again.scale, weight.scale)
+    decoder.check_all_used()
+    with pytest.raises(ProgramError, match="is missing, or used twice"):
+        decoder.value(entries[3] | {"codes": "layer2.codes", "scale": "layer2.scale"}, Weight, "again")

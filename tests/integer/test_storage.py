@@ -77,6 +77,8 @@ def test_a_tensor_that_two_layers_share_is_stored(tmp_path):
     builder.output("y", builder.linear("second", x, weight, grid))
     builder.build().save(tmp_path)
     assert len(IntegerProgram.load(tmp_path).layers) == 2
+    names = load_tensors((tmp_path / FILES[1]).read_bytes())
+    assert [name for name in names if name.endswith("weight.codes")] == ["first.weight.codes"]
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
