@@ -180,8 +180,8 @@ def _refuse_packed(arguments: tuple) -> None:
     """Packed sequences come with the sizes of their batches, integers, behind the data."""
     if isinstance(arguments[1], Tensor) and not arguments[1].is_floating_point():
         raise PreparationError(
-            "a recurrent layer reads a PackedSequence, whose steps are batches of different sizes, which no file with a "
-            "fixed order of operations has; give it the padded tensor, and mask what lies behind the end of a sequence."
+            "a recurrent layer reads a PackedSequence, whose steps are batches of different sizes, which no file of a "
+            "fixed order of steps has; give it the padded tensor, and mask what lies behind the end of a sequence."
         )
 
 

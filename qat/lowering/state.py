@@ -22,6 +22,10 @@ from qat.quantizers import FakeQuantize
 _OWN = tuple(str(Path(__file__).parents[1] / part) for part in ("inject", "quantizers", "lowering"))
 
 
+#: Key of `Node.meta` for a node of constants alone, whose batch of one is no symbol.
+CONSTANT = "qat_constant"
+
+
 class Unlowerable(Exception):
     """A node has no integer form; the message says why and what to do. Collected into one `ConversionError`."""
 
@@ -76,6 +80,7 @@ class Pending:
     low, high: real bounds of fused activations. build: makes the operation.
     fold: for a layer with weights, the same computation with a batch norm folded in; None where that is not possible.
     merged: as of `Quantized`. times: the same computation multiplied by a positive number: (node, number) -> Pending; None where it cannot be.
+    gained: the same for a constant vector along the last dimension.
     mapped: the function of one value that this is (`qat.lowering.pointwise.Mapped`), None where it is none.
     is_table: whether the operation is made from `mapped`.
     """
@@ -88,6 +93,7 @@ class Pending:
     view: tuple[int, ...] | None = None
     turn: tuple[int, ...] | None = None
     times: Callable | None = None
+    gained: Callable | None = None
     merged: int = 0
     mapped: object | None = None
     is_table: bool = False
@@ -213,6 +219,8 @@ def batch_shape(node: Node, index: int | None = None) -> tuple[int, ...]:
     """Shape of what the node makes, without the batch dimension. index: of which tensor, if it makes several."""
     made = node.meta["val"]
     shape = (made if index is None else made[index]).shape
+    if node.meta.get(CONSTANT):
+        return tuple(shape[1:])
     if not len(shape) or isinstance(shape[0], int):
         raise Unlowerable(
             "it fixes or removes the batch dimension; keep dimension 0 for the batch, of any size, and take that size "
