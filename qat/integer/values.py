@@ -1,5 +1,6 @@
 """What an integer program is made of besides operations: grids, values, constants and quantized weights."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -227,9 +228,11 @@ class Weight:
                 "weight scales must be positive normal float32 numbers; a channel of zeros takes any scale."
             )
 
-    @property
+    @functools.cached_property
     def kernel(self) -> Tensor:
         """The int8 weights that a kernel multiplies with, in the shape of the codes."""
+        if self.grid.step == 1 and self.grid.offset == 0:
+            return self.codes
         return (self.codes.to(torch.int16) * self.grid.step + self.grid.offset).to(torch.int8)
 
     @property
