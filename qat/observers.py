@@ -58,6 +58,15 @@ class Observer(nn.Module):
         self.register_buffer("maximum", torch.zeros(shape))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
         self.register_buffer("bad_batches", torch.zeros((), dtype=torch.int64))
+        self.forward_so_far: dict[str, Tensor] | None = None
+
+    def begin_forward(self) -> None:
+        """Take what is observed until `end_forward` for one batch: a grid may have several producers in a forward."""
+        self.forward_so_far = {}
+
+    def end_forward(self) -> None:
+        """Take the next observation for a batch of its own."""
+        self.forward_so_far = None
 
     def observe(self, x: Tensor, enabled: Tensor | None = None) -> None:
         """Take in one batch. x: real, not empty. enabled: bool tensor that decides on the device, for compiled code.
@@ -115,7 +124,7 @@ class Observer(nn.Module):
 
     def _store(self, updated: dict[str, Tensor], wanted: Tensor | None) -> None:
         """Write new statistics, where `wanted` says so."""
-        updated["batches"] = self.batches + 1
+        updated.setdefault("batches", self.batches + 1)
         for name, new in updated.items():
             buffer = getattr(self, name)
             buffer.copy_(new if wanted is None else torch.where(wanted, new, buffer))
@@ -143,10 +152,27 @@ class MovingAverageObserver(Observer):
     """The average over batches of their smallest and largest value."""
 
     def _updated(self, values, minimum, maximum):
+        if self.forward_so_far is not None and not torch.compiler.is_compiling():
+            return self._updated_within_forward(minimum, maximum)
         share = self._share_of_new()
         return {
             "minimum": torch.lerp(self.minimum, minimum, share),
             "maximum": torch.lerp(self.maximum, maximum, share),
+        }
+
+
+    def _updated_within_forward(self, minimum: Tensor, maximum: Tensor) -> dict[str, Tensor]:
+        """The statistics before this forward, and the extremes of all that was observed in it as one batch."""
+        seen = self.forward_so_far
+        if not seen:
+            seen |= {"before_minimum": self.minimum.clone(), "before_maximum": self.maximum.clone()}
+            seen |= {"batches": self.batches + 1, "share": self._share_of_new()}
+        seen["minimum"] = torch.minimum(seen.get("minimum", minimum), minimum)
+        seen["maximum"] = torch.maximum(seen.get("maximum", maximum), maximum)
+        return {
+            "minimum": torch.lerp(seen["before_minimum"], seen["minimum"], seen["share"]),
+            "maximum": torch.lerp(seen["before_maximum"], seen["maximum"], seen["share"]),
+            "batches": seen["batches"],
         }
 
 

@@ -189,3 +189,15 @@ def test_histogram_per_channel():
     scale, _ = observer.qparams(QuantSpec(bits=8))
     assert scale.shape == (2,)
     assert scale[0].item() == pytest.approx(1 / 127, rel=0.1)
+
+
+def test_what_one_forward_observes_is_one_batch():
+    observer = MovingAverageObserver("x", momentum=0.5)
+    observer.observe(torch.tensor([-1.0, 1.0]))
+    observer.begin_forward()
+    for values in ([0.0, 0.0], [-3.0, 0.0], [0.0, 5.0]):
+        observer.observe(torch.tensor(values))
+    observer.end_forward()
+    assert (observer.minimum, observer.maximum, observer.batches) == (-2.0, 3.0, 2)
+    observer.observe(torch.tensor([-4.0, 1.0]))
+    assert (observer.minimum, observer.maximum, observer.batches) == (-3.0, 2.0, 3)

@@ -13,6 +13,7 @@ from qat.inject import addresses
 from qat.inject.apply import QuantMode, widened
 from qat.inject.calls import Recording
 from qat.inject.checkpointing import recomputing
+from qat.inject.control_flow import refuse_branches
 from qat.inject.inputs import bind_examples, count_real, map_input, positional_names
 from qat.inject.plan import Plan, make_plan
 from qat.inject.record import record
@@ -38,6 +39,7 @@ def prepare(
     _refuse_unfit(module)
     args, kwargs = bind_examples(module, example_inputs)
     recording = record(module, args, kwargs)
+    refuse_branches(module, recording, args, kwargs, target_named(target))
     plan = make_plan(recording, config, target_named(target))
     handle = Handle(module, config, target, plan, recording, (args, kwargs))
     # a graph compiled before would go on running without quantizers
@@ -142,6 +144,8 @@ class Handle:
             self.runs += 1
             self._follow_device()
             self._follow_mode()
+            for quantizer in self.quantizers.values():
+                quantizer.begin()
         args, kwargs = self._quantize_inputs(args, kwargs)
         mode = QuantMode(self)
         if self.checkpointed and not torch.compiler.is_compiling():

@@ -184,8 +184,15 @@ class FakeQuantize(nn.Module):
     def start_on(self, weight: Tensor | None) -> None:
         """Choose the first scale from the weight itself, for compiled code, which has no place for a search."""
 
+    def begin(self) -> None:
+        """Told when the network's forward begins: what is observed until `commit` is one batch."""
+        if self.observer is not None:
+            self.observer.begin_forward()
+
     def commit(self) -> None:
         """Write what the forward pass chose into parameters; called when the network's forward has returned."""
+        if self.observer is not None:
+            self.observer.end_forward()
 
     # --- forward ----------------------------------------------------------------------------------------------------
 
