@@ -85,10 +85,15 @@ def source_of(frame: FrameType) -> str:
     """`file:line` of the innermost line outside torch, as a person would look for the call."""
     innermost = frame
     while frame is not None:
-        if not frame.f_code.co_filename.startswith(_TORCH):
+        if not is_torch(frame):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return f"{innermost.f_code.co_filename}:{innermost.f_lineno}"
+
+
+def is_torch(frame: FrameType) -> bool:
+    """Whether torch's own code runs in the frame."""
+    return frame.f_code.co_filename.startswith(_TORCH)
 
 
 def inside_checkpoint(frame: FrameType) -> str | None:

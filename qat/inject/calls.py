@@ -87,6 +87,7 @@ class Recording:
     sequences: training mode -> addresses of the counted calls in the order they ran, for compiled code, which cannot
     look at its own frames. inputs: path -> shape. outputs: values returned. returned: where in the eval forward's
     result they are, a path of keys for each. unquantized: those of them that no operation on values made.
+    reads: source lines where the eval forward's code gets a number of real values; reads_codes: of ids and masks.
     """
 
     calls: dict[int, Call] = field(default_factory=dict)
@@ -97,6 +98,8 @@ class Recording:
     returned: tuple[tuple[str, ...], ...] = ()
     unquantized: tuple[tuple[str, ...], ...] = ()
     checkpointed: bool = False
+    reads: list[str] = field(default_factory=list)
+    reads_codes: list[str] = field(default_factory=list)
 
 
 def is_counted(kind: Kind, args: tuple, kwargs: dict) -> bool:

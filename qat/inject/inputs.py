@@ -1,5 +1,6 @@
 """The inputs of a network: examples to record it with, the name of every tensor in them, and how to reach one."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 
@@ -21,13 +22,14 @@ def bind_examples(module: nn.Module, example_inputs) -> tuple[tuple, dict]:
         args, kwargs = tuple(example_inputs), {}
     else:
         args, kwargs = (example_inputs,), {}
+    register_dataclasses((args, kwargs))
     tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if not tensors:
         raise PreparationError(
             f"example_inputs hold no tensor but {type(example_inputs).__name__}; pass one batch of inputs."
         )
     for tensor in tensors:
-        if tensor.layout is not torch.strided or tensor.is_complex():
+        if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
             raise PreparationError(
                 f"an example input is {tensor.layout} of {tensor.dtype}; integers need dense real tensors."
             )
@@ -43,6 +45,16 @@ def bind_examples(module: nn.Module, example_inputs) -> tuple[tuple, dict]:
     except TypeError as error:
         raise PreparationError(f"example_inputs do not fit {type(module).__name__}.forward: {error}.") from error
     return args, kwargs
+
+
+def register_dataclasses(structure) -> None:
+    """Let torch see the tensors in dataclasses that a network takes or returns, however deep they are nested."""
+    found = True
+    while found:
+        leaves = pytree.tree_leaves(structure)
+        found = {type(leaf) for leaf in leaves if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type)}
+        for kind in found:
+            pytree.register_dataclass(kind)
 
 
 def _repeat_batch(leaf):

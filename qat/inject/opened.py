@@ -127,7 +127,11 @@ def _repeat_heads(x: Tensor, times: int) -> Tensor:
     return x.unsqueeze(-3).expand(*x.shape[:-2], times, *x.shape[-2:]).flatten(-4, -3) if times > 1 else x
 
 
+#: Tensors without contents have no range. A network fills them in, and zeros are as good to begin with.
+_EMPTY = {torch.empty: torch.zeros, torch.empty_like: torch.zeros_like, Tensor.new_empty: Tensor.new_zeros}
+
 OPENED = {
+    **_EMPTY,
     F.scaled_dot_product_attention: scaled_dot_product_attention,
     F.multi_head_attention_forward: multi_head_attention_forward,
 }

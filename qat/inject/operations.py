@@ -57,7 +57,7 @@ _PASS = """
     dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout pixel_shuffle pixel_unshuffle channel_shuffle
     index_select gather requires_grad get as_subclass
 """.split()
-_JOIN = "cat concat concatenate stack hstack vstack dstack setitem".split()
+_JOIN = "cat concat concatenate stack hstack vstack dstack setitem copy".split()
 _FUSE = "batch_norm relu relu6 hardtanh clamp clamp_min clamp_max clip".split()
 _COMPUTE = """
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub mul div matmul bmm mm
@@ -238,6 +238,8 @@ def out_of_place(
     """A call that writes in place, rewritten to leave its operands alone: (function, args, kwargs), or None."""
     if kwargs.get("out") is not None:
         return function, args, {name: value for name, value in kwargs.items() if name != "out"}
+    if operation.name == "copy":
+        return writes.copied, (args[1], *writes.likeness(args[0])), {}
     if operation.name == "setitem":
         followed = writes.as_function(args)
         return None if followed is None else (writes.with_value_at, followed, {})

@@ -1,9 +1,7 @@
 """One forward of a network, written down: which torch calls it makes, where, and which values flow between them."""
 
 import contextlib
-import random
 
-import numpy
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -12,6 +10,7 @@ from torch.utils import _pytree as pytree
 from qat.errors import PreparationError, QATError
 from qat.inject import addresses
 from qat.inject.addresses import START, AmbiguousCallError
+from qat.inject.aliases import Aliases
 from qat.inject.arguments import reason_against
 from qat.inject.calls import (
     Call,
@@ -21,11 +20,11 @@ from qat.inject.calls import (
     is_counted,
     makes_real,
     output_tensors,
-    substitute,
     tensor_slots,
 )
+from qat.inject.control_flow import reads_a_number
 from qat.inject.followed import Followed, refuse_unfit
-from qat.inject.inputs import input_paths, key_of
+from qat.inject.inputs import input_paths, key_of, register_dataclasses
 from qat.inject.masks import mask_of
 from qat.inject.opened import OPENED
 from qat.inject.operations import (
@@ -41,33 +40,7 @@ from qat.inject.operations import (
 )
 from qat.inject.origins import LONGEST_WAY, Key, Origin, Origins
 from qat.inject.pointwise import is_pointwise
-
-
-@contextlib.contextmanager
-def undisturbed(module: nn.Module):
-    """Leave buffers, modes and random states as they are, whatever runs inside."""
-    buffers = [(part, dict(part._buffers)) for part in module.modules()]
-    contents = {
-        id(buffer): buffer.detach().clone() for _, own in buffers for buffer in own.values() if buffer is not None
-    }
-    modes = {name: part.training for name, part in module.named_modules()}
-    python_state, numpy_state = random.getstate(), numpy.random.get_state()
-    devices = sorted({parameter.device.index for parameter in module.parameters() if parameter.is_cuda})
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(python_state)
-        numpy.random.set_state(numpy_state)
-        for name, part in module.named_modules():
-            part.training = modes[name]
-        with torch.no_grad():
-            for part, own in buffers:
-                part._buffers.clear()
-                part._buffers.update(own)
-                for buffer in own.values():
-                    if buffer is not None:
-                        buffer.copy_(contents[id(buffer)])
+from qat.inject.undisturbed import undisturbed
 
 
 def record(module: nn.Module, args: tuple, kwargs: dict) -> Recording:
@@ -140,11 +113,7 @@ class _Recorder(TorchFunctionMode):
         """One forward in one mode."""
         self.values: dict[int, ValueId] = {}
         self.alive: list = []  # ids stay unique only while their tensors live
-        self.replaced: dict[int, Tensor] = {}
-        self.stale: dict[
-            int, tuple[str, int]
-        ] = {}  # tensors whose memory a call would have changed: where, through what
-        self.views: dict[int, tuple[int, str]] = {}  # what indexing made -> the tensor it looks into, and the index
+        self.aliases = Aliases()
         self.sequence: list[int] = []
         self.previous = START
         self.training = training
@@ -152,6 +121,7 @@ class _Recorder(TorchFunctionMode):
         self.origins = Origins(self.reach)
         self.stack[1:] = []
         self.codes: dict[int, Tensor] = {}  # tensors that are no real values but depend on the inputs: indices, masks
+        self.measured: set[int] = set()  # those of them that depend on real values
         for path, leaf in input_paths(self.module.forward, args, kwargs):
             if leaf.is_floating_point():
                 self._name(leaf, ("input", path))
@@ -160,21 +130,22 @@ class _Recorder(TorchFunctionMode):
                 self.codes[id(leaf)] = leaf
         with torch.no_grad():
             result = recorded_forward(self, self.module, args, kwargs)
+        register_dataclasses(result)
         self._note_returned(result)
         for leaf in pytree.tree_leaves(result):
-            (leaf,), _ = substitute(self.replaced, (leaf,), {})
+            (leaf,), _ = self.aliases.current((leaf,), {})
             self._refuse_hidden(leaf)
-            self._refuse_stale(leaf)
+            self.aliases.refuse_stale(leaf)
             value = self.values.get(id(leaf))
             if value is not None and value not in self.recording.outputs:
                 self.recording.outputs.append(value)
         self.recording.sequences[training] = tuple(self.sequence)
-        del self.values, self.alive, self.replaced, self.stale, self.views, self.codes, self.origins, self.followed
+        del self.values, self.alive, self.aliases, self.codes, self.measured, self.origins, self.followed
 
     def _note_returned(self, result) -> None:
         """Write down where in the result the outputs are, and which of them no operation on values made."""
         leaves = [
-            (tuple(str(key_of(step)) for step in path), substitute(self.replaced, (leaf,), {})[0][0])
+            (tuple(str(key_of(step)) for step in path), self.aliases.current((leaf,), {})[0][0])
             for path, leaf in pytree.tree_flatten_with_path(result)[0] if leaf is not None
         ]  # fmt: skip
         self.recording.returned = tuple(path for path, _ in leaves)
@@ -201,44 +172,25 @@ class _Recorder(TorchFunctionMode):
             "return a tensor, a tuple or a dict, or register the class with torch.utils._pytree.register_dataclass."
         )
 
-    def _refuse_stale(self, tensor) -> None:
-        if id(tensor) in self.stale:
-            source, _ = self.stale[id(tensor)]
-            raise PreparationError(
-                f"{source} writes in place into memory that another tensor used later shares (a view "
-                "of it), "
-                "which quantization cannot follow; write to a new tensor instead (x = x + y, torch.cat, torch.where)."
-            )
-
-    def _refuse_stale_operands(self, operation: Operation, args: tuple, kwargs: dict) -> None:
-        """`x[index] += y` writes into a view and then the view into `x`: what was written to it is followed."""
-        if operation.name == "setitem" and id(args[0]) in self.stale:
-            _, written = self.stale[id(args[0])]
-            if self.views.get(written) == (id(args[0]), repr(args[1])):
-                del self.stale[id(args[0])]
-        for _, tensor in tensor_slots(args, kwargs):
-            self._refuse_stale(tensor)
-
     def _name(self, tensor: Tensor, value: ValueId) -> None:
         self.values[id(tensor)] = value
         self.alive.append(tensor)
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if self.replaced:
-            args, kwargs = substitute(self.replaced, args, kwargs)
+        args, kwargs = self.aliases.current(args, kwargs)
         opened = OPENED.get(function)
         if opened is not None:
             with self:
                 return opened(*args, **kwargs)
         operation = operation_of(function)
         kind = kind_of(operation, args, kwargs)
-        if self.stale:
-            self._refuse_stale_operands(operation, args, kwargs)
+        self.aliases.check(operation, args, kwargs)
         operands, tensors, others = self._operands(args, kwargs)
         origin = self.origins.of(operands, tensors)
         reads_values = any(operand.value is not None for operand in operands)
         depends = reads_values or any(id(tensor) in self.codes for tensor in others)
+        measures = reads_values or any(id(tensor) in self.measured for tensor in others)
         counted = is_counted(kind, args, kwargs)
         frame = addresses.caller(1)
         if kind is Kind.IGNORE or not (counted or reads_values):
@@ -246,7 +198,10 @@ class _Recorder(TorchFunctionMode):
             self.followed.add(result)
             counted = makes_real(kind, args, kwargs, result)
             if not counted:
-                self._note_codes(result, depends)
+                self._note_codes(result, depends, measures)
+                if depends and not self.training and reads_a_number(operation, result):
+                    noted = self.recording.reads if measures else self.recording.reads_codes
+                    noted.append(addresses.source_of(frame))
                 self.origins.remember(output_tensors(result), origin)
                 return result
             kind = Kind.CAST
@@ -267,8 +222,7 @@ class _Recorder(TorchFunctionMode):
         call.masks = call.masks and mask_of(operation, args, kwargs, lambda x: id(x) in self.values) is not None
         result = function(*args, **kwargs)
         self.followed.add(result)
-        if operation.name == "getitem" and isinstance(result, Tensor):
-            self.views[id(result)] = (id(args[0]), repr(args[1]))
+        self.aliases.note_view(operation, args, result)
         if depends:
             refuse_unfit([*tensors, *others, *_tensors_of(result)], operation, addresses.source_of(frame))
         if counted:
@@ -280,7 +234,7 @@ class _Recorder(TorchFunctionMode):
             call.operands.setdefault(operand.slot, set()).add(operand)
         self.origins.remember(output_tensors(result), origin, self.keys[call.address] if counted else None)
         if depends:
-            self._note_codes(result, depends)
+            self._note_codes(result, depends, measures)
             outputs = output_tensors(result)
             call.produces = max(call.produces, len(outputs))
             call.output_shape = tuple(outputs[0].shape) if outputs else ()
@@ -289,8 +243,7 @@ class _Recorder(TorchFunctionMode):
                 if id(output) not in self.values or kind is not Kind.PASS:
                     self._name(output, ("call", call.address, index))
             if call.in_place and outputs and outputs[0] is not written:
-                self.replaced[id(written)] = outputs[0]
-                self.alive.append(written)
+                self.aliases.replace(written, outputs[0])
         return result
 
     def _operands(self, args: tuple, kwargs: dict) -> tuple[list[Operand], list[Tensor], list[Tensor]]:
@@ -315,11 +268,13 @@ class _Recorder(TorchFunctionMode):
         """The name of the parameter or buffer whose memory `tensor` lies in."""
         return self.constant_memory.get(tensor.untyped_storage().data_ptr())
 
-    def _note_codes(self, result, depends: bool) -> None:
-        """Remember results that are no real values but depend on the inputs."""
+    def _note_codes(self, result, depends: bool, measures: bool) -> None:
+        """Remember results that are no real values but depend on the inputs. measures: on real values of them."""
         for leaf in pytree.tree_leaves(result) if depends else ():
             if isinstance(leaf, Tensor) and not leaf.is_floating_point():
                 self.codes[id(leaf)] = leaf
+                if measures:
+                    self.measured.add(id(leaf))
 
     def _call(self, operation: Operation, kind: Kind, frame, origin: Origin) -> Call:
         path = self.stack[-1]
@@ -377,9 +332,7 @@ class _Recorder(TorchFunctionMode):
                 f"{call.layer} writes in place into {name} at {source}, which quantization cannot follow; change "
                 "parameters and buffers outside of forward."
             )
-        for other in self.followed.sharing(written):
-            if id(other) not in self.replaced:
-                self.stale.setdefault(id(other), (source, id(written)))
+        self.aliases.make_stale(self.followed.sharing(written), written, source)
         return *rewritten, written
 
 
@@ -395,7 +348,13 @@ def _is_to_be_rewritten(operation: Operation, kind: Kind, function, args: tuple,
 def _shape_of(tensor: Tensor, derived: bool) -> tuple[int, ...]:
     """The shape of an operand. derived: a constant that the forward made, which broadcasts where its rows are equal."""
     shape = tuple(tensor.shape)
-    alike = derived and len(shape) > 1 and shape[0] > 1 and bool((tensor[:1] == tensor).all())
+    alike = (
+        derived
+        and tensor.layout is torch.strided
+        and len(shape) > 1
+        and shape[0] > 1
+        and bool((tensor[:1] == tensor).all())
+    )
     return (1, *shape[1:]) if alike else shape
 
 

@@ -26,6 +26,16 @@ def as_function(args: tuple) -> tuple | None:
     return (x, index, value) if basic else None
 
 
+def likeness(x: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    """What of `x` remains when something is copied into it."""
+    return x.shape, x.dtype, x.device
+
+
+def copied(source: Tensor, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What a tensor of this `likeness` is after `source` was copied into it, a new tensor."""
+    return source.expand(shape).to(device, dtype)
+
+
 def with_value_at(x: Tensor, index: tuple, value: Tensor) -> Tensor:
     """`x` as it is after `x[index] = value`, a new tensor. What moves are slices, joined again."""
     value = value.to(x.dtype)
@@ -35,8 +45,11 @@ def with_value_at(x: Tensor, index: tuple, value: Tensor) -> Tensor:
         behind = x.dim() - before - mask.dim()
         return torch.where(mask.reshape(*[1] * before, *mask.shape, *[1] * behind), value.reshape(()), x)
     places, kept = _places(index, x)
-    value = value.expand(x[index].shape).reshape(kept)
-    return _put(x, places, value)
+    if any(not named for _, named in places):
+        return x
+    shape = x[index].shape
+    value = value if value.shape == shape else value.expand(shape)
+    return _put(x, places, value if shape == torch.Size(kept) else value.reshape(kept))
 
 
 def _is_basic(entry) -> bool:
@@ -51,7 +64,7 @@ def _mask_of(index: tuple) -> tuple[int, Tensor] | None:
 
 
 def _places(index: tuple, x: Tensor) -> tuple[list[Place], list]:
-    """(the dimensions that `index` narrows down, the shape of `x[index]` with a 1 for every dimension it picks from)."""
+    """(dimensions that `index` narrows down, shape of `x[index]` with a 1 for every dimension it picks from)."""
     entries = [entry for entry in index if entry is not None]
     if any(entry is ... for entry in entries):
         middle = next(position for position, entry in enumerate(entries) if entry is ...)
@@ -76,12 +89,19 @@ def _put(x: Tensor, places: list[Place], value: Tensor) -> Tensor:
         return value
     (dim, named), *further = places
     if further:
-        value = _put(x[(slice(None),) * dim + (slice(named.start, named.stop, named.step),)], further, value)
+        value = _put(_cut(x, dim, named.start, named.stop, named.step), further, value)
     if named.step != 1:
-        rows = iter(named)
-        order = {row: x.shape[dim] + position for position, row in enumerate(rows)}
+        order = {row: x.shape[dim] + position for position, row in enumerate(named)}
         both = torch.cat([x, value], dim=dim)
         chosen = torch.tensor([order.get(row, row) for row in range(x.shape[dim])], device=x.device)
         return both.index_select(dim, chosen)
-    before, behind = x.narrow(dim, 0, named.start), x.narrow(dim, named.stop, x.shape[dim] - named.stop)
-    return torch.cat([part for part in (before, value, behind) if part.shape[dim]], dim=dim)
+    parts = [value]
+    if named.start > 0:
+        parts.insert(0, _cut(x, dim, 0, named.start))
+    if named.stop < x.shape[dim]:
+        parts.append(_cut(x, dim, named.stop, x.shape[dim]))
+    return torch.cat(parts, dim=dim) if len(parts) > 1 else value
+
+
+def _cut(x: Tensor, dim: int, start: int, stop: int, step: int = 1) -> Tensor:
+    return x[(slice(None),) * dim + (slice(start, stop, step),)]

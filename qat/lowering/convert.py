@@ -23,8 +23,8 @@ from qat.inject.exact import grid_of
 from qat.inject.handle import Handle, handle_of
 from qat.inject.inputs import input_paths, key_of
 from qat.inject.operations import canonical_name
-from qat.inject.record import undisturbed
 from qat.inject.remedies import remedy_for
+from qat.inject.undisturbed import undisturbed
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.lowering import elementwise, indices, movement, normalized, pooling, transposed, weighted
 from qat.lowering.indices import function_of_indices, index_range

@@ -1,4 +1,3 @@
-import dataclasses
 import random
 
 import numpy
@@ -11,7 +10,8 @@ import qat
 from qat.errors import AddressError, PreparationError
 from qat.inject.inputs import bind_examples
 from qat.inject.operations import Kind
-from qat.inject.record import record, undisturbed
+from qat.inject.record import record
+from qat.inject.undisturbed import undisturbed
 
 
 class Network(nn.Module):
@@ -100,8 +100,8 @@ def test_integers_that_depend_on_the_inputs_carry_on():
     ]
 
 
-def write_a_slice(net, x):
-    x[:, 0] = 1.0
+def write_picked_places(net, x):
+    x[:, torch.tensor([0, 2])] = 1.0
     return x
 
 
@@ -134,19 +134,15 @@ def fill(net, x):
 @pytest.mark.parametrize(
     ("body", "match"),
     [
-        (write_a_slice, r"writes in place at .*test_record\.py:\d+ \(setitem\)"),
+        (write_picked_places, r"writes in place at .*test_record\.py:\d+ \(setitem\)"),
         (
             write_through_a_view,
             r"test_record\.py:\d+ writes in place into memory that another tensor used later shares",
         ),
         (write_under_a_view, r"test_record\.py:\d+ writes in place into memory"),
         (write_into_a_buffer, r"add writes in place into mean at .*test_record\.py:\d+"),
-        (write_into_a_part_of_a_buffer, r"copy writes in place"),
+        (write_into_a_part_of_a_buffer, r"copy writes in place into mean at"),
         (fill, r"zero writes in place"),
-        (
-            lambda net, x: torch.add(x, x, out=torch.empty(2, 3)),
-            r"add writes in place at .*test_record\.py:\d+ \(add\)",
-        ),
     ],
 )
 def test_writes_that_cannot_be_followed_are_refused_with_their_line(body, match):
@@ -164,9 +160,9 @@ def test_a_buffer_may_count_forwards_and_is_left_as_it_was():
     assert int(network.count) == 0
 
 
-@dataclasses.dataclass
 class Hidden:
-    values: torch.Tensor
+    def __init__(self, values):
+        self.values = values
 
 
 def test_outputs_that_hide_their_tensors_are_refused():
