@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qat import folding, functional
 from qat.folding import BatchNorm
-from qat.inject import exact, exact_operations
+from qat.inject import exact, exact_operations, written_norms
 from qat.inject.actions import Action
 from qat.inject.calls import Slot, operand_at, with_operand
 from qat.inject.exact import Accumulator
@@ -37,6 +37,7 @@ class Accumulators:
             int, Accumulator | Computed | Mapped
         ] = {}  # address of a computation -> what waits for its quantizer
         self.regions = Regions(self.quantizers)
+        self.norms: dict[int, written_norms.Statistic] = {}
         self.dtype = torch.float32  # of what the network computes with
 
     def fold_bias(self, action: Action, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -136,10 +137,23 @@ class Accumulators:
         self, address: int, action: Action, name: str, function, args: tuple, kwargs: dict, result: Tensor
     ) -> None:
         """Follow one call of a region of pointwise functions; note its table where a quantizer ends it."""
+        if action.region.role:
+            self._follow_norm(address, action, args, kwargs, result)
+            return
         mapped = self.regions.follow(address, action, name, function, args, kwargs)
         if mapped is not None and action.head == address and self._all_ready(action):
             self.dtype = result.dtype
             self.waiting[address] = mapped
+
+    def _follow_norm(self, address: int, action: Action, args: tuple, kwargs: dict, result: Tensor) -> None:
+        root = self.quantizers[action.region.root]
+        norm = written_norms.follow(action.region, self.norms, exact.grid_of(root), args, kwargs) if root.ready else None
+        if norm is None:
+            return
+        self.norms[address] = norm
+        if action.head == address and self._all_ready(action):
+            self.dtype = result.dtype
+            self.waiting[address] = norm.computed()
 
     def waits(self, head: int | None) -> bool:
         """Whether the result of the computation at `head` still waits for its quantizer."""

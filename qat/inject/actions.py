@@ -9,6 +9,7 @@ from qat.inject.groups import Groups
 from qat.inject.operations import NORMS, Kind
 from qat.inject.sites import Sites
 from qat.inject.weighted import WeightedForm, weighted_form
+from qat.inject.written_norms import NormStep
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class RegionAction:
     """What a call of a region of pointwise functions reads. root: quantizer of the value that the region is a table of.
 
     roots: slots that hold that value. inner: slots that hold the result of another call of the region, and its address.
+    role: in a norm that is written out; empty in a table.
     """
 
     root: str
     roots: tuple[Slot, ...]
     inner: tuple[tuple[Slot, int], ...]
+    role: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class Actions:
         region = self.fusion.regions.get(call.address)
         if region is not None:
             root = self._quantizer(region.root)
-            return dataclasses.replace(action, region=RegionAction(root, region.roots, region.inner))
+            role = region.role if isinstance(region, NormStep) else ""
+            return dataclasses.replace(action, region=RegionAction(root, region.roots, region.inner, role))
         if weighted_form(call) is not None:
             return self._weighted(action, call)
         if call.operation.name == "embedding":

@@ -40,6 +40,7 @@ class Call:
     floating-point, masks and indices. reason: why its arguments have no integer form, None where they have one.
     pointwise: whether each element of the result is a function of the same element of its values alone.
     scales: whether it multiplies its value by a positive number. masks: whether it leaves out scores of a softmax.
+    squares: whether it squares its value. averages_last: whether it is a mean over last dimensions, which stay as 1.
     """
 
     address: int
@@ -59,6 +60,8 @@ class Call:
     pointwise: bool = True
     scales: bool = True
     masks: bool = True
+    squares: bool = True
+    averages_last: bool = True
 
     def values(self) -> Iterator[ValueId]:
         """The values this call reads."""
@@ -86,8 +89,9 @@ class Recording:
 
     sequences: training mode -> addresses of the counted calls in the order they ran, for compiled code, which cannot
     look at its own frames. inputs: path -> shape. outputs: values returned. returned: where in the eval forward's
-    result they are, a path of keys for each. unquantized: those of them that no operation on values made.
-    reads: source lines where the eval forward's code gets a number of real values; reads_codes: of ids and masks.
+    result they are, a path of keys for each. unquantized: those of them that no operation on values made. compared:
+    values of which a mask or an index is made in eval mode.
+    reads: source lines where the eval forward gets a number of real values; reads_codes: of ids and masks.
     """
 
     calls: dict[int, Call] = field(default_factory=dict)
@@ -97,6 +101,7 @@ class Recording:
     outputs: list[ValueId] = field(default_factory=list)
     returned: tuple[tuple[str, ...], ...] = ()
     unquantized: tuple[tuple[str, ...], ...] = ()
+    compared: list[ValueId] = field(default_factory=list)
     checkpointed: bool = False
     reads: list[str] = field(default_factory=list)
     reads_codes: list[str] = field(default_factory=list)

@@ -4,16 +4,19 @@ Two ways. A batch norm, relu or clamp behind a computation runs at the end of it
 of one value, element by element, another are one table together, with one rounding at its end (`regions`).
 """
 
+import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from qat.inject.calls import Call, Recording, Slot, ValueId
 from qat.inject.coverage import has_statistics
-from qat.inject.operations import COMPUTING, Kind
-from qat.inject.pointwise import IDENTITIES, PLAIN
+from qat.inject.flow import Flow, is_identity
 from qat.inject.masks import READERS
+from qat.inject.operations import COMPUTING, Kind
+from qat.inject.pointwise import NONLINEAR, PLAIN
 from qat.inject.weighted import weighted_form
+from qat.inject.written_norms import NormStep, written_norms
 
 #: Products of two values, whose kernels multiply the result by a number for nothing.
 _PRODUCTS = frozenset({"matmul", "bmm", "einsum"})
@@ -37,22 +40,30 @@ class Fusion:
     """Heads and regions of a recording. quantized: address -> whether the rules leave a call quantized.
 
     head: address of a fused call -> address of the computation whose kernel it runs in. regions: by address.
-    masks: addresses of calls that leave out scores of a softmax.
+    regions: also the steps of norms that are written out. masks: addresses of calls that leave out scores of a softmax.
     """
 
     def __init__(self, recording: Recording, quantized: Mapping[int, bool]):
         self.calls = recording.calls
         self.quantized = quantized
-        self.outputs = set(recording.outputs)
+        self.outputs = {*recording.outputs, *recording.compared}
         self.consumers = Counter(value for call in self.calls.values() for value in set(call.values()))
-        self.consumers.update(recording.outputs)
+        self.consumers.update([*recording.outputs, *recording.compared])
         self.head: dict[int, int] = {}
         self._find_heads(lambda producer: not producer.pointwise)
+        self.flow = Flow(self.calls, self.outputs)
         self.masks = {
             call.address for call in self.calls.values()
             if call.masks and self.quantized[call.address] and self._is_read_as_mask(("call", call.address, 0))
         }  # fmt: skip
-        self.regions = _Regions(self).found
+        norms = written_norms(self.flow, self._may_be_step)
+        self.regions: dict[int, Region | NormStep] = {**_Regions(self, norms).found, **norms}
+        self.calls = {
+            address: dataclasses.replace(call, kind=Kind.COMPUTE)
+            if call.kind is Kind.JOIN and address in self.regions  # the larger of two functions of one value is another
+            else call
+            for address, call in self.calls.items()
+        }
         self._find_heads(lambda producer: producer.address not in self.regions)
 
     def chain(self, head: int) -> list[int]:
@@ -63,11 +74,14 @@ class Fusion:
         """The call that makes a value, None for an input."""
         return self.calls[value[1]] if value[0] == "call" else None
 
+    def _may_be_step(self, call: Call) -> bool:
+        return self.quantized[call.address] and call.produces == 1 and not call.alternating()
+
     def _is_read_as_mask(self, value: ValueId) -> bool:
         """Whether nothing but softmax reads the value, and masks upon it."""
-        readers = [call for call in self.calls.values() if value in call.values()] if value not in self.outputs else []
+        readers = self.flow.readers.get(value, ()) if value not in self.outputs else ()
         for reader in readers:
-            passes = reader.masks or (reader.kind is Kind.PASS and reader.operation.name in IDENTITIES)
+            passes = reader.masks or is_identity(reader)
             if reader.operation.name not in READERS:
                 if not passes or not self._is_read_as_mask(("call", reader.address, 0)):
                     return False
@@ -114,34 +128,21 @@ def channels_second(call: Call) -> bool:
 class _Regions:
     """The largest regions, found by giving up, from all pointwise calls, those that do not hold together."""
 
-    def __init__(self, fusion: Fusion):
+    def __init__(self, fusion: Fusion, taken: Container[int]):
         self.fusion = fusion
         self.calls = fusion.calls
-        self.readers: dict[ValueId, list[Call]] = {}
-        for call in self.calls.values():
-            for value in set(call.values()):
-                self.readers.setdefault(value, []).append(call)
+        self.readers = fusion.flow.readers
         self.eligible = {
             call.address: call for call in self.calls.values()
             if call.pointwise and call.produces == 1 and call.address not in fusion.head
-            and call.address not in fusion.masks
-            and call.kind in (Kind.COMPUTE, Kind.FUSE) and fusion.quantized[call.address] and not call.alternating()
+            and call.address not in fusion.masks and call.address not in taken
+            and (call.kind in (Kind.COMPUTE, Kind.FUSE) or call.operation.name in NONLINEAR)
+            and fusion.quantized[call.address] and not call.alternating()
         }  # fmt: skip
         self.inner = set(self.eligible)  # addresses whose results stay unrounded
         self._settle()
         self.found = {address: self._region(call) for address, call in self.eligible.items()}
         self._drop_plain()
-
-    def _source(self, value: ValueId) -> ValueId:
-        """The value that `value` is, seen through what leaves it as it is."""
-        producer = self.fusion.producer(value)
-        while producer is not None and producer.kind is Kind.PASS and producer.operation.name in IDENTITIES:
-            value = next(producer.values(), None) or value
-            following = self.fusion.producer(value)
-            if following is producer:
-                break
-            producer = following
-        return value
 
     def _settle(self) -> None:
         changed = True
@@ -149,7 +150,7 @@ class _Regions:
             changed = False
             self.roots: dict[int, ValueId] = {}
             for address, call in list(self.eligible.items()):
-                roots = {self._root(self._source(value)) for value in call.values()}
+                roots = {self._root(self.fusion.flow.source(value)) for value in call.values()}
                 if len(roots) == 1:
                     (self.roots[address],) = roots
                 else:
@@ -171,7 +172,7 @@ class _Regions:
         if value in self.fusion.outputs or value not in self.readers:
             return False
         for reader in self.readers[value]:
-            if reader.kind is Kind.PASS and reader.operation.name in IDENTITIES:
+            if is_identity(reader):
                 if not self._stays_inside(("call", reader.address, 0), root):
                     return False
             elif reader.address not in self.eligible or self.roots.get(reader.address) != root:
@@ -184,7 +185,7 @@ class _Regions:
             for operand in operands:
                 if operand.value is None:
                     continue
-                source = self._source(operand.value)
+                source = self.fusion.flow.source(operand.value)
                 if source[0] == "call" and source[1] in self.inner:
                     inner.append((slot, source[1]))
                 else:

@@ -55,13 +55,17 @@ _PASS = """
     max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax max pad constant_pad_nd
     adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices
     dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout pixel_shuffle pixel_unshuffle channel_shuffle
-    index_select gather requires_grad get as_subclass
+    index_select gather requires_grad get as_subclass amin min topk sort repeat_interleave take_along_dim unfold rot90
+    fliplr flipud hsplit vsplit dsplit native_channel_shuffle
 """.split()
-_JOIN = "cat concat concatenate stack hstack vstack dstack setitem copy".split()
+_JOIN = """
+    cat concat concatenate stack hstack vstack dstack setitem copy where masked_fill maximum minimum fmax fmin
+""".split()
 _FUSE = "batch_norm relu relu6 hardtanh clamp clamp_min clamp_max clip".split()
 _COMPUTE = """
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub mul div matmul bmm mm
     addmm baddbmm einsum rdiv rpow mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d neg
+    interpolate cumsum
 """.split()
 _IGNORE = """
     size dim ndimension numel nelement stride storage_offset is_floating_point is_complex is_contiguous element_size
@@ -89,6 +93,9 @@ _NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, operator)
 
 #: Operations that make real values of a tensor of integers.
 _CASTS = frozenset("to type type_as float half bfloat16 double".split())
+
+#: Modes of `F.interpolate` that choose entries, and compute nothing.
+_CHOOSING_MODES = frozenset({"nearest", "nearest-exact"})
 
 #: Operations whose result cannot be negative, besides clamps from 0.
 _NEVER_NEGATIVE = frozenset("sigmoid softmax abs square exp hardsigmoid".split())
@@ -159,9 +166,12 @@ def kind_of(operation: Operation, args: tuple, kwargs: dict) -> Kind:
         return Kind.PASS if not value else Kind.COMPUTE
     if operation.name in _CASTS and not first_operand(args, kwargs).is_floating_point():
         return Kind.CAST if _makes_real(operation, args, kwargs) else Kind.PASS
-    if operation.name == "max":
+    if operation.name in ("max", "min"):
         other = args[1] if len(args) > 1 else kwargs.get("other")
-        return Kind.COMPUTE if isinstance(other, torch.Tensor) else Kind.PASS
+        return Kind.JOIN if isinstance(other, torch.Tensor) else Kind.PASS
+    if operation.name == "interpolate":
+        mode = args[3] if len(args) > 3 else kwargs.get("mode", "nearest")
+        return Kind.PASS if mode in _CHOOSING_MODES else Kind.COMPUTE
     if operation.kind is Kind.FUSE and operation.name.startswith("clamp"):
         bounds = (*args[1:], *kwargs.values())
         return Kind.COMPUTE if any(isinstance(bound, torch.Tensor) for bound in bounds) else Kind.FUSE
@@ -222,6 +232,27 @@ def factor_of(operation: Operation, args: tuple, kwargs: dict) -> float | None:
     if len(operands) != 2 or len(numbers) != 1 or not numbers[0] > 0:
         return None
     return float(numbers[0]) if operation.name == "mul" else 1 / float(numbers[0])
+
+
+def is_square(operation: Operation, args: tuple, kwargs: dict) -> bool:
+    """Whether a call multiplies a tensor by itself."""
+    operands = (*args, *kwargs.values())
+    if operation.name == "pow":
+        return len(operands) == 2 and not isinstance(operands[1], torch.Tensor) and operands[1] == 2
+    return operation.name == "square" or (operation.name == "mul" and operands[0] is operands[-1])
+
+
+def averages_last(operation: Operation, args: tuple, kwargs: dict) -> bool:
+    """Whether a call is a mean over the last dimension or dimensions, which stay with size 1."""
+    if operation.name != "mean" or kwargs.get("dtype") is not None:
+        return False
+    given = dict(zip(("input", "dim", "keepdim"), args, strict=False)) | kwargs
+    dims = given.get("dim")
+    if dims is None or not given.get("keepdim"):
+        return False
+    dims = (dims,) if isinstance(dims, int) else tuple(dims)
+    rank = first_operand(args, kwargs).dim()
+    return sorted(dim % rank for dim in dims) == list(range(rank - len(dims), rank))
 
 
 def never_negative(operation: Operation, args: tuple, kwargs: dict) -> bool:

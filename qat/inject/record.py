@@ -22,6 +22,7 @@ from qat.inject.calls import (
     output_tensors,
     tensor_slots,
 )
+from qat.inject.choices import COMPARING, with_constants
 from qat.inject.control_flow import reads_a_number
 from qat.inject.followed import Followed, refuse_unfit
 from qat.inject.inputs import input_paths, key_of, register_dataclasses
@@ -30,7 +31,9 @@ from qat.inject.opened import OPENED
 from qat.inject.operations import (
     Kind,
     Operation,
+    averages_last,
     factor_of,
+    is_square,
     kind_of,
     never_negative,
     operation_of,
@@ -182,14 +185,21 @@ class _Recorder(TorchFunctionMode):
         opened = OPENED.get(function)
         if opened is not None:
             with self:
-                return opened(*args, **kwargs)
+                result = opened(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         operation = operation_of(function)
         kind = kind_of(operation, args, kwargs)
+        if kind is Kind.JOIN:
+            args, kwargs, constants = with_constants(operation, args, kwargs)
+            self.followed.add(constants)
         self.aliases.check(operation, args, kwargs)
         operands, tensors, others = self._operands(args, kwargs)
         origin = self.origins.of(operands, tensors)
         reads_values = any(operand.value is not None for operand in operands)
         depends = reads_values or any(id(tensor) in self.codes for tensor in others)
+        if operation.name in COMPARING and not self.training:
+            self.recording.compared.extend(operand.value for operand in operands if operand.value is not None)
         measures = reads_values or any(id(tensor) in self.measured for tensor in others)
         counted = is_counted(kind, args, kwargs)
         frame = addresses.caller(1)
@@ -218,6 +228,8 @@ class _Recorder(TorchFunctionMode):
         call.other_dtypes.update(tensor.dtype for tensor in others)
         call.reason = call.reason or reason_against(operation, args, kwargs)
         call.pointwise = call.pointwise and is_pointwise(operation, operands, others)
+        call.squares = call.squares and is_square(operation, args, kwargs)
+        call.averages_last = call.averages_last and averages_last(operation, args, kwargs)
         call.scales = call.scales and factor_of(operation, args, kwargs) is not None
         call.masks = call.masks and mask_of(operation, args, kwargs, lambda x: id(x) in self.values) is not None
         result = function(*args, **kwargs)

@@ -26,10 +26,13 @@ from qat.inject.operations import canonical_name
 from qat.inject.remedies import remedy_for
 from qat.inject.undisturbed import undisturbed
 from qat.integer.program import Input, IntegerProgram, Output
-from qat.lowering import elementwise, indices, movement, normalized, pooling, transposed, weighted
+from qat.lowering import choosing, elementwise, indices, movement, normalized, pooling, resampled, taking, transposed
+from qat.lowering import weighted
+from qat.lowering.folded import Constants, Folded, is_constant
 from qat.lowering.indices import function_of_indices, index_range
 from qat.lowering.pointwise import function_of_one_value
 from qat.lowering.sizes import collapsed, evaluate, is_per_size, per_size
+from qat.lowering.written_norms import MeanSquare, step_of_norm
 from qat.lowering.state import (
     Failed,
     Masked,
@@ -38,6 +41,7 @@ from qat.lowering.state import (
     Quantized,
     QuantizedConstant,
     Unlowerable,
+    batch_position,
     merged_dims,
     module_path,
     source_line,
@@ -67,7 +71,6 @@ RULES: dict[Callable, Callable] = {
     aten.index.Tensor: indices.index,
     aten.softmax.int: normalized.softmax(is_log=False),
     aten.log_softmax.int: normalized.softmax(is_log=True),
-    aten.where.ScalarSelf: normalized.where,
     aten.add.Tensor: elementwise.add,
     aten.add.Scalar: elementwise.add,
     aten.mul.Tensor: elementwise.mul,
@@ -99,6 +102,7 @@ RULES: dict[Callable, Callable] = {
     aten.adaptive_avg_pool3d.default: pooling.adaptive_avg_pool(3),
     aten.mean.dim: pooling.mean,
     aten.mean.default: pooling.mean,
+    aten.sum.dim_IntList: pooling.total,
     aten.amax.default: pooling.amax,
     aten.cat.default: movement.cat,
     aten.stack.default: movement.stack,
@@ -111,8 +115,12 @@ RULES: dict[Callable, Callable] = {
     aten.split_with_sizes.default: movement.split,
     aten.chunk.default: movement.split,
     aten.unbind.int: movement.unbind,
-    aten.pad.default: movement.pad,
-    aten.constant_pad_nd.default: movement.pad,
+    aten.narrow.default: movement.narrow,
+    **dict.fromkeys((aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist), movement.movedim),
+    **dict.fromkeys((aten.swapaxes.default, aten.swapdims.default), movement.transpose),
+    **dict.fromkeys(
+        (aten.mT.default, aten.adjoint.default), lambda program, node, x: movement.transpose(program, node, x, -2, -1)
+    ),
     **dict.fromkeys(
         (aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim,
          aten.squeeze.dims, aten.squeeze.default, aten.unsqueeze.default, aten._unsafe_view.default),
@@ -124,6 +132,9 @@ RULES: dict[Callable, Callable] = {
          aten.to.dtype, aten._to_copy.default),
         movement.identity,
     ),
+    **taking.RULES,
+    **choosing.RULES,
+    **resampled.RULES,
 }  # fmt: skip
 
 
@@ -245,6 +256,7 @@ class _Lowering:
         self.handle = handle
         self.exported = exported
         self.builder = Program(handle)
+        self.constants = Constants(handle)
         self.results: dict[Node, object] = {}
         self.inputs: list[Input] = []
         self.problems: list[str] = []
@@ -322,14 +334,19 @@ class _Lowering:
                 return self._quantize(node, *args)
             if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
                 return args[0][args[1]]
-            if not any(
-                isinstance(leaf, Quantized | Pending | Masked | _RealInput | QuantizedConstant) for leaf in leaves
-            ):
+            if not any(map(_is_quantized, leaves)):
                 return _constant(node, args, kwargs)
             if node.target is not aten.index.Tensor:
                 args, kwargs = pytree.tree_map(_collapsed, (args, kwargs), is_leaf=is_per_size)
             rule = RULES.get(node.target)
+            if any(map(is_constant, leaves)) and not any(map(_is_value, leaves)):
+                args, kwargs = self.constants.entered(node, args, kwargs)
+                own = rule and functools.partial(rule, self.constants.program, node, *args, **kwargs)
+                return self.constants.left(self._apply(node, own, args, kwargs))
             own = rule and functools.partial(rule, self.builder, node, *args, **kwargs)
+            step = step_of_norm(node, canonical_name(_name_of(node)), args, kwargs)
+            if step is not None:
+                return step
             if node.target not in (aten.embedding.default, aten.index.Tensor):
                 name = canonical_name(_name_of(node))
                 move = rule and functools.partial(rule, self.builder, node)
@@ -337,7 +354,7 @@ class _Lowering:
                 if result is not None:
                     return result
             result = self._apply(node, own, args, kwargs)
-            return pytree.tree_map(lambda leaf: _with_merged(leaf, node), result, is_leaf=_is_of_program)
+            return pytree.tree_map(lambda leaf: _with_layout(leaf, node), result, is_leaf=_is_of_program)
         except Unlowerable as problem:
             self.problems.append(self._problem(node, str(problem)))
             return Failed()
@@ -367,11 +384,15 @@ class _Lowering:
         grid = grid_of(quantizer)
         if isinstance(x, Pending):
             return self.builder.finish(x, name)
+        if isinstance(x, Folded):
+            return self.constants.finish(x, name)
         if isinstance(x, _RealInput):
             shape = tuple(node.meta["val"].shape[1:])
             self.inputs.append(Input(x.path, self.builder.unique(f"input.{x.path}")))
             return self.builder.value(self.inputs[-1].value, shape, grid, name)
         if isinstance(x, Quantized) and x.grid == grid:
+            return x
+        if isinstance(x, QuantizedConstant) and x.quantizer is quantizer:
             return x
         raise Unlowerable(f"a value on the grid of {x.quantizer} is quantized again by {name}")
 
@@ -385,6 +406,11 @@ class _Lowering:
             result = self.results.get(entry) if isinstance(entry, Node) else None
             if isinstance(result, Quantized):
                 outputs.append(Output(name, result.name))
+                if result.batch_at:
+                    self.problems.append(
+                        f"output {name!r} has the batch in dimension {result.batch_at}: return it with the batch in "
+                        f"front, as by .transpose(0, {result.batch_at})"
+                    )
             elif not isinstance(result, Failed):
                 self.problems.append(
                     f"output {name!r} is not on an integer grid: return values that the network computes"
@@ -395,17 +421,26 @@ class _Lowering:
 _DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
 
 
+def _is_value(leaf) -> bool:
+    return isinstance(leaf, Quantized | Pending | Masked | MeanSquare | _RealInput)
+
+
+def _is_quantized(leaf) -> bool:
+    return _is_value(leaf) or isinstance(leaf, QuantizedConstant | Folded)
+
+
 def _is_of_program(leaf) -> bool:
     return isinstance(leaf, Quantized | Pending)
 
 
-def _with_merged(leaf, node: Node):
-    """`leaf`, knowing whether the network holds its first dimension merged into the batch."""
+def _with_layout(leaf, node: Node):
+    """`leaf`, knowing where the network has the batch, and whether its first dimension is merged into that."""
     if not _is_of_program(leaf):
         return leaf
     made = node.meta["val"]
-    merged = merged_dims(made[0] if isinstance(made, tuple | list) else made)
-    return leaf if leaf.merged == merged else dataclasses.replace(leaf, merged=merged)
+    made = made[0] if isinstance(made, tuple | list) else made
+    layout = {"merged": merged_dims(made), "batch_at": batch_position(made)}
+    return leaf if layout == {name: getattr(leaf, name) for name in layout} else dataclasses.replace(leaf, **layout)
 
 
 def _constant(node: Node, args: tuple, kwargs: dict):

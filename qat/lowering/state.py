@@ -35,7 +35,7 @@ class Quantized:
     """A value of the program. shape: without the batch. quantizer: whose grid it lies on.
 
     merged: 1 where the network holds the first dimension of the shape together with the batch in one. batch_at: where
-    the network has the batch at the moment; only permutations read a value that has it elsewhere than in front.
+    the network has the batch at the moment; what does not ask for it refuses a value that has it elsewhere than in front.
     """
 
     name: str
@@ -52,9 +52,11 @@ class Quantized:
 
     def dim(self, dim: int, what: str = "works on") -> int:
         """The dimension of the program, batch included, that is torch's `dim`. Refuses the batch."""
-        dim = dim % self.rank
+        order = list(range(1, self.rank))
+        order.insert(self.batch_at, 0)
+        dim = order[dim % self.rank]
         if dim == 0:
-            raise Unlowerable(f"it {what} the batch; dimension 0 is the batch alone, of any size")
+            raise Unlowerable(f"it {what} the batch; keep a dimension for the batch alone, of any size")
         return dim + self.merged
 
 
@@ -79,7 +81,7 @@ class Pending:
     turn: another order of its dimensions.
     low, high: real bounds of fused activations. build: makes the operation.
     fold: for a layer with weights, the same computation with a batch norm folded in; None where that is not possible.
-    merged: as of `Quantized`. times: the same computation multiplied by a positive number: (node, number) -> Pending; None where it cannot be.
+    merged, batch_at: as of `Quantized`. times: the same computation multiplied by a positive number: (node, number) -> Pending; None where it cannot be.
     gained: the same for a constant vector along the last dimension.
     mapped: the function of one value that this is (`qat.lowering.pointwise.Mapped`), None where it is none.
     is_table: whether the operation is made from `mapped`.
@@ -95,6 +97,7 @@ class Pending:
     times: Callable | None = None
     gained: Callable | None = None
     merged: int = 0
+    batch_at: int = 0
     mapped: object | None = None
     is_table: bool = False
 
@@ -194,11 +197,11 @@ class Program:
             shape = tuple(pending.shape[dim - 1] for dim in pending.turn[1:])
             result = self.value(turned, shape, grid, quantizer_name)
         if pending.view is None:
-            return dataclasses.replace(result, merged=pending.merged)
+            return dataclasses.replace(result, merged=pending.merged, batch_at=pending.batch_at)
         viewed = self.unique(f"{name}.reshape")
         self.operations.append(Reshape(name=viewed, source="", inputs=(name,), output=viewed, shape=pending.view))
         result = self.value(viewed, pending.view, grid, quantizer_name)
-        return dataclasses.replace(result, merged=pending.merged)
+        return dataclasses.replace(result, merged=pending.merged, batch_at=pending.batch_at)
 
 
 def module_path(node: Node) -> str:
@@ -215,12 +218,17 @@ def source_line(node: Node) -> str:
     return ":".join(outside[-1]) if outside else "an unknown line"
 
 
-def batch_shape(node: Node, index: int | None = None) -> tuple[int, ...]:
-    """Shape of what the node makes, without the batch dimension. index: of which tensor, if it makes several."""
+def batch_shape(node: Node, index: int | None = None, batch_at: int = 0) -> tuple[int, ...]:
+    """Shape of what the node makes, without the batch dimension, which is at `batch_at`.
+
+    index: of which tensor, if it makes several.
+    """
     made = node.meta["val"]
     shape = (made if index is None else made[index]).shape
     if node.meta.get(CONSTANT):
         return tuple(shape[1:])
+    if 0 < batch_at < len(shape):
+        shape = (shape[batch_at], *shape[:batch_at], *shape[batch_at + 1 :])
     if not len(shape) or isinstance(shape[0], int):
         raise Unlowerable(
             "it fixes or removes the batch dimension; keep dimension 0 for the batch, of any size, and take that size "
@@ -235,6 +243,13 @@ def merged_dims(made) -> int:
     """How many dimensions of the program (0 or 1) are merged into dimension 0 of a tensor of the exported graph."""
     is_tensor = isinstance(made, Tensor) and made.dim() and not isinstance(made.shape[0], int)
     return len(_merged_into_batch(made.shape[0])) if is_tensor else 0
+
+
+def batch_position(made) -> int:
+    """Where a tensor of the exported graph has the batch, 0 where it is in front or not there at all."""
+    if not isinstance(made, Tensor):
+        return 0
+    return next((dim for dim, size in enumerate(made.shape) if not isinstance(size, int)), 0)
 
 
 def _merged_into_batch(size) -> tuple[int, ...]:

@@ -1,0 +1,58 @@
+"""Who makes and who reads the values of a recording."""
+
+from collections.abc import Collection, Mapping
+
+from qat.inject.calls import Call, ValueId
+from qat.inject.operations import Kind
+from qat.inject.pointwise import IDENTITIES
+
+
+class Flow:
+    """Producers and readers of values. outputs: values that leave the network, which nobody inside reads alone."""
+
+    def __init__(self, calls: Mapping[int, Call], outputs: Collection[ValueId]):
+        self.calls = calls
+        self.outputs = frozenset(outputs)
+        self.readers: dict[ValueId, list[Call]] = {}
+        for call in reversed(calls.values()):
+            result = ("call", call.address, 0)
+            if is_identity(call) and result not in self.readers and result not in self.outputs:
+                continue  # gave back its own operand, which others read
+            for value in set(call.values()):
+                self.readers.setdefault(value, []).append(call)
+        for readers in self.readers.values():
+            readers.reverse()
+
+    def producer(self, value: ValueId) -> Call | None:
+        """The call that makes a value, None for an input."""
+        return self.calls[value[1]] if value[0] == "call" else None
+
+    def source(self, value: ValueId) -> ValueId:
+        """The value that `value` is, seen through what leaves it as it is."""
+        producer = self.producer(value)
+        while producer is not None and is_identity(producer):
+            value = next(producer.values(), None) or value
+            following = self.producer(value)
+            if following is producer:
+                break
+            producer = following
+        return value
+
+    def maker(self, value: ValueId) -> Call | None:
+        """The call that computes a value, seen through what leaves it as it is."""
+        return self.producer(self.source(value))
+
+    def only_reader(self, call: Call) -> Call | None:
+        """The one call that computes with the result of `call`; None where there are several, or it leaves the network."""
+        value = ("call", call.address, 0)
+        while value not in self.outputs and len(readers := self.readers.get(value, ())) == 1:
+            (reader,) = readers
+            if not is_identity(reader):
+                return reader
+            value = ("call", reader.address, 0)
+        return None
+
+
+def is_identity(call: Call) -> bool:
+    """Whether a call leaves its value as it is, where it is."""
+    return call.kind is Kind.PASS and call.operation.name in IDENTITIES
