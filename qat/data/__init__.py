@@ -2,5 +2,6 @@
 
 from qat.data.cifar10 import CIFAR10DataModule
 from qat.data.digits import DigitsDataModule
+from qat.data.shapes import ShapesDataModule
 
-__all__ = ["CIFAR10DataModule", "DigitsDataModule"]
+__all__ = ["CIFAR10DataModule", "DigitsDataModule", "ShapesDataModule"]

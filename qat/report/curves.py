@@ -7,7 +7,7 @@ from itertools import groupby
 from qat.report.records import EpochRecord, RunRecord
 
 SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation"}
-_LEADING = ("loss", "accuracy", "acc")  # drawn first, in this order
+_LEADING = ("loss", "accuracy", "acc", "map")  # drawn first, in this order
 
 #: Stands for the 32 bits of a float on an axis of widths.
 FLOAT_BITS = 32

@@ -3,7 +3,7 @@
 ABSENT = "–"
 
 #: Metrics whose values in 0..1 read best as a percentage.
-SHARES = ("acc", "accuracy", "top1", "top5", "f1", "precision", "recall", "auroc", "iou", "dice")
+SHARES = ("acc", "accuracy", "top1", "top5", "f1", "precision", "recall", "auroc", "iou", "dice", "map")
 
 
 def is_share(metric: str | None) -> bool:
