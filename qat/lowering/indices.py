@@ -13,7 +13,16 @@ from qat.integer.operations import MASK_GRID
 from qat.integer.program import Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Table, Take
 from qat.lowering.elementwise import rescale
 from qat.lowering.pointwise import Mapped, table_builder
-from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
+from qat.lowering.state import (
+    Masked,
+    Pending,
+    Program,
+    Quantized,
+    QuantizedConstant,
+    Unlowerable,
+    batch_shape,
+    module_path,
+)
 from qat.lowering.weighted import weight_of
 
 #: Functions of integers, or of masks, element by element.
@@ -65,7 +74,8 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
     if name in _FUNCTIONS and len(sources) == 1 and _alone(args):
         points = [source.points if is_discrete(argument) else argument for argument in args]
         return _function(node, Mapped(source.root, node.target(*points, **kwargs)))
-    if move is not None and isinstance(args[0], Pending):
+    chooses = any(isinstance(argument, Quantized | Pending | Masked) for argument in args[1:])  # between other values
+    if move is not None and isinstance(args[0], Pending) and not chooses:
         moved = move(source.root, *args[1:], **kwargs)
         return _function(node, Mapped(moved, source.points))
     return None
@@ -74,7 +84,7 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
 def is_discrete(argument) -> bool:
     """Whether an argument is a tensor of indices, a mask, or a function of those."""
     if isinstance(argument, Pending):
-        return argument.mapped is not None and not hasattr(argument.mapped.root.grid, "scale")
+        return argument.mapped is not None and is_discrete(argument.mapped.root)
     return isinstance(argument, Quantized) and (isinstance(argument.grid, IndexRange) or argument.grid == MASK_GRID)
 
 
