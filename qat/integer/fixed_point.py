@@ -147,14 +147,14 @@ def requantize(accumulators: Tensor, multiplier: Multiplier, grid: Grid, clamp_m
     accumulators: int32 or int64 (..., O), below 2^31; the channels of `multiplier` lie along the last dimension.
     Returns codes of `grid.dtype`, in clamp_min..clamp_max.
     """
-    products = _products(accumulators, multiplier)
+    accumulators = _as_float_stores(accumulators)
+    mantissa = multiplier.mantissa.to(accumulators.device, torch.int64)
     shift = -multiplier.exponent.to(torch.int64)
     fast = int(shift.min()) >= 1 and int(shift.max()) <= _FAST_SHIFT
-    shift = shift.to(products.device)
+    shift = shift.to(accumulators.device)
     if fast:
-        rounded = _round_products(products, shift, grid.bits)
-    else:
-        rounded = _round_twice(products, shift)
+        return _requantize_once(accumulators, mantissa, shift, grid, clamp_min, clamp_max)
+    rounded = _round_twice(accumulators * mantissa, shift)
     return rounded.add_(grid.zero_point).clamp_(clamp_min, clamp_max).to(grid.dtype)
 
 
@@ -164,7 +164,8 @@ def requantize_product(products: Tensor, multiplier: Multiplier, grid: Grid, cla
 
     products: integers (..., O), of at most 24 bits where codes have 8. Returns codes of `grid.dtype`.
     """
-    product = round_to_significant_bits(_products(products, multiplier), MANTISSA_BITS)
+    mantissa = multiplier.mantissa.to(products.device, torch.int64)
+    product = round_to_significant_bits(_as_float_stores(products) * mantissa, MANTISSA_BITS)
     exponent = multiplier.exponent.to(product.device, torch.int64)
     # Beyond 2^-38 a product vanishes beside any code: both roundings give the zero point, as a shift by 38 does.
     exponent = exponent.clamp(-62, MAX_EXPONENT)
@@ -213,12 +214,13 @@ def bit_length(values: Tensor) -> Tensor:
     return length + rest
 
 
-def _products(accumulators: Tensor, multiplier: Multiplier) -> Tensor:
-    """fl32(acc) * mantissa, not yet rounded; int64, below 2^56."""
+def _as_float_stores(accumulators: Tensor) -> Tensor:
+    """fl32(acc), int64."""
+    lowest, highest = torch.aminmax(accumulators)
     accumulators = accumulators.to(torch.int64)
-    if max(-int(accumulators.min()), int(accumulators.max())) >= 2**MANTISSA_BITS:
-        accumulators = round_to_significant_bits(accumulators, MANTISSA_BITS)
-    return accumulators * multiplier.mantissa.to(accumulators.device, torch.int64)
+    if max(-int(lowest), int(highest)) >= 2**MANTISSA_BITS:
+        return round_to_significant_bits(accumulators, MANTISSA_BITS)
+    return accumulators
 
 
 def _round_twice(products: Tensor, shift: Tensor) -> Tensor:
@@ -227,23 +229,26 @@ def _round_twice(products: Tensor, shift: Tensor) -> Tensor:
     return _round_half_even_shift(stored, shift.clamp(0, 62)) << (-shift).clamp_(min=0)
 
 
-def _round_products(products: Tensor, shift: Tensor, bits: int) -> Tensor:
-    """As `_round_twice`, a few times faster; results that no grid of `bits` can hold stay out of it, but may differ.
+def _requantize_once(
+    accumulators: Tensor, mantissa: Tensor, shift: Tensor, grid: Grid, clamp_min: int, clamp_max: int
+) -> Tensor:
+    """`requantize` in few passes. accumulators: as float32 stores them, int64. shift: int64, at least 1.
 
-    Storing a product in 24 bits moves it by at most half a unit of its last place. Only where it then comes to lie on,
-    or beyond, a tie can the second rounding come out differently: those few are computed again in full.
+    Storing a product in 24 bits moves it by at most half a unit of its last place, for results that a grid can hold;
+    others saturate. Only where it then comes to lie on, or beyond, a tie can the second rounding come out differently:
+    those few are computed again in full.
     """
-    limit = torch.ones_like(shift) << (shift + bits + 2)
-    movement = torch.ones_like(shift) << (shift + (bits + 2 - MANTISSA_BITS)).clamp_(min=0)
     step = torch.ones_like(shift) << shift
-    # Not below the limit is outside of every grid; the sign is kept, so it saturates as it should.
-    products = products.clamp_(-limit, limit)
-    raised = products + (step >> 1)
-    doubtful = ((raised + movement) & (step - 1)) <= 2 * movement
-    rounded = raised.bitwise_right_shift_(shift)
-    if bool(doubtful.any()):
-        rounded[doubtful] = _round_twice(products[doubtful], shift.expand_as(products)[doubtful])
-    return rounded
+    movement = torch.ones_like(shift) << (shift + (grid.bits + 2 - MANTISSA_BITS)).clamp_(min=0)
+    raised = torch.addcmul((step >> 1) + grid.zero_point * step, accumulators, mantissa)
+    doubtful = (raised + movement).bitwise_and_(step - 1) <= 2 * movement
+    codes = raised.bitwise_right_shift_(shift).clamp_(clamp_min, clamp_max)
+    places = doubtful.nonzero(as_tuple=True)
+    if len(places[0]):
+        products = accumulators[places] * mantissa.expand_as(accumulators)[places]
+        exact = _round_twice(products, shift.expand_as(accumulators)[places])
+        codes[places] = exact.add_(grid.zero_point).clamp_(clamp_min, clamp_max)
+    return codes.to(grid.dtype)
 
 
 def _round_half_even_shift(values: Tensor, shift: Tensor) -> Tensor:

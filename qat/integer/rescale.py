@@ -8,7 +8,7 @@ differently are listed, and their codes are put right.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +27,12 @@ _CHUNK = 2**16
 _SHIFTS = range(1, 45)
 #: Listed accumulators per channel up to which putting them right costs less than computing every code in full.
 _MOST_EXCEPTIONS = 8
-#: Accumulators per step from which it pays to look for the exceptions first.
+#: Accumulators per step, over all runs of an operation, from which it pays to look for the exceptions first.
 _WORTHWHILE = 4
 _LAST = 2**31 - 1
 
 _made: "weakref.WeakKeyDictionary[ComputingOperation, dict]" = weakref.WeakKeyDictionary()
+_counted: "weakref.WeakKeyDictionary[ComputingOperation, int]" = weakref.WeakKeyDictionary()
 
 
 def rescale(
@@ -43,17 +44,34 @@ def rescale(
     """
     flat = sums.reshape(len(operation.multiplier.mantissa), -1)
     steps = (operation.clamp_max - operation.clamp_min) * len(flat)
-    worthwhile = flat.numel() >= _WORTHWHILE * steps and flat.device.type == "cpu"
+    worthwhile = flat.device.type == "cpu" and _seen(operation, flat.numel()) >= _WORTHWHILE * steps
     fast = _rescale_of(operation, grid, exact) if worthwhile else None
     if fast is not None:
         return fast.codes(flat, bias).reshape(sums.shape)
-    whole = flat.to(torch.int64) if bias is None else flat.to(torch.int64) + bias.to(flat.device, torch.int64)[:, None]
-    chunk = _CHUNK if flat.device.type == "cpu" else flat.numel()
-    pieces = [
-        exact(piece, operation.multiplier, grid, operation.clamp_min, operation.clamp_max)
-        for piece in whole.T.split(max(chunk // len(flat), 1))
-    ]
-    return torch.cat(pieces).T.reshape(sums.shape)
+    # No sum with its bias leaves int32: programs are checked for that.
+    whole = flat if bias is None else flat + bias.to(flat.device)[:, None]
+    pieces = _pieces(whole, operation.multiplier)
+    codes = [exact(piece.T, own, grid, operation.clamp_min, operation.clamp_max).T for piece, own in pieces]
+    return torch.cat(codes, int(len(whole) == 1)).reshape(sums.shape)
+
+
+def _pieces(sums: Tensor, multiplier: Multiplier) -> Iterator[tuple[Tensor, Multiplier]]:
+    """Parts of sums (O, M) that stay in a core's cache, whole rows of channels, or pieces of the only one."""
+    channels, columns = sums.shape
+    if sums.device.type != "cpu":
+        yield sums, multiplier
+    elif channels == 1:
+        yield from ((piece, multiplier) for piece in sums.split(_CHUNK, 1))
+    else:
+        size = max(_CHUNK // columns, 1)
+        parts = zip(sums.split(size), multiplier.mantissa.split(size), multiplier.exponent.split(size), strict=True)
+        yield from ((piece, Multiplier(mantissa, exponent)) for piece, mantissa, exponent in parts)
+
+
+def _seen(operation: ComputingOperation, count: int) -> int:
+    """How many elements the operation has rescaled, `count` more included: small batches add up."""
+    _counted[operation] = _counted.get(operation, 0) + count
+    return _counted[operation]
 
 
 def _rescale_of(operation: ComputingOperation, grid: Grid, exact: Exact) -> "Rescale | None":

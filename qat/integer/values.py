@@ -235,6 +235,11 @@ class Weight:
             return self.codes
         return (self.codes.to(torch.int16) * self.grid.step + self.grid.offset).to(torch.int8)
 
+    @functools.cached_property
+    def kernel_sums(self) -> Tensor:
+        """Sums of the kernel's weights per output channel, int32 (O,)."""
+        return self.kernel.flatten(1).sum(1, dtype=torch.int32)
+
     @property
     def packed_bytes(self) -> int:
         """Bytes that the codes take at their true width."""

@@ -28,7 +28,8 @@ def convolve(operation: Conv, codes: Tensor, input_grid: Grid, output_grid: Grid
     if groups > 1 and kernel.shape[1] < _DENSE_CHANNELS:
         sums = _multiply_add(codes, kernel, operation, input_grid)
     else:
-        parts = zip(codes.chunk(groups, 1), kernel.chunk(groups), strict=True)
+        kernel_sums = operation.weight.kernel_sums.to(codes.device)
+        parts = zip(codes.chunk(groups, 1), kernel.chunk(groups), kernel_sums.chunk(groups), strict=True)
         pieces = [_convolve_dense(*part, operation, input_grid) for part in parts]
         sums = pieces[0] if groups == 1 else torch.cat(pieces)
     return rescale(sums, operation, output_grid, requantize, operation.bias).transpose(0, 1).contiguous()
@@ -37,7 +38,8 @@ def convolve(operation: Conv, codes: Tensor, input_grid: Grid, output_grid: Grid
 def linear(operation: Linear, codes: Tensor, input_grid: Grid, output_grid: Grid) -> Tensor:
     """codes: (N, ..., K). Returns codes (N, ..., O)."""
     kernel = operation.weight.kernel.to(codes.device)
-    sums = _matmul(kernel, narrow(codes, input_grid).flatten(0, -2).T, input_grid)
+    kernel_sums = operation.weight.kernel_sums.to(codes.device)
+    sums = _matmul(kernel, kernel_sums, narrow(codes, input_grid).flatten(0, -2).T, input_grid)
     return rescale(sums, operation, output_grid, requantize, operation.bias).T.reshape(*codes.shape[:-1], len(kernel))
 
 
@@ -55,7 +57,7 @@ def reduce(operation: Mean | Sum, codes: Tensor, input_grid: Grid, output_grid: 
     return rescale(total[None], operation, output_grid, requantize)[0]
 
 
-def _convolve_dense(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) -> Tensor:
+def _convolve_dense(codes: Tensor, kernel: Tensor, kernel_sums: Tensor, operation: Conv, grid: Grid) -> Tensor:
     """Sums (O, N, *windows), as a matrix product of the kernel with windows. codes: (N, C, *spatial), of one group."""
     zero = int(narrow(torch.tensor(grid.zero_point, dtype=grid.dtype), grid))
     padded = pad(narrow(codes, grid), operation.padding, zero)
@@ -81,7 +83,7 @@ def _convolve_dense(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) 
     size, outer = kernel[0].numel(), 1 + len(windows)
     turned = (*range(outer, view.dim()), *range(outer))
     matrix = view.permute(turned).reshape(size, -1) if few else view.reshape(-1, size).T
-    sums = _matmul(kernel.movedim(1, -1).flatten(1), matrix, grid)
+    sums = _matmul(kernel.movedim(1, -1).flatten(1), kernel_sums, matrix, grid)
     return sums.reshape(len(kernel), len(codes), *windows)
 
 
@@ -101,9 +103,12 @@ def _multiply_add(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) ->
     return total.flatten(0, 1)
 
 
-def _matmul(kernel: Tensor, codes: Tensor, grid: Grid) -> Tensor:
-    """sum over k of kernel[o, k] * (codes - zero_point)[k, m]; integers (O, M). kernel: int8. codes: `narrow` ones."""
+def _matmul(kernel: Tensor, kernel_sums: Tensor, codes: Tensor, grid: Grid) -> Tensor:
+    """sum over k of kernel[o, k] * (codes - zero_point)[k, m]; integers (O, M).
+
+    kernel: int8 (O, K). kernel_sums: int32 (O,), over k. codes: `narrow` ones (K, M).
+    """
     if codes.dtype != torch.int8:
         return whole_product(kernel.to(torch.int64), codes.to(torch.int64) - grid.zero_point)
-    correction = kernel.sum(1, dtype=torch.int32) * narrow_offset(grid)
+    correction = kernel_sums * narrow_offset(grid)
     return int8_product(kernel, codes).add_(correction[:, None])
