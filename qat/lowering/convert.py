@@ -122,14 +122,15 @@ RULES: dict[Callable, Callable] = {
         (aten.mT.default, aten.adjoint.default), lambda program, node, x: movement.transpose(program, node, x, -2, -1)
     ),
     **dict.fromkeys(
-        (aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim,
+        (aten.view.default, aten.reshape.default, aten.reshape_as.default, aten.view_as.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim,
          aten.squeeze.dims, aten.squeeze.default, aten.unsqueeze.default, aten._unsafe_view.default),
         movement.reshape,
     ),
     **dict.fromkeys(
         (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.contiguous.default,
          aten.clone.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default,
-         aten.to.dtype, aten._to_copy.default),
+         aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten.type_as.default,
+         aten._to_copy.default),
         movement.identity,
     ),
     **taking.RULES,

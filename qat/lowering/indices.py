@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from qat.integer.operations import MASK_GRID
+from qat.integer.operations import MASK_GRID, CumulativeSum, IndexProduct, IndexSum, IndexTable
 from qat.integer.program import Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Table, Take
 from qat.lowering.elementwise import rescale
 from qat.lowering.pointwise import Mapped, table_builder
@@ -27,9 +27,11 @@ from qat.lowering.weighted import weight_of
 
 #: Functions of integers, or of masks, element by element.
 _FUNCTIONS = frozenset("""
-    to _to_copy type_as bool float long int eq ne lt le gt ge add sub rsub mul div neg clamp logical_not bitwise_not
+    eq ne lt le gt ge add sub rsub mul div neg clamp logical_not bitwise_not
     abs remainder floor_divide
 """.split())  # fmt: skip
+_CONVERSIONS = frozenset({"to", "_to_copy", "type_as", "bool", "float", "long", "int"})
+_ARITHMETIC = {"add": IndexSum, "mul": IndexProduct}
 _CONJUNCTIONS = frozenset({"and", "logical_and", "bitwise_and"})
 _aten = torch.ops.aten
 
@@ -69,11 +71,21 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
     if not sources:
         return None
     source = as_function(sources[0])
+    if name == "gather" and isinstance(args[0], Tensor) and args[0].numel() == args[0].shape[args[1]]:
+        return _function(node, Mapped(source.root, args[0].flatten()[source.points]))
     if name in _CONJUNCTIONS and len(args) == 2:
         return _both(program, node, *args)
+    if name in _CONVERSIONS:
+        return _function(node, Mapped(source.root, source.points.to(node.meta["val"].dtype)))
     if name in _FUNCTIONS and len(sources) == 1 and _alone(args):
         points = [source.points if is_discrete(argument) else argument for argument in args]
         return _function(node, Mapped(source.root, node.target(*points, **kwargs)))
+    if name == "cumsum":
+        counted = index_of(program, node, sources[0])
+        return program.move(node, counted, batch_shape(node), CumulativeSum, dim=counted.dim(args[1]))
+    if name in _ARITHMETIC and len(sources) == 2:
+        operands = [index_of(program, node, operand) for operand in sources]
+        return program.join(node, operands, batch_shape(node), _ARITHMETIC[name])
     chooses = any(isinstance(argument, Quantized | Pending | Masked) for argument in args[1:])  # between other values
     if move is not None and isinstance(args[0], Pending) and not chooses:
         moved = move(source.root, *args[1:], **kwargs)
@@ -112,13 +124,27 @@ def mask_of(program: Program, node: Node, source) -> Quantized:
     return program.value(operation.name, mapped.root.shape, MASK_GRID, mapped.root.quantizer)
 
 
+def index_of(program: Program, node: Node, source) -> Quantized:
+    """A function of indices or of a mask, whose results are whole numbers from 0, as indices of the program."""
+    if isinstance(source, Quantized) and isinstance(source.grid, IndexRange):
+        return source
+    mapped = as_function(source)
+    points = mapped.points.to(torch.int64)
+    if mapped.points.is_floating_point() or int(points.min()) < 0:
+        raise Unlowerable("it counts with numbers that are negative or no whole ones")
+    root, count = mapped.root, int(points.max()) + 1
+    if root.grid == MASK_GRID:
+        raise Unlowerable("it counts with a mask that is joined of several; count with the input")
+    return program.move(node, root, root.shape, IndexTable, codes=points, count=count)
+
+
 def embedding(program: Program, node: Node, weight, ids, padding_idx=-1, scale_grad=False, sparse=False) -> Pending:
     """aten.embedding: rows of codes, then on the grid of the quantizer behind."""
     if not isinstance(weight, QuantizedConstant):
         raise Unlowerable("its weight is not quantized, or not a constant")
-    if not isinstance(ids, Quantized) or not isinstance(ids.grid, IndexRange):
+    if not is_discrete(ids):
         raise Unlowerable("it is indexed by what is no integer input of the network")
-    rows = program.move(node, ids, batch_shape(node), Embedding, weight=weight_of(weight))
+    rows = program.move(node, index_of(program, node, ids), batch_shape(node), Embedding, weight=weight_of(weight))
     return rescale(node, rows, 1.0)
 
 
