@@ -164,6 +164,8 @@ def program_of_every_operation(source):
     z = builder.select(
         "select", builder.reshape("masks", mask, (2, 1, 1)), z, builder.requantize("s", z, fine, factor=2)
     )
+    shares = builder.softmax("softmax", builder.normalize("normalize", z, (2, 3), fine), 3, relu)
+    z = builder.add("more", builder.divide("divide", z, builder.log_softmax("log", z, 3, fine), fine), shares, fine)
     z = builder.requantize("signed", builder.negate("negate", z), Grid(float32(0.03), 0, -128, 127))
     known = builder.index_table("known", "ids", [0, 1, 1, 3])
     places = builder.index_sum(

@@ -1,7 +1,9 @@
 """Softmax and its logarithm, on codes."""
 
+import functools
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 
 import torch
 from torch import Tensor
@@ -56,10 +58,14 @@ def log_softmax(operation: LogSoftmax, codes: Tensor, source: Grid, target: Grid
     return (target.zero_point - steps).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
 
 
+@functools.cache
 def log_table() -> Tensor:
-    """Natural logarithms of 1 to 2 in 2^LOG_TABLE_BITS steps, of LOG_BITS fractional bits; int64."""
-    size = 2**LOG_TABLE_BITS
-    return torch.round(torch.log1p(torch.arange(size, dtype=torch.float64) / size) * 2.0**LOG_BITS).to(torch.int64)
+    """Natural logarithms of 1 to 2 in 2^LOG_TABLE_BITS steps, of LOG_BITS fractional bits; int64.
+
+    Decimal numbers give the same entries on every machine, whatever its floating-point library.
+    """
+    steps = (1 + Decimal(place) / 2**LOG_TABLE_BITS for place in range(2**LOG_TABLE_BITS))
+    return torch.tensor([round(step.ln() * 2**LOG_BITS) for step in steps])
 
 
 #: The natural logarithm of 2 with LOG_BITS fractional bits.
@@ -68,7 +74,7 @@ LOG_OF_TWO = round(math.log(2) * 2**LOG_BITS)
 
 def integer_log(sums: Tensor, bits: int, digits: int) -> Tensor:
     """Natural logarithm of sums / 2^bits with LOG_BITS fractional bits, within 2. sums: int64 in 2^bits..2^(bits +
-    digits), at most 2^38.
+    digits), at most 2^42.
     """
     # sums = 2^(bits + exponent) * (1 + place / 2^LOG_TABLE_BITS + ...)
     exponent = bit_length(sums) - 1 - bits
