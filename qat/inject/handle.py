@@ -7,14 +7,22 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from qat.errors import AddressError, CheckpointError, PreparationError
+from qat.errors import AddressError, CheckpointError, PreparationError, QATError
 from qat.functional import is_exporting
 from qat.inject import addresses
 from qat.inject.apply import QuantMode, widened
 from qat.inject.calls import Recording
 from qat.inject.checkpointing import recomputing
 from qat.inject.control_flow import refuse_branches
-from qat.inject.inputs import bind_examples, count_real, map_input, positional_names
+from qat.inject.inputs import (
+    bind_examples,
+    check_kinds,
+    count_real,
+    explain_failure,
+    kinds_of,
+    map_input,
+    positional_names,
+)
 from qat.inject.plan import Plan, make_plan
 from qat.inject.record import record
 from qat.quantizers import FakeQuantize, make_fake_quantize
@@ -124,6 +132,7 @@ class Handle:
         }
         self.input_names = positional_names(self.original_forward)
         self._real_inputs = count_real(*examples)
+        self._input_kinds = kinds_of(*examples)
         #: a plain attribute, since compiled code is guarded on every attribute it reads
         self.batch_norm_frozen = False
         self._training = True
@@ -148,16 +157,26 @@ class Handle:
                 quantizer.begin()
         args, kwargs = self._quantize_inputs(args, kwargs)
         mode = QuantMode(self)
-        if self.checkpointed and not torch.compiler.is_compiling():
-            with recomputing(mode):
-                result = quantized_forward(mode, self, args, kwargs)
-        else:
+        if torch.compiler.is_compiling():
             result = quantized_forward(mode, self, args, kwargs)
+        else:
+            result = self._run(mode, args, kwargs)
         mode.check_complete()
         if not torch.compiler.is_compiling():
             for quantizer in self.quantizers.values():
                 quantizer.commit()
         return mode.current(result)
+
+    def _run(self, mode: QuantMode, args: tuple, kwargs: dict):
+        """The quantized forward in eager code."""
+        try:
+            with recomputing(mode) if self.checkpointed else contextlib.nullcontext():
+                return quantized_forward(mode, self, args, kwargs)
+        except QATError:
+            raise
+        except Exception as error:
+            explain_failure(self.original_forward, self.examples, args, kwargs, error)
+            raise
 
     @property
     def has_run(self) -> bool:
@@ -202,6 +221,8 @@ class Handle:
                 f"{self._real_inputs}, so one "
                 "would pass unquantized; prepare again with example_inputs that hold them all."
             )
+        if not torch.compiler.is_compiling() and kinds_of(args, kwargs) != self._input_kinds:
+            check_kinds(self.original_forward, self.examples, args, kwargs)
         if self.widens:
             args, kwargs = widened((args, kwargs))
         for path, name in self.plan.inputs.items():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from qat.errors import PreparationError
+from qat.errors import AddressError, PreparationError
 
 
 def bind_examples(module: nn.Module, example_inputs) -> tuple[tuple, dict]:
@@ -108,10 +108,54 @@ def positional_names(forward: Callable) -> tuple[str, ...]:
 
 def count_real(args: tuple, kwargs: dict) -> int:
     """How many floating-point tensors there are among the inputs."""
+    return sum(leaf.is_floating_point() for leaf in _tensors(args, kwargs))
+
+
+def _tensors(args: tuple, kwargs: dict) -> list[Tensor]:
     leaves = (*args, *kwargs.values())
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
         leaves = pytree.tree_leaves((args, kwargs))
-    return sum(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def kinds_of(args: tuple, kwargs: dict) -> list[tuple[int, bool]]:
+    """Rank of every tensor among the inputs, and whether it holds real numbers."""
+    return [(leaf.dim(), leaf.is_floating_point()) for leaf in _tensors(args, kwargs)]
+
+
+def check_kinds(forward: Callable, examples: tuple[tuple, dict], args: tuple, kwargs: dict) -> None:
+    """Raise `AddressError` for an input of another rank, or of another kind of numbers, than it was recorded with."""
+    for path, given, recorded in _beside_examples(forward, examples, args, kwargs):
+        if given.dim() != recorded.dim() or given.is_floating_point() != recorded.is_floating_point():
+            raise AddressError(
+                f"the input {path} is {_in_words(given)} and was recorded as {_in_words(recorded)}; pass it with "
+                f"{recorded.dim()} dimensions of {'real numbers' if recorded.is_floating_point() else 'integers'}, or "
+                "prepare again with such example_inputs."
+            )
+
+
+def explain_failure(forward: Callable, examples: tuple[tuple, dict], args: tuple, kwargs: dict, error: Exception):
+    """Raise `AddressError` from an error of the network itself, where an input is of another size than recorded."""
+    for path, given, recorded in _beside_examples(forward, examples, args, kwargs):
+        if given.shape[1:] != recorded.shape[1:]:
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+            raise AddressError(
+                f"the network fails on {path} of shape {tuple(given.shape)} ({type(error).__name__}: {reason}); it was "
+                f"recorded with {tuple(recorded.shape)}: pass that size behind the batch, or prepare again with "
+                "example_inputs of the size that is needed."
+            ) from error
+
+
+def _beside_examples(forward: Callable, examples: tuple[tuple, dict], args: tuple, kwargs: dict):
+    """(path, tensor, the example of it) of every input that there is an example of."""
+    recorded = dict(input_paths(forward, *examples))
+    for path, tensor in input_paths(forward, args, kwargs):
+        if path in recorded:
+            yield path, tensor, recorded[path]
+
+
+def _in_words(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
 
 
 def map_input(args: tuple, kwargs: dict, path: str, names: tuple[str, ...], function: Callable) -> tuple[tuple, dict]:
@@ -154,5 +198,7 @@ def _map_at(value, path: str, function: Callable):
     head, _, rest = path.partition(".")
     if hasattr(value, "_fields"):  # a named tuple
         return value._replace(**{head: _map_at(getattr(value, head), rest, function)})
+    if dataclasses.is_dataclass(value):
+        return dataclasses.replace(value, **{head: _map_at(getattr(value, head), rest, function)})
     entries = [_map_at(entry, rest, function) if str(index) == head else entry for index, entry in enumerate(value)]
     return type(value)(entries)
