@@ -14,6 +14,7 @@ from qat.inject.accumulators import Accumulators
 from qat.inject.actions import Action
 from qat.inject.addresses import START
 from qat.inject.calls import is_counted, makes_real, operand_at, substitute, tensor_slots, with_operand
+from qat.inject.choices import with_constants
 from qat.inject.masks import mask_of, masked
 from qat.inject.opened import OPENED
 from qat.inject.operations import (
@@ -62,7 +63,9 @@ class QuantMode(TorchFunctionMode):
         opened = OPENED.get(function)
         if opened is not None:
             with self:
-                return opened(*args, **kwargs)
+                result = opened(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         operation = operation_of(function)
         kind = operation.kind
         if kind is Kind.IGNORE:
@@ -139,6 +142,8 @@ class QuantMode(TorchFunctionMode):
         if action.in_place and writes_in_place(operation, function, args, kwargs):
             written = written_operand(args, kwargs)
             function, args, kwargs = out_of_place(operation, function, args, kwargs)
+        if action.kind is Kind.JOIN:
+            args, kwargs, _ = with_constants(operation, args, kwargs)
         for slot, name in action.weights:
             args, kwargs = with_operand(args, kwargs, slot, self.quantizers[name](operand_at(args, kwargs, slot)))
         if self.folds and action.weight_quantizer is not None:

@@ -11,9 +11,10 @@ from qat.inject.calls import Slot, operand_at, with_operand
 from qat.inject.exact import Accumulator
 from qat.inject.exact_kernels import Computed, codes_of
 from qat.inject.masks import left_out
-from qat.inject.nonlinear import normalize_between, softmax_between
+from qat.inject.nonlinear import divide_between, normalize_between, softmax_between
 from qat.inject.normalizations import normalization_of
 from qat.inject.operations import Operation, bounds_of, first_operand
+from qat.inject.resampling import RESAMPLED, Resampling, resampling_of
 from qat.integer.operations import MASK_GRID, Negate
 from qat.integer.values import Grid, float32
 
@@ -29,6 +30,11 @@ def accumulate(
     if not slots:
         return None
     source = grids[slots[0]]
+    if operation.name in RESAMPLED:
+        x = first_operand(args, kwargs)
+        resampling = resampling_of(operation.name, args, kwargs, tuple(x.shape[1:]), tuple(result.shape[1:]))
+        if resampling is not None:
+            return result, _resampled(x, source, resampling)
     match operation.name:
         case "matmul" | "bmm" | "mm":
             return _product(function, args, kwargs, result, grids)
@@ -46,6 +52,8 @@ def accumulate(
             return result, Computed(make, (codes_of(x, source), mask), (source, MASK_GRID))
         case "add" | "sub" | "mul" | "div":
             return _binary(operation, args, kwargs, result, grids)
+        case "sum":
+            return result, exact.sum_of_codes(source, 1)
         case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d" | "adaptive_avg_pool3d":
             return result, exact.sum_of_codes(source, first_operand(args, kwargs).numel() // result.numel())
         case "avg_pool1d" | "avg_pool2d" | "avg_pool3d":
@@ -67,7 +75,7 @@ def accumulate(
 def _binary(
     operation: Operation, args: tuple, kwargs: dict, result: Tensor, grids
 ) -> tuple[Tensor, Accumulator] | None:
-    if kwargs.get("alpha", 1) != 1:
+    if kwargs.get("alpha", 1) != 1 or kwargs.get("rounding_mode") is not None:
         return None
     second = args[1] if len(args) > 1 else kwargs["other"]
     entries = [
@@ -79,6 +87,8 @@ def _binary(
     if entries[0][1] is None:  # the value first, as when lowering
         entries.reverse()
     (value, grid), (other, other_grid) = entries
+    if operation.name == "div" and isinstance(other, Tensor) and other_grid is not None:
+        return result, _quotient(args, kwargs, grids)
     if isinstance(other, int | float):
         if operation.name == "div":
             other = 1 / other
@@ -110,6 +120,25 @@ def _product(function, args: tuple, kwargs: dict, result: Tensor, grids) -> tupl
         steps_args, steps_kwargs = with_operand(steps_args, steps_kwargs, slot, steps)
     whole = function(*steps_args, **steps_kwargs)
     return result, exact.product_of_matrices(*(grids[slot].scale for slot in sorted(slots)), whole)
+
+
+def _quotient(args: tuple, kwargs: dict, grids) -> Computed:
+    slots = sorted(slot for slot in grids if slot is not None)
+    if slots[0][0] == "kwargs":
+        slots = [("kwargs", "input"), ("kwargs", "other")]
+    codes = tuple(codes_of(operand_at(args, kwargs, slot), grids[slot]) for slot in slots)
+    rank = max(operand.dim() for operand in codes)
+    codes = tuple(operand.reshape((1,) * (rank - operand.dim()) + operand.shape) for operand in codes)
+    return Computed(divide_between(*(grids[slot] for slot in slots)), codes, tuple(grids[slot] for slot in slots))
+
+
+def _resampled(x: Tensor, grid: Grid, resampling: Resampling) -> Computed:
+    codes = codes_of(x, grid)
+    *inner, last = resampling.stages(tuple(x.shape[1:]))
+    for stage in inner:
+        codes = stage.run(codes, grid)
+    operands = last.operands(last.viewed(codes), last.codes[None].to(codes.device))
+    return Computed(last.make(grid), operands, last.operands(grid, last.grid))
 
 
 def _negative(operand, grid: Grid | None) -> tuple:

@@ -4,7 +4,16 @@ Each function returns what makes the operation once its output grid is known; na
 """
 
 from qat.inject.normalizations import Normalization
-from qat.integer.program import Normalize, NormalizeFactors, Softmax, SoftmaxFactors
+from qat.integer.program import (
+    Divide,
+    LogSoftmax,
+    LogSoftmaxFactors,
+    Normalize,
+    NormalizeFactors,
+    Ratio,
+    Softmax,
+    SoftmaxFactors,
+)
 from qat.integer.values import Grid
 
 
@@ -12,7 +21,7 @@ def softmax_between(source: Grid, is_log: bool, dim: int, count: int):
     """A softmax, or its logarithm, over `count` elements of dimension `dim`."""
 
     def make(grid: Grid, clamp_min: int, clamp_max: int, operands: int = 1, **names):
-        kind, factors = (Softmax, SoftmaxFactors)
+        kind, factors = (LogSoftmax, LogSoftmaxFactors) if is_log else (Softmax, SoftmaxFactors)
         return kind(
             **(names or _unnamed(operands)), clamp_min=clamp_min, clamp_max=clamp_max, dim=dim,
             factors=factors.from_grids(source, grid, count),
@@ -32,6 +41,18 @@ def normalize_between(source: Grid, norm: Normalization):
                 source, grid, norm.count, centered=norm.centered, epsilon=norm.epsilon, gain=norm.gain,
                 shift=norm.shift,
             ),
+        )  # fmt: skip
+
+    return make
+
+
+def divide_between(first: Grid, second: Grid):
+    """One value over another."""
+
+    def make(grid: Grid, clamp_min: int, clamp_max: int, operands: int = 2, **names):
+        return Divide(
+            **(names or _unnamed(operands)), clamp_min=clamp_min, clamp_max=clamp_max,
+            ratio=Ratio.from_grids(first, second, grid),
         )  # fmt: skip
 
     return make

@@ -1,7 +1,8 @@
 """Functions of torch that hold several computations, written as those, so that each is quantized by itself.
 
 A prepared network runs these instead, in training as in eval mode, with the function mode around them: every call in
-here is recorded, planned and quantized like a line of the network's own.
+here is recorded, planned and quantized like a line of the network's own. A function that returns `NotImplemented` says
+nothing about the arguments it got, and the call stays what it is.
 """
 
 import math
@@ -9,6 +10,11 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from qat.inject.einsum import einsum
+from qat.inject.rearranged import REARRANGED
+from qat.inject.recurrent import RECURRENCES
+from qat.inject.written_out import WRITTEN_OUT
 
 
 def scaled_dot_product_attention(
@@ -134,4 +140,8 @@ OPENED = {
     **_EMPTY,
     F.scaled_dot_product_attention: scaled_dot_product_attention,
     F.multi_head_attention_forward: multi_head_attention_forward,
+    torch.einsum: einsum,
+    **REARRANGED,
+    **WRITTEN_OUT,
+    **RECURRENCES,
 }

@@ -5,6 +5,7 @@ Quantizers sit on values, at their producers, and only where an integer operand 
 quantizer in front; everything else (COMPUTE) demands quantized operands, and the network's outputs are demanded too.
 """
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,6 +54,8 @@ class _Planner:
             for call in self.calls.values()
         }
         self.fusion = Fusion(recording, self.quantized)
+        self.calls = self.fusion.calls
+        self.recording = dataclasses.replace(recording, calls=self.calls)
 
     def _evaluated(self, call: Call) -> bool:
         """Whether eval mode makes the call: what only training adds, such as dropped paths, is in no integer file."""
@@ -70,6 +73,7 @@ class _Planner:
             for call in self.calls.values() if self._demands(call) for value in self._demanded_values(call)
         }  # fmt: skip
         demanded |= {groups.find(value) for value in self.recording.outputs if self._made_by_quantized(value)}
+        demanded |= {groups.find(value) for value in self.recording.compared if not self._is_of_integers(value)}
         sites = Sites(self.recording, self.config, self.fusion)
         quantizer_of = sites.add_activations(groups, demanded)
         maker = Actions(self.fusion, groups, sites, quantizer_of)
@@ -101,6 +105,14 @@ class _Planner:
         if producer is None or producer.kind in (Kind.PASS, Kind.JOIN):
             return producer is not None and any(self._made_by_quantized(source) for source in producer.values())
         return self.quantized[self.fusion.head.get(producer.address, producer.address)]
+
+    def _is_of_integers(self, value: ValueId) -> bool:
+        """Whether a value is a function of integers among the inputs alone, such as a mask."""
+        producer = self.fusion.producer(value)
+        if producer is None or producer.kind is Kind.CAST:
+            return producer is not None
+        sources = list(producer.values())
+        return bool(sources) and all(map(self._is_of_integers, sources))
 
     def _demands(self, call: Call) -> bool:
         is_fused = call.address in self.fusion.head or call.address in self.fusion.masks

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from qat.inject.exact import grid_of, number_grid
+from qat.inject.nonlinear import divide_between
 from qat.integer.program import Add, Constant, Mul, Multiplier, Negate, Requantize, SumMultipliers, float32
 from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
 
@@ -48,7 +49,21 @@ def div(program: Program, node: Node, first, second, rounding_mode=None) -> Pend
         raise Unlowerable(f"rounding_mode={rounding_mode!r} cuts values off; divide without")
     if isinstance(second, int | float):
         return rescale(node, first, 1 / float(second) if second else math.inf)
-    raise Unlowerable("it divides by a value")
+    return quotient(program, node, first, second)
+
+
+def quotient(program: Program, node: Node, first, second) -> Pending:
+    """A value over a value or a constant, or a constant over a value."""
+    value_first = isinstance(first, Quantized)
+    value, other = _operands(program, node, first, second)
+    first, second = (value, other) if value_first else (other, value)
+    make = divide_between(first.grid, second.grid)
+
+    def build(name, output, grid, clamp_min, clamp_max):
+        names = {"name": name, "source": module_path(node), "inputs": (first.name, second.name), "output": output}
+        return make(grid, clamp_min, clamp_max, **names)
+
+    return Pending(batch_shape(node), build)
 
 
 def mul(program: Program, node: Node, first, second) -> Pending:
@@ -102,7 +117,7 @@ def rescale(node: Node, x, factor: float) -> Pending:
             multiplier=Multiplier.from_scales(x.grid.scale, abs(factor), grid.scale),
         )  # fmt: skip
 
-    return Pending(batch_shape(node), build)
+    return Pending(batch_shape(node, batch_at=x.batch_at), build)
 
 
 def _operands(program: Program, node: Node, first, second, minus: bool = False) -> tuple:

@@ -5,8 +5,8 @@ import math
 
 from torch.fx import Node
 
-from qat.integer.program import Concatenate, Pad, Reshape, Slice, Transpose
-from qat.lowering.state import Program, Quantized, Unlowerable, batch_shape
+from qat.integer.program import Concatenate, Reshape, Slice, Transpose
+from qat.lowering.state import Program, Quantized, Unlowerable, batch_position, batch_shape
 
 
 def identity(program: Program, node: Node, x, *arguments, **keywords):
@@ -20,8 +20,10 @@ def identity(program: Program, node: Node, x, *arguments, **keywords):
 def reshape(program: Program, node: Node, x, *arguments) -> Quantized:
     """view, reshape, flatten, squeeze, unsqueeze: the target shape is the exported graph's."""
     _check_quantized(x)
-    shape = batch_shape(node)
-    if math.prod(shape) != math.prod(x.shape):
+    batch_at = batch_position(node.meta["val"])
+    shape = batch_shape(node, batch_at=batch_at)
+    before = math.prod(shape[:batch_at]), math.prod(x.shape[: x.batch_at])
+    if math.prod(shape) != math.prod(x.shape) or before[0] != before[1]:
         raise Unlowerable(f"it turns {x.shape} into {shape} and mixes the batch in; keep dimension 0 for the batch")
     return x if shape == x.shape else program.move(node, x, shape, Reshape, shape=shape)
 
@@ -55,11 +57,28 @@ def transpose(program: Program, node: Node, x, first, second) -> Quantized:
 def cut(program: Program, node: Node, x, dim=0, start=None, end=None, step=1) -> Quantized:
     """aten.slice.Tensor."""
     _check_quantized(x)
-    if dim % x.rank == 0:
+    if dim % x.rank == x.batch_at:
         if start not in (None, 0) or step != 1 or (isinstance(end, int) and end < 2**62):
             raise Unlowerable("it cuts the batch; cut the other dimensions only")
         return x
     return _cut(program, node, x, x.dim(dim), start, end, step)
+
+
+def narrow(program: Program, node: Node, x, dim, start, length) -> Quantized:
+    """aten.narrow."""
+    _check_quantized(x)
+    return cut(program, node, x, dim, start, start + length)
+
+
+def movedim(program: Program, node: Node, x, source, destination) -> Quantized:
+    """aten.movedim."""
+    _check_quantized(x)
+    pairs = [(source,), (destination,)] if isinstance(source, int) else [source, destination]
+    sources, destinations = ([dim % x.rank for dim in dims] for dims in pairs)
+    order = [dim for dim in range(x.rank) if dim not in sources]
+    for place, dim in sorted(zip(destinations, sources, strict=True)):
+        order.insert(place, dim)
+    return permute(program, node, x, order)
 
 
 def select(program: Program, node: Node, x, dim, index) -> Quantized:
@@ -67,18 +86,18 @@ def select(program: Program, node: Node, x, dim, index) -> Quantized:
     _check_quantized(x)
     dim = x.dim(dim, "picks one sample of")
     index = index % x.shape[dim - 1]
-    piece = _cut(program, node, x, dim, index, index + 1, 1)
-    return reshape(program, node, piece)
+    shape = (*x.shape[: dim - 1], *x.shape[dim:])
+    return program.move(node, _cut(program, node, x, dim, index, index + 1, 1), shape, Reshape, shape=shape)
 
 
 def split(program: Program, node: Node, x, sizes, dim=0) -> tuple[Quantized, ...]:
     """aten.split.Tensor, aten.split_with_sizes, aten.chunk: pieces along a dimension."""
     _check_quantized(x)
-    dim = x.dim(dim, "splits")
+    own = x.dim(dim, "splits")
     pieces, start = [], 0
     for piece in node.meta["val"]:
-        end = start + piece.shape[dim - x.merged]
-        pieces.append(_cut(program, node, x, dim, start, end, 1))
+        end = start + piece.shape[dim]
+        pieces.append(_cut(program, node, x, own, start, end, 1))
         start = end
     return tuple(pieces)
 
@@ -92,43 +111,31 @@ def unbind(program: Program, node: Node, x, dim=0) -> tuple[Quantized, ...]:
     return tuple(program.move(node, piece, shape, Reshape, shape=shape) for piece in pieces)
 
 
-def pad(program: Program, node: Node, x, amounts, mode="constant", value=None) -> Quantized:
-    """aten.pad, aten.constant_pad_nd, with zeros. amounts: (before, after) from the last dimension backwards."""
-    _check_quantized(x)
-    if isinstance(mode, int | float):  # constant_pad_nd has no mode, its third argument is the value
-        mode, value = "constant", mode
-    if mode != "constant" or value:
-        raise Unlowerable(f"padding mode {mode!r} with value {value} has no integer form here; pad with zeros")
-    pairs = [tuple(amounts[index : index + 2]) for index in range(0, len(amounts), 2)][::-1]
-    if len(pairs) > len(x.shape):
-        raise Unlowerable("it pads the batch; pad the other dimensions only")
-    if any(min(pair) < 0 for pair in pairs):
-        raise Unlowerable(f"it pads by negative amounts {pairs}; cut with a slice instead")
-    amounts = ((0, 0),) * (len(x.shape) - len(pairs)) + tuple(pairs)
-    return program.move(node, x, batch_shape(node), Pad, amounts=amounts)
-
-
 def cat(program: Program, node: Node, tensors, dim=0) -> Quantized:
     """aten.cat of values, and constants, that share a grid."""
     values = [x for x in tensors if isinstance(x, Quantized)]
     if not values:
         raise Unlowerable("none of its inputs is on an integer grid")
+    batch_at = _common_layout(values)
     dim = values[0].dim(dim, "joins along")
     tensors = [program.operand(x, len(values[0].shape)) for x in tensors]
-    return program.join(node, tensors, batch_shape(node), Concatenate, dim=dim)
+    return program.join(node, tensors, batch_shape(node, batch_at=batch_at), Concatenate, dim=dim)
 
 
 def stack(program: Program, node: Node, tensors, dim=0) -> Quantized:
     """aten.stack: a new dimension, then joining along it."""
     for x in tensors:
         _check_quantized(x)
-    dim = dim % (tensors[0].rank + 1)
-    if dim == 0:
-        raise Unlowerable("it stacks in front of the batch; stack along the other dimensions only")
-    dim += tensors[0].merged
-    shape = (*tensors[0].shape[: dim - 1], 1, *tensors[0].shape[dim - 1 :])
+    batch_at = _common_layout(tensors)
+    (first, *_) = tensors
+    dim = dim % (first.rank + 1)
+    if dim == 0 and first.merged:
+        raise Unlowerable("it stacks in front of the batch and what is merged into it; stack along another dimension")
+    axis = dim + first.merged - (dim > batch_at)  # in front of the batch there is none to count
+    shape = (*first.shape[:axis], 1, *first.shape[axis:])
     widened = [program.move(node, x, shape, Reshape, shape=shape) for x in tensors]
-    return program.join(node, widened, batch_shape(node), Concatenate, dim=dim)
+    joined = (*first.shape[:axis], len(tensors), *first.shape[axis:])
+    return program.join(node, widened, joined, Concatenate, dim=axis + 1)
 
 
 def _cut(program: Program, node: Node, x: Quantized, dim: int, start, end, step: int) -> Quantized:
@@ -140,6 +147,14 @@ def _cut(program: Program, node: Node, x: Quantized, dim: int, start, end, step:
     starts[dim - 1], ends[dim - 1], steps[dim - 1] = start, end, step
     shape = tuple(len(range(*bounds)) for bounds in zip(starts, ends, steps, strict=True))
     return program.move(node, x, shape, Slice, starts=tuple(starts), ends=tuple(ends), steps=tuple(steps))
+
+
+def _common_layout(values) -> int:
+    """Where values have the batch; refuses those that have it in different places."""
+    places = {x.batch_at for x in values}
+    if len(places) > 1:
+        raise Unlowerable(f"its inputs have the batch in dimensions {sorted(places)}; transpose some of them first")
+    return places.pop()
 
 
 def _check_quantized(x) -> None:

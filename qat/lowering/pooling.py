@@ -5,8 +5,11 @@ import operator
 
 from torch.fx import Node
 
-from qat.integer.program import AveragePool, Max, MaxPool, Mean, Multiplier, float32
+from qat.integer.operations import Sum
+from qat.integer.program import AveragePool, Max, MaxPool, Mean, Multiplier, Reshape, float32
+from qat.lowering.resampled import unequal_windows
 from qat.lowering.state import Pending, Program, Quantized, Unlowerable, batch_shape, module_path
+from qat.lowering.taking import take
 
 
 def max_pool(dims: int):
@@ -40,24 +43,23 @@ def avg_pool(dims: int):
         program: Program, node: Node, x, kernel_size, stride=(), padding=0, ceil_mode=False, count_include_pad=True,
         divisor_override=None,
     ) -> Pending:  # fmt: skip
-        _check_quantized(x)
+        arguments = (x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        unequal = unequal_windows(f"avg_pool{dims}d", program, node, arguments, {})
+        if unequal is not None:
+            return unequal
         kernel, pads = _sizes(kernel_size, dims), _sizes(padding, dims)
-        if ceil_mode:
-            raise Unlowerable("ceil_mode=True averages windows of unequal size; use ceil_mode=False")
-        if not count_include_pad and any(pads):
-            raise Unlowerable("count_include_pad=False averages windows of unequal size; use count_include_pad=True")
-        if divisor_override:
-            raise Unlowerable("divisor_override is no mean; multiply behind the pool instead")
         return _average(node, x, kernel, _sizes(stride, dims) or kernel, tuple((p, p) for p in pads))
 
     return lower
 
 
 def adaptive_avg_pool(dims: int):
-    """aten.adaptive_avg_pool1d, aten.adaptive_avg_pool2d, where all windows are of one size."""
+    """aten.adaptive_avg_pool1d, aten.adaptive_avg_pool2d."""
 
     def lower(program: Program, node: Node, x, output_size) -> Pending:
-        _check_quantized(x)
+        unequal = unequal_windows(f"adaptive_avg_pool{dims}d", program, node, (x, output_size), {})
+        if unequal is not None:
+            return unequal
         shape = batch_shape(node)
         if all(size == 1 for size in shape[-dims:]):
             return _mean(node, x, _last(x, dims), keepdim=True)
@@ -68,7 +70,7 @@ def adaptive_avg_pool(dims: int):
 
 
 def adaptive_max_pool(dims: int):
-    """aten.adaptive_max_pool1d, aten.adaptive_max_pool2d, where all windows are of one size: (largest, no indices)."""
+    """aten.adaptive_max_pool1d, aten.adaptive_max_pool2d: (largest, no indices)."""
 
     def lower(program: Program, node: Node, x, output_size) -> tuple[Quantized, None]:
         _check_quantized(x)
@@ -76,6 +78,10 @@ def adaptive_max_pool(dims: int):
         shape = batch_shape(node, 0)
         if all(size == 1 for size in shape[-dims:]):
             return program.move(node, x, shape, Max, dims=_last(x, dims), keepdim=True), None
+        if any(size % want for size, want in zip(x.shape[-dims:], shape[-dims:], strict=True)):
+            for dim in _last(x, dims):
+                x = _largest_of_windows(program, node, x, dim, shape[dim - 1])
+            return x, None
         kernel, ones = _even_windows(x, shape, dims), (1,) * dims
         return program.move(
             node, x, shape, MaxPool, kernel_size=kernel, stride=kernel, padding=((0, 0),) * dims, dilation=ones,
@@ -89,6 +95,21 @@ def mean(program: Program, node: Node, x, dims=None, keepdim=False, dtype=None) 
     """aten.mean.dim."""
     _check_quantized(x)
     return _mean(node, x, _reduced(x, dims), keepdim)
+
+
+def total(program: Program, node: Node, x, dims=None, keepdim=False, dtype=None) -> Pending:
+    """aten.sum."""
+    _check_quantized(x)
+    dims = _reduced(x, dims)
+
+    def build(name, output, grid, clamp_min, clamp_max):
+        return Sum(
+            name=name, source=module_path(node), inputs=(x.name,), output=output, clamp_min=clamp_min,
+            clamp_max=clamp_max, dims=dims, keepdim=keepdim,
+            multiplier=Multiplier.from_scales(x.grid.scale, 1.0, grid.scale),
+        )  # fmt: skip
+
+    return Pending(batch_shape(node), build)
 
 
 def amax(program: Program, node: Node, x, dims=(), keepdim=False) -> Quantized:
@@ -117,14 +138,21 @@ def _last(x: Quantized, dims: int) -> tuple[int, ...]:
     return tuple(range(len(x.shape) + 1 - dims, len(x.shape) + 1))
 
 
+def _largest_of_windows(program: Program, node: Node, x: Quantized, dim: int, count: int) -> Quantized:
+    """The largest of each of `count` windows of nearly equal size along `dim`, smaller ones filled with their last."""
+    size = x.shape[dim - 1]
+    windows = [range(index * size // count, -((index + 1) * size // -count)) for index in range(count)]
+    longest = max(map(len, windows))
+    places = [window[min(place, len(window) - 1)] for window in windows for place in range(longest)]
+    before, behind = x.shape[: dim - 1], x.shape[dim:]
+    x = take(program, node, x, dim, places)
+    x = program.move(node, x, (*before, count, longest, *behind), Reshape, shape=(*before, count, longest, *behind))
+    return program.move(node, x, (*before, count, *behind), Max, dims=(dim + 1,), keepdim=False)
+
+
 def _even_windows(x: Quantized, shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
-    """Size of the windows that an adaptive pool from `x` to `shape` takes, if it is one size."""
-    sizes, wanted = x.shape[-dims:], shape[-dims:]
-    if any(size % want for size, want in zip(sizes, wanted, strict=True)):
-        raise Unlowerable(
-            f"pooling {sizes} to {wanted} takes windows of unequal size; choose output sizes that divide the input"
-        )
-    return tuple(size // want for size, want in zip(sizes, wanted, strict=True))
+    """Size of the windows, of one size, that an adaptive pool from `x` to `shape` takes."""
+    return tuple(size // want for size, want in zip(x.shape[-dims:], shape[-dims:], strict=True))
 
 
 def _refuse_indices(node: Node) -> None:

@@ -61,7 +61,7 @@ def test_a_function_that_nobody_knows_computes():
         (F.pad, (X, (1, 1), "constant", 0.5), {}, Kind.COMPUTE),
         (F.pad, (X, (1, 1)), {"value": 0.5}, Kind.COMPUTE),
         (torch.max, (X,), {}, Kind.PASS),
-        (torch.max, (X, X), {}, Kind.COMPUTE),
+        (torch.max, (X, X), {}, Kind.JOIN),
         (torch.clamp, (X, 0.0, 1.0), {}, Kind.FUSE),
         (torch.clamp, (X,), {"min": X}, Kind.COMPUTE),
         (torch.Tensor.float, (X,), {}, Kind.PASS),

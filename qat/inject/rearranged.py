@@ -1,0 +1,177 @@
+"""Functions of torch that only move values, written as reshapes, permutations, slices and selections.
+
+They are opened as the functions of `qat.inject.written_out` are, and move no value differently.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qat.functional import is_exporting
+from qat.inject.choices import is_value_sized
+
+
+def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
+    """(..., C * r * r, H, W) to (..., C, H * r, W * r) (arXiv:1609.05158)."""
+    *leading, channels, height, width = input.shape
+    r, rank = upscale_factor, len(leading)
+    parts = input.reshape(*leading, channels // (r * r), r, r, height, width)
+    order = (*range(rank), rank, rank + 3, rank + 1, rank + 4, rank + 2)
+    return parts.permute(order).reshape(*leading, channels // (r * r), height * r, width * r)
+
+
+def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
+    """(..., C, H * r, W * r) to (..., C * r * r, H, W)."""
+    *leading, channels, height, width = input.shape
+    r, rank = downscale_factor, len(leading)
+    parts = input.reshape(*leading, channels, height // r, r, width // r, r)
+    order = (*range(rank), rank, rank + 2, rank + 4, rank + 1, rank + 3)
+    return parts.permute(order).reshape(*leading, channels * r * r, height // r, width // r)
+
+
+def channel_shuffle(input: Tensor, groups: int) -> Tensor:
+    """Channels of all groups in turn (arXiv:1707.01083)."""
+    channels, *spatial = input.shape[1:]
+    parts = input.reshape(input.shape[0], groups, channels // groups, *spatial)
+    return parts.transpose(1, 2).reshape(input.shape)
+
+
+def unfold(input: Tensor, kernel_size, dilation=1, padding=0, stride=1) -> Tensor:
+    """Windows of (N, C, H, W) as columns, (N, C * kernel, windows)."""
+    if input.dim() != 4:
+        return NotImplemented
+    kernel, spread, amount, step = (
+        (v, v) if isinstance(v, int) else tuple(v) for v in (kernel_size, dilation, padding, stride)
+    )
+    x = F.pad(input, (amount[1], amount[1], amount[0], amount[0])) if any(amount) else input
+    counts = []
+    for index in range(2):
+        dim = 2 + 2 * index
+        count = (x.shape[dim] - spread[index] * (kernel[index] - 1) - 1) // step[index] + 1
+        places = [
+            place * spread[index] + window * step[index] for place in range(kernel[index]) for window in range(count)
+        ]
+        x = _taken(x, dim, places).unflatten(dim, (kernel[index], count))
+        counts.append(count)
+    x = x.permute(0, 1, 2, 4, 3, 5)  # (N, C, kernel, kernel, windows, windows)
+    return x.reshape(x.shape[0], x.shape[1] * kernel[0] * kernel[1], counts[0] * counts[1])
+
+
+def fold(input: Tensor, output_size, kernel_size, dilation=1, padding=0, stride=1) -> Tensor:
+    """Columns back to (N, C, H, W), where windows lie side by side; overlapping ones would be summed."""
+    size, kernel, spread, amount, step = (
+        (v, v) if isinstance(v, int) else tuple(v) for v in (output_size, kernel_size, dilation, padding, stride)
+    )
+    fits = all(extent % side == 0 for extent, side in zip(size, kernel, strict=True))
+    if input.dim() != 3 or kernel != step or spread != (1, 1) or any(amount) or not fits:
+        return NotImplemented
+    rows, columns = size[0] // kernel[0], size[1] // kernel[1]
+    x = input.reshape(input.shape[0], -1, kernel[0], kernel[1], rows, columns)
+    return x.permute(0, 1, 4, 2, 5, 3).reshape(input.shape[0], -1, size[0], size[1])
+
+
+def windows_of(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Tensor.unfold: windows along a dimension, their elements last."""
+    dim = dimension % input.dim()
+    count = (input.shape[dim] - size) // step + 1
+    places = [window * step + place for window in range(count) for place in range(size)]
+    return _taken(input, dim, places).unflatten(dim, (count, size)).movedim(dim + 1, -1)
+
+
+def tensor_split(input: Tensor, indices_or_sections, dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces along a dimension, of nearly equal size or cut at the given places."""
+    if isinstance(indices_or_sections, Tensor):
+        return NotImplemented
+    size = input.shape[dim]
+    if isinstance(indices_or_sections, int):
+        count = indices_or_sections
+        sizes = [size // count + (index < size % count) for index in range(count)]
+        bounds = [sum(sizes[:index]) for index in range(count + 1)]
+    else:
+        bounds = [0, *(min(max(place % size if place < 0 else place, 0), size) for place in indices_or_sections), size]
+    pairs = zip(bounds, bounds[1:], strict=False)
+    return tuple(input.narrow(dim, start, max(end - start, 0)) for start, end in pairs)
+
+
+def rot90(input: Tensor, k: int = 1, dims=(0, 1)) -> Tensor:
+    """Quarter turns in the plane of two dimensions."""
+    first, second = dims
+    match k % 4:
+        case 1:
+            return input.flip(second).transpose(first, second)
+        case 2:
+            return input.flip(first, second)
+        case 3:
+            return input.flip(first).transpose(first, second)
+    return input
+
+
+def flipped_rows(input: Tensor) -> Tensor:
+    """torch.fliplr."""
+    return input.flip(1)
+
+
+def hstack(tensors, *, out=None) -> Tensor:
+    """Joined along dimension 1."""
+    return torch.cat(tuple(tensors), 1) if out is None and tensors[0].dim() > 1 else NotImplemented
+
+
+def dstack(tensors, *, out=None) -> Tensor:
+    """Joined along dimension 2."""
+    return torch.cat(tuple(tensors), 2) if out is None and tensors[0].dim() > 2 else NotImplemented
+
+
+def diff(input: Tensor, n: int = 1, dim: int = -1, prepend=None, append=None) -> Tensor:
+    """Each element less the one before."""
+    if n != 1 or prepend is not None or append is not None:
+        return NotImplemented
+    rest = input.shape[dim] - 1
+    return input.narrow(dim, 1, rest) - input.narrow(dim, 0, rest)
+
+
+def pad(input: Tensor, pad, mode: str = "constant", value: float | None = None) -> Tensor:
+    """Padding with a number that is not zero: zeros around, then the number there."""
+    if mode != "constant" or not value or not is_value_sized(value) or not input.is_floating_point():
+        return NotImplemented
+    sizes = input.shape[input.dim() - len(pad) // 2 :]
+    inside = F.pad(torch.ones(sizes, device=input.device), pad) > 0
+    return torch.where(inside, F.pad(input, pad), value)
+
+
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out=None):
+    """The k most extreme along a dimension; of equals the first comes first, which torch leaves open."""
+    if is_exporting() or out is not None:
+        return NotImplemented
+    values, indices = torch.sort(input, dim=dim, descending=largest, stable=True)
+    return torch.return_types.topk((values.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
+
+
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, out=None) -> Tensor:
+    """Entries along a dimension, chosen elsewhere by indices that broadcast."""
+    if dim is None or out is not None:
+        return NotImplemented
+    shape = [indices.shape[d] if d == dim % input.dim() else size for d, size in enumerate(input.shape)]
+    return input.gather(dim, indices.expand(shape))
+
+
+def _taken(x: Tensor, dim: int, places: list[int]) -> Tensor:
+    return x.index_select(dim, torch.tensor(places, device=x.device))
+
+
+REARRANGED = {
+    **dict.fromkeys((F.pixel_shuffle, torch.pixel_shuffle), pixel_shuffle),
+    **dict.fromkeys((F.pixel_unshuffle, torch.pixel_unshuffle), pixel_unshuffle),
+    **dict.fromkeys((F.channel_shuffle, torch.channel_shuffle, F.native_channel_shuffle), channel_shuffle),
+    F.unfold: unfold,
+    F.fold: fold,
+    Tensor.unfold: windows_of,
+    **dict.fromkeys((torch.tensor_split, Tensor.tensor_split), tensor_split),
+    **dict.fromkeys((torch.rot90, Tensor.rot90), rot90),
+    **dict.fromkeys((torch.fliplr, Tensor.fliplr), flipped_rows),
+    torch.hstack: hstack,
+    torch.dstack: dstack,
+    **dict.fromkeys((torch.diff, Tensor.diff), diff),
+    F.pad: pad,
+    **dict.fromkeys((torch.take_along_dim, Tensor.take_along_dim), take_along_dim),
+    **dict.fromkeys((torch.topk, Tensor.topk), topk),
+}

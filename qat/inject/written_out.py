@@ -1,0 +1,173 @@
+"""Functions of torch that compute, written as matrix products, sums and functions of one value (`qat.inject.opened`).
+
+A function returns `NotImplemented` for arguments it says nothing about; the call then stays what it is.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """One half of the channels, times the sigmoid of the other (arXiv:1612.08083)."""
+    first, second = input.chunk(2, dim)
+    return first * torch.sigmoid(second)
+
+
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype=None) -> Tensor:
+    """Softmax of minus the values."""
+    return NotImplemented if dim is None else torch.softmax(-input, dim)
+
+
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta=1, alpha=1, out_dtype=None) -> Tensor:
+    """beta * input + alpha * (batch1 @ batch2)."""
+    product = torch.matmul(batch1, batch2)
+    return _times(input, beta) + _times(product, alpha)
+
+
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value=1) -> Tensor:
+    """input + value * tensor1 * tensor2."""
+    return input + _times(tensor1 * tensor2, value)
+
+
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value=1) -> Tensor:
+    """input + value * tensor1 / tensor2."""
+    return input + _times(tensor1 / tensor2, value)
+
+
+def lerp(input: Tensor, end: Tensor, weight) -> Tensor:
+    """input + weight * (end - input)."""
+    return input + (end - input) * weight
+
+
+def mean_square(x: Tensor, dims: tuple[int, ...], keepdim: bool, share: float) -> Tensor:
+    """Sum over `dims` of the squares, times `share`: as a product of matrices, whose sums are not rounded."""
+    moved = x.movedim(dims, tuple(range(-len(dims), 0))).flatten(-len(dims))
+    product = torch.matmul(moved.unsqueeze(-2), moved.unsqueeze(-1)) * share
+    kept = moved.shape[:-1]
+    if keepdim:
+        kept = [1 if dim in dims else size for dim, size in enumerate(x.shape)]
+    return product.reshape(kept)
+
+
+def variance(input: Tensor, dim=None, unbiased=None, keepdim: bool = False, *, correction=None) -> Tensor:
+    """Mean square of the distance from the mean, over all but the batch."""
+    if isinstance(dim, bool):  # var(unbiased)
+        dim, unbiased = None, dim
+    if correction is None:
+        correction = 1 if unbiased is None else int(unbiased)
+    dims = _dims(input, dim)
+    count = 1 if dims is None else math.prod(input.shape[d] for d in dims)
+    if dims is None or count <= correction:
+        return NotImplemented
+    centered = input - input.mean(dims, keepdim=True)
+    return mean_square(centered, dims, keepdim, 1 / (count - correction))
+
+
+def deviation(*args, **kwargs) -> Tensor:
+    """The root of `variance`."""
+    result = variance(*args, **kwargs)
+    return result if result is NotImplemented else torch.sqrt(result)
+
+
+def variance_and_mean(input: Tensor, dim=None, unbiased=None, keepdim: bool = False, *, correction=None):
+    """(variance, mean)."""
+    result = variance(input, dim, unbiased, keepdim, correction=correction)
+    return result if result is NotImplemented else (result, input.mean(_dims(input, dim), keepdim=keepdim))
+
+
+def deviation_and_mean(input: Tensor, dim=None, unbiased=None, keepdim: bool = False, *, correction=None):
+    """(standard deviation, mean)."""
+    result = variance_and_mean(input, dim, unbiased, keepdim, correction=correction)
+    return result if result is NotImplemented else (torch.sqrt(result[0]), result[1])
+
+
+def vector_norm(x: Tensor, ord=2, dim=None, keepdim: bool = False, *, dtype=None, out=None) -> Tensor:
+    """The 2-norm, 1-norm or largest magnitude of vectors along `dim`, which is not the batch."""
+    dims = _dims(x, dim)
+    if dims is None or dtype is not None or out is not None:
+        return NotImplemented
+    if ord == 2:
+        return torch.sqrt(mean_square(x, dims, keepdim, 1.0))
+    if ord == 1:
+        return x.abs().sum(dims, keepdim=keepdim)
+    return x.abs().amax(dims, keepdim=keepdim) if ord == math.inf else NotImplemented
+
+
+def norm(input: Tensor, p="fro", dim=None, keepdim: bool = False, out=None, dtype=None) -> Tensor:
+    """torch.norm: `vector_norm` along `dim`, over two of them with the squares of all elements."""
+    order = 2 if p is None or p == "fro" else p
+    return vector_norm(input, order, dim, keepdim, dtype=dtype, out=out)
+
+
+def linalg_norm(A: Tensor, ord=None, dim=None, keepdim: bool = False, *, out=None, dtype=None) -> Tensor:
+    """torch.linalg.norm of vectors."""
+    is_matrix = isinstance(dim, tuple | list) and len(dim) > 1 and ord not in (None, "fro")
+    return NotImplemented if is_matrix else norm(A, ord, dim, keepdim, out, dtype)
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out=None) -> Tensor:
+    """Vectors along `dim` divided by their 2-norm: what an RMS norm with the gain 1 / sqrt(length) does."""
+    if p != 2 or not isinstance(dim, int) or dim % input.dim() == 0 or out is not None:
+        return NotImplemented
+    length = input.shape[dim]
+    gain = torch.full((length,), 1 / math.sqrt(length), dtype=input.dtype, device=input.device)
+    last = F.rms_norm(input.movedim(dim, -1), (length,), gain, eps * eps / length)
+    return last.movedim(-1, dim)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """Sum of the products of both, normalized."""
+    return (F.normalize(x1, dim=dim, eps=eps) * F.normalize(x2, dim=dim, eps=eps)).sum(dim)
+
+
+def lower_triangle(input: Tensor, diagonal: int = 0) -> Tensor:
+    """torch.tril: zeros above a diagonal."""
+    return _kept(input, torch.tril, diagonal)
+
+
+def upper_triangle(input: Tensor, diagonal: int = 0) -> Tensor:
+    """torch.triu: zeros below a diagonal."""
+    return _kept(input, torch.triu, diagonal)
+
+
+def _kept(x: Tensor, function, diagonal: int) -> Tensor:
+    if not x.is_floating_point() or x.dim() < 3:
+        return NotImplemented
+    kept = torch.ones(x.shape[-2:], dtype=torch.bool, device=x.device)
+    return torch.where(function(kept, diagonal), x, 0.0)
+
+
+def _times(x: Tensor, number) -> Tensor:
+    return x if number == 1 else x * number
+
+
+def _dims(x: Tensor, dim) -> tuple[int, ...] | None:
+    """`dim` as dimensions counted from 0; None where it is about the batch too."""
+    if dim is None or (isinstance(dim, tuple | list) and not dim):
+        return None
+    dims = tuple(sorted(d % x.dim() for d in (dim if isinstance(dim, tuple | list) else (dim,))))
+    return None if 0 in dims else dims
+
+
+WRITTEN_OUT = {
+    F.glu: glu,
+    F.softmin: softmin,
+    F.normalize: normalize,
+    F.cosine_similarity: cosine_similarity,
+    torch.linalg.vector_norm: vector_norm,
+    torch.linalg.norm: linalg_norm,
+    **dict.fromkeys((torch.baddbmm, Tensor.baddbmm), baddbmm),
+    **dict.fromkeys((torch.addcmul, Tensor.addcmul), addcmul),
+    **dict.fromkeys((torch.addcdiv, Tensor.addcdiv), addcdiv),
+    **dict.fromkeys((torch.lerp, Tensor.lerp), lerp),
+    **dict.fromkeys((torch.var, Tensor.var), variance),
+    **dict.fromkeys((torch.std, Tensor.std), deviation),
+    torch.var_mean: variance_and_mean,
+    torch.std_mean: deviation_and_mean,
+    **dict.fromkeys((torch.norm, Tensor.norm), norm),
+    **dict.fromkeys((torch.tril, Tensor.tril), lower_triangle),
+    **dict.fromkeys((torch.triu, Tensor.triu), upper_triangle),
+}
