@@ -19,7 +19,8 @@ def softmax(operation: Softmax, operands: Sequence[Tensor], sources: Sequence[Gr
     factors = operation.factors
     parts = exponentials(factors.exponentials, operands, sources[0], operation.dim)
     numerators = parts.to(torch.int64) << factors.numerator_shift
-    divisors = divisor(parts.sum(operation.dim, keepdim=True, dtype=torch.int64), operation)
+    divisors = factors.divisor(parts.sum(operation.dim, keepdim=True, dtype=torch.int64))
+    divisors = divisors.clamp_(1, factors.divisor_limit)
     steps = torch.div(numerators.add_(divisors >> 1), divisors, rounding_mode="trunc")
     return steps.add_(target.zero_point).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
 
@@ -38,13 +39,6 @@ def exponentials(table: Tensor, operands: Sequence[Tensor], grid: Grid, dim: int
     places = distances(operands, grid, dim)
     found = table.to(places.device).index_select(0, places.flatten()).reshape(places.shape)
     return found * operands[1].to(torch.int32) if len(operands) == 2 else found
-
-
-def divisor(sums: Tensor, operation: Softmax) -> Tensor:
-    """What numerators of a row are divided by, at least 1. sums: int64, of exponentials."""
-    factors = operation.factors
-    half = (1 << factors.divisor_shift) >> 1
-    return ((sums * factors.divisor_factor + half) >> factors.divisor_shift).clamp_(1, factors.divisor_limit)
 
 
 def log_softmax(operation: LogSoftmax, codes: Tensor, source: Grid, target: Grid) -> Tensor:

@@ -17,7 +17,7 @@ _NARROW_BITS, _WIDE_BITS = 29, 44
 #: Normalized units per code from which on a gain is taken for 0.
 _CONSTANT = 2.0**60
 #: Most elements that are normalized in int32. One of n elements can be the root of n times as large as the others,
-#: and takes that room from them: beyond, more than a code in 10,000 would come out differently.
+#: and takes that room from them: beyond, more than 2 codes in 10,000 would come out differently.
 MOST_NARROW = 2**14
 #: What is under the root stays below 2^62, so that the sum of a Newton step stays inside int64.
 _SQUARE_BITS = 62

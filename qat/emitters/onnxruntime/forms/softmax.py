@@ -21,9 +21,10 @@ def softmax(writer: Writer, operation: Softmax) -> None:
     """A table of exponentials, their sum, and one division: `kernels.softmax`."""
     factors, nodes = operation.factors, Arithmetic(writer, operation, numpy.int32)
     exponentials, sums = _exponentials(writer, operation, nodes)
+    if factors.sum_shift:
+        sums = nodes.apply("Div", sums, 1 << factors.sum_shift, numpy.int64)
     products = nodes.apply("Mul", sums, factors.divisor_factor, numpy.int64)
-    half = (1 << factors.divisor_shift) >> 1
-    products = nodes.apply("Add", products, half, numpy.int64)
+    products = nodes.apply("Add", products, factors.half, numpy.int64)
     divisors = nodes.apply("Div", products, 1 << factors.divisor_shift, numpy.int64)
     limits = [nodes.constant(limit, numpy.int64) for limit in (1, factors.divisor_limit)]
     divisors = nodes.cast(nodes.node("Clip", divisors, *limits), numpy.int32)
