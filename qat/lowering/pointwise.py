@@ -36,14 +36,15 @@ def function_of_one_value(node: Node, name: str, args: tuple, kwargs: dict, rule
         return None
     root = functions[0].root
     constants = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    if any(function.root.name != root.name for function in functions):
+    if any((function.root.name, function.root.batch_at) != (root.name, root.batch_at) for function in functions):
         return None
     if name != "prelu" and any(constant.numel() != 1 for constant in constants):
         return None
     mapped = Mapped(root, _points_of(node, name, functions, args, kwargs))
     if name in PLAIN and rule is not None and len(sources) == 1 and _runs_by_itself(sources[0], name):
         return dataclasses.replace(rule(), mapped=mapped)
-    return Pending(batch_shape(node), table_builder(node, mapped), mapped=mapped, is_table=True)
+    batch_at = root.batch_at if mapped.points.dim() == 1 else 0  # channels are the program's dimension 1
+    return Pending(batch_shape(node, batch_at=batch_at), table_builder(node, mapped), mapped=mapped, is_table=True)
 
 
 def _runs_by_itself(source, name: str) -> bool:

@@ -35,7 +35,7 @@ class Quantized:
     """A value of the program. shape: without the batch. quantizer: whose grid it lies on.
 
     merged: 1 where the network holds the first dimension of the shape together with the batch in one. batch_at: where
-    the network has the batch at the moment; what does not ask for it refuses a value that has it elsewhere than in front.
+    the network has the batch at the moment; rules that do not ask for it refuse a value that has it not in front.
     """
 
     name: str
@@ -81,7 +81,8 @@ class Pending:
     turn: another order of its dimensions.
     low, high: real bounds of fused activations. build: makes the operation.
     fold: for a layer with weights, the same computation with a batch norm folded in; None where that is not possible.
-    merged, batch_at: as of `Quantized`. times: the same computation multiplied by a positive number: (node, number) -> Pending; None where it cannot be.
+    merged, batch_at: as of `Quantized`.
+    times: the same computation multiplied by a positive number: (node, number) -> Pending; None where it cannot be.
     gained: the same for a constant vector along the last dimension.
     mapped: the function of one value that this is (`qat.lowering.pointwise.Mapped`), None where it is none.
     is_table: whether the operation is made from `mapped`.
@@ -256,7 +257,7 @@ def _merged_into_batch(size) -> tuple[int, ...]:
     """The factor that a dimension 0 has besides the batch, as in `x.flatten(0, 1)`; nothing for the batch alone."""
     expression = size.node.expr
     factor, rest = expression.as_coeff_Mul()
-    if factor == 1 and rest.is_Symbol:
+    if (factor == 1 and rest.is_Symbol) or expression.is_Integer:  # a batch that a node further on fixes
         return ()
     if not rest.is_Symbol or not factor.is_Integer:
         raise Unlowerable("it mixes the batch dimension into others; keep dimension 0 for the batch")

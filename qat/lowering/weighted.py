@@ -33,8 +33,10 @@ def conv(program: Program, node: Node, x, weight, bias=None, stride=1, padding=0
 
 
 def linear(program: Program, node: Node, x, weight, bias=None) -> Pending:
-    """aten.linear."""
+    """aten.linear, whose last dimension is not the batch; that may be any other."""
     check_weighted(x, weight)
+    if x.batch_at == x.rank - 1:
+        raise Unlowerable("it multiplies the samples of the batch with each other; keep dimension 0 for the batch")
     return weighted(node, Linear, x, weight, bias, {})
 
 
@@ -118,7 +120,8 @@ def weighted(
         def fold(batch_norm: BatchNorm) -> Pending:
             return pending(batch_norm.affine(bias), foldable=False)
 
-        return Pending(batch_shape(node), build, fold=fold if foldable else None)
+        shape = batch_shape(node, batch_at=x.batch_at if kind is Linear else 0)
+        return Pending(shape, build, fold=fold if foldable and not x.batch_at else None)
 
     return pending((None, bias), foldable=True)
 
