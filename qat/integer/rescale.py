@@ -27,12 +27,11 @@ _CHUNK = 2**16
 _SHIFTS = range(1, 45)
 #: Listed accumulators per channel up to which putting them right costs less than computing every code in full.
 _MOST_EXCEPTIONS = 8
-#: Accumulators per step, over all runs of an operation, from which it pays to look for the exceptions first.
+#: Accumulators per step from which it pays to look for the exceptions first, and to put them right channel by channel.
 _WORTHWHILE = 4
 _LAST = 2**31 - 1
 
 _made: "weakref.WeakKeyDictionary[ComputingOperation, dict]" = weakref.WeakKeyDictionary()
-_counted: "weakref.WeakKeyDictionary[ComputingOperation, int]" = weakref.WeakKeyDictionary()
 
 
 def rescale(
@@ -44,7 +43,7 @@ def rescale(
     """
     flat = sums.reshape(len(operation.multiplier.mantissa), -1)
     steps = (operation.clamp_max - operation.clamp_min) * len(flat)
-    worthwhile = flat.device.type == "cpu" and _seen(operation, flat.numel()) >= _WORTHWHILE * steps
+    worthwhile = flat.device.type == "cpu" and flat.numel() >= _WORTHWHILE * steps
     fast = _rescale_of(operation, grid, exact) if worthwhile else None
     if fast is not None:
         return fast.codes(flat, bias).reshape(sums.shape)
@@ -66,12 +65,6 @@ def _pieces(sums: Tensor, multiplier: Multiplier) -> Iterator[tuple[Tensor, Mult
         size = max(_CHUNK // columns, 1)
         parts = zip(sums.split(size), multiplier.mantissa.split(size), multiplier.exponent.split(size), strict=True)
         yield from ((piece, Multiplier(mantissa, exponent)) for piece, mantissa, exponent in parts)
-
-
-def _seen(operation: ComputingOperation, count: int) -> int:
-    """How many elements the operation has rescaled, `count` more included: small batches add up."""
-    _counted[operation] = _counted.get(operation, 0) + count
-    return _counted[operation]
 
 
 def _rescale_of(operation: ComputingOperation, grid: Grid, exact: Exact) -> "Rescale | None":
