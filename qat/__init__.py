@@ -25,6 +25,7 @@ _PUBLIC = {
     "convert": "qat.lowering.convert",
     "export": "qat.emitters",
     "prepare": "qat.inject.handle",
+    "prepare_alike": "qat.inject.alike",
     "quantize": "qat.post_training",
     "verify": "qat.verification",
 }

@@ -19,8 +19,8 @@ from torch import Tensor
 from qat.emitters import emitter_of
 from qat.errors import ConfigurationError
 from qat.inject.handle import handle_of
-from qat.integer.interpreter import named_inputs
-from qat.integer.program import IntegerProgram
+from qat.integer.interpreter import dequantize, from_edge, named_inputs
+from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import AnyGrid, IndexRange
 
 
@@ -148,7 +148,7 @@ def verify(
         samples += len(next(iter(tensors.values())))
         expected = _by_name(program, program(tensors))
         for name, backend in backends.items():
-            output = backend(tensors) if name == "integer" else _call(backend, inputs)
+            output = backend(tensors) if name == "integer" else _call(backend, real_inputs(program, inputs))
             if name != "float":
                 label = runtime if name == "integer" else name
                 found = _compare(program, expected, _by_name(program, output))
@@ -169,6 +169,22 @@ def verify(
         else {},
         conditions=emitter.session_conditions() | {"latency": "batch of 1, one thread, float and integer in turn"},
     )
+
+
+def real_inputs(program: IntegerProgram, inputs: Any) -> Any:
+    """The inputs as the network itself takes them: real numbers, also where an edge of the program carries codes."""
+    if not any(edge.codes for edge in program.inputs):
+        return inputs
+    tensors = named_inputs(program, inputs)
+    real = {edge.name: _real(program, edge, tensors[edge.name]) for edge in program.inputs}
+    if isinstance(inputs, Mapping):
+        return real
+    return next(iter(real.values())) if isinstance(inputs, Tensor) else tuple(real.values())
+
+
+def _real(program: IntegerProgram, edge: Input, tensor: Tensor) -> Tensor:
+    grid = program.value(edge.value).grid
+    return dequantize(from_edge(tensor, grid, edge.codes), grid) if edge.codes else tensor
 
 
 def split_batch(program: IntegerProgram, batch: Any) -> tuple[Any, Tensor | None]:
@@ -275,9 +291,17 @@ def _compare(program: IntegerProgram, expected: Mapping[str, Tensor], actual: Ma
     found = Mismatch(0, 0, 0)
     for edge in program.outputs:
         grid = program.value(edge.value).grid
-        distance = (codes_of(expected[edge.name], grid) - codes_of(actual[edge.name], grid)).abs()
+        codes = [_codes_at(edge, output[edge.name], grid) for output in (expected, actual)]
+        distance = (codes[0] - codes[1]).abs()
         found += Mismatch(int(distance.count_nonzero()), distance.numel(), int(distance.max()))
     return found
+
+
+def _codes_at(edge: Output, output: Tensor, grid: AnyGrid) -> Tensor:
+    """The codes of an output, int64; a network gives real numbers also where the program's edge carries codes."""
+    if edge.codes and not output.is_floating_point():
+        return from_edge(output, grid, edge.codes).to(torch.int64)
+    return codes_of(output, grid)
 
 
 def _update(meters: Mapping[str, Any], backend: str, output: Any, targets: Tensor | None) -> None:
@@ -299,13 +323,14 @@ def _latency(emitter, program: IntegerProgram, session, sample: Mapping[str, Ten
         float_path = Path(folder) / "float.onnx"
         emitter.emit_float(program, float_path)
         sessions = {"integer": session, "float": emitter.open_session(float_path)}
+    samples = {"integer": sample, "float": real_inputs(program, sample)}
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(3):  # the first runs allocate
-        for opened in sessions.values():
-            emitter.run_session(opened, sample)
+        for name, opened in sessions.items():
+            emitter.run_session(opened, samples[name])
     for _ in range(repeats):
         for name, opened in sessions.items():
             start = time.perf_counter()
-            emitter.run_session(opened, sample)
+            emitter.run_session(opened, samples[name])
             times[name].append((time.perf_counter() - start) * 1000)
     return {name: statistics.median(values) for name, values in times.items()}

@@ -16,6 +16,8 @@ class Site:
     """One quantizer. layer: the layer whose weight or output it quantizes. shares: every place on its grid.
 
     shape: of one recorded tensor. axis: output channel axis of a weight, None for per tensor.
+    makers: of an activation, the values that are computed on its grid or come in on it, each by the name that a
+    quantizer for it alone would have.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Site:
     shape: tuple[int, ...]
     axis: int | None = None
     nonnegative: bool = False
+    makers: tuple[str, ...] = ()
 
 
 class Sites:
@@ -56,10 +59,8 @@ class Sites:
             first = values[0]
             producers = [self.fusion.producer(value) for value in values]
             bits = [self._activation_bits(producer, group in edges) for producer in producers]
-            name = f"input.{first[1]}" if first[0] == "input" else f"{self._output_layer(producers[0])}.output"
-            if first[0] == "call" and first[2]:
-                name += f"{first[2]}"
-            names[group] = name
+            makers = tuple(self._name_of(value) for value in values)
+            name = names[group] = makers[0]
             self.by_name[name] = Site(
                 name=name,
                 role="activation",
@@ -69,6 +70,7 @@ class Sites:
                 shape=self.recording.inputs[first[1]] if first[0] == "input" else producers[0].output_shape,
                 nonnegative=group not in with_constants
                 and all(producer is not None and producer.never_negative for producer in producers),
+                makers=makers,
             )
         return names
 
@@ -120,6 +122,12 @@ class Sites:
                     value = ("call", call.address, index)
                     members.setdefault(groups.find(value), []).append(value)
         return members
+
+    def _name_of(self, value: ValueId) -> str:
+        """The name of the quantizer of an input, or of a result of a computation."""
+        if value[0] == "input":
+            return f"input.{value[1]}"
+        return f"{self._output_layer(self.calls[value[1]])}.output{value[2] or ''}"
 
     def _output_layer(self, producer: Call) -> str:
         """The layer whose output it is: a fused batch norm or relu speaks for the computation before it."""

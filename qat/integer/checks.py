@@ -30,6 +30,10 @@ def check_edges(program: "IntegerProgram") -> None:
     _check_unique([edge.value for edge in program.inputs], "values of inputs")
     _check_unique([entry.name for entry in (*program.values, *program.constants)], "values and constants")
     _check_unique([operation.name for operation in program.operations], "operations")
+    for edge in (*program.inputs, *program.outputs):
+        known = program.named.get(edge.value)
+        if edge.codes and known is not None and isinstance(known.grid, IndexRange):
+            raise ProgramError(f"{edge.name!r} holds indices, which are integers as they are; leave its codes=False.")
 
 
 def _check_unique(names: list[str], what: str) -> None:

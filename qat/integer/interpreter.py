@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.integer.kernels import compute
-from qat.integer.program import Inputs, IntegerProgram
+from qat.integer.program import Input, Inputs, IntegerProgram
 from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
 
 #: Elements of the largest value that `run_real` computes at a time: they stay in a cache, and a call with a whole
@@ -20,7 +20,10 @@ _CHUNK = 2**19
 
 
 def run_real(program: IntegerProgram, inputs: Inputs):
-    """Quantize real inputs, run the program, dequantize. Returns as `program.output_structure` says."""
+    """Quantize real inputs, run the program, dequantize. Returns as `program.output_structure` says.
+
+    Edges that carry codes or indices are taken and given as they are.
+    """
     tensors = named_inputs(program, inputs)
     size = len(next(iter(tensors.values())))
     samples = max(_CHUNK // max(math.prod(value.shape) for value in program.values), 1)
@@ -30,7 +33,7 @@ def run_real(program: IntegerProgram, inputs: Inputs):
         results = run(program, codes, keep_all=False)
         pieces.append([results[edge.value] for edge in program.outputs])
     outputs = {
-        edge.name: dequantize(torch.cat(parts), program.value(edge.value).grid)
+        edge.name: to_edge(torch.cat(parts), program.value(edge.value).grid, edge.codes)
         for edge, parts in zip(program.outputs, zip(*pieces, strict=True), strict=True)
     }
     match program.output_structure:
@@ -42,9 +45,9 @@ def run_real(program: IntegerProgram, inputs: Inputs):
 
 
 def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
-    """Inputs by input name, real ones as float32 and indices as int64.
+    """Inputs by input name, of the dtypes of their edges (`edge_dtype`).
 
-    Checked: all there, of the right shape, one batch size; no NaN, no index out of range.
+    Checked: all there, of the right shape, one batch size; no NaN, no index or code out of range.
 
     inputs: a tensor, tensors by position, or tensors by input name.
     """
@@ -75,33 +78,71 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
                 f"input {edge.name!r} has shape {tuple(tensor.shape)}; expected (batch, {', '.join(map(str, shape))}) "
                 "with a batch of at least 1."
             )
-        tensors[edge.name] = _typed(tensor, edge.name, value.grid)
+        tensors[edge.name] = _typed(tensor, edge, value.grid)
     sizes = {name: len(tensor) for name, tensor in tensors.items()}
     if len(set(sizes.values())) > 1:
         raise ProgramError(f"inputs have different batch sizes, {sizes}; they must be equal.")
     return tensors
 
 
-def _typed(tensor: Tensor, name: str, grid: AnyGrid) -> Tensor:
+def _typed(tensor: Tensor, edge: Input, grid: AnyGrid) -> Tensor:
     """An input in the dtype of its edge."""
-    if isinstance(grid, Grid):
+    dtype = edge_dtype(grid, edge.codes)
+    if dtype.is_floating_point:
         if bool(tensor.isnan().any()):
-            raise ProgramError(f"input {name!r} contains NaN, which has no code; clean the data.")
-        return tensor.to(torch.float32)
+            raise ProgramError(f"input {edge.name!r} contains NaN, which has no code; clean the data.")
+        return tensor.to(dtype)
+    least, most = edge_limits(grid)
     if tensor.is_floating_point():
-        raise ProgramError(f"input {name!r} is {tensor.dtype}; it takes integers of 0..{grid.quant_max}.")
+        raise ProgramError(f"input {edge.name!r} is {tensor.dtype}; it takes integers of {least}..{most}.")
     lowest, highest = (int(extreme) for extreme in torch.aminmax(tensor.to(torch.int64)))
-    if lowest < 0 or highest > grid.quant_max:
+    if lowest < least or highest > most:
+        kind = "codes" if edge.codes else "indices"
         raise ProgramError(
-            f"input {name!r} has integers {lowest}..{highest}, outside 0..{grid.quant_max}; give it indices of that "
+            f"input {edge.name!r} has integers {lowest}..{highest}, outside {least}..{most}; give it {kind} of that "
             "range only."
         )
-    return tensor.to(torch.int64)
+    return tensor.to(dtype)
 
 
 def quantize_inputs(program: IntegerProgram, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Codes by value name, of inputs by input name."""
-    return {edge.value: quantize(tensors[edge.name], program.value(edge.value).grid) for edge in program.inputs}
+    return {
+        edge.value: from_edge(tensors[edge.name], program.value(edge.value).grid, edge.codes) for edge in program.inputs
+    }
+
+
+def edge_dtype(grid: AnyGrid, codes: bool) -> torch.dtype:
+    """What callers and files have at an edge whose value is on `grid`. codes: whether it carries codes.
+
+    Codes travel as in the tensors of runtimes, counted from 0 (`code + grid.unsigned_offset`), in uint8 where 8 bits
+    hold them.
+    """
+    if isinstance(grid, IndexRange):
+        return grid.dtype
+    if not codes:
+        return torch.float32
+    return torch.uint8 if grid.bits <= 8 else torch.int32
+
+
+def edge_limits(grid: AnyGrid) -> tuple[int, int]:
+    """The smallest and the largest integer at an edge that carries codes or indices."""
+    offset = grid.unsigned_offset if isinstance(grid, Grid) else 0
+    return grid.quant_min + offset, grid.quant_max + offset
+
+
+def from_edge(tensor: Tensor, grid: AnyGrid, codes: bool) -> Tensor:
+    """Codes of `grid.dtype`, of a tensor as an edge has it."""
+    if isinstance(grid, IndexRange) or not codes:
+        return quantize(tensor, grid)
+    return (tensor.to(torch.int32) - grid.unsigned_offset).to(grid.dtype)
+
+
+def to_edge(tensor: Tensor, grid: AnyGrid, codes: bool) -> Tensor:
+    """What an edge has for codes of `grid.dtype`."""
+    if isinstance(grid, IndexRange) or not codes:
+        return dequantize(tensor, grid)
+    return (tensor.to(torch.int32) + grid.unsigned_offset).to(edge_dtype(grid, codes))
 
 
 def quantize(real: Tensor, grid: AnyGrid) -> Tensor:

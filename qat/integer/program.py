@@ -4,13 +4,16 @@ Everything is checked when a program is made: names resolve, operations are in o
 multipliers are those of the scales, and no accumulator can leave int32.
 """
 
+import dataclasses
+import fnmatch
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
 from torch import Tensor
 
+from qat.errors import ProgramError
 from qat.integer.checks import check_edges, check_operation, check_order
 from qat.integer.fixed_point import Multiplier, SumMultipliers
 from qat.integer.operations import (
@@ -75,10 +78,12 @@ class Input:
 
     Or, where the value holds indices, an integer one that is taken as it is.
     name: what callers and exported files call it. value: the value that holds its codes.
+    codes: whether it takes codes instead of real numbers (`qat.integer.interpreter.edge_dtype`).
     """
 
     name: str
     value: str
+    codes: bool = False
 
     def __post_init__(self):
         check_name(self.name, "an input")
@@ -88,11 +93,12 @@ class Input:
 class Output:
     """A real float32 output, dequantized last: fl32(scale * (code - zero_point)); or indices, int64, as they are.
 
-    name, value: as for `Input`.
+    name, value, codes: as for `Input`.
     """
 
     name: str
     value: str
+    codes: bool = False
 
     def __post_init__(self):
         check_name(self.name, "an output")
@@ -167,6 +173,33 @@ class IntegerProgram:
     def float_bytes(self) -> int:
         """Bytes of the same weights and biases in float32."""
         return sum(4 * count for operation in self.operations for count in _counts(operation))
+
+    def with_integer_edges(self, *patterns: str) -> "IntegerProgram":
+        """The same program, whose inputs and outputs of these names take and give codes instead of real numbers.
+
+        patterns: as in a shell, "past.*". What is indices stays so. Raises `ProgramError` for a pattern that names no
+        input and no output.
+        """
+        edges = [edge.name for edge in (*self.inputs, *self.outputs)]
+        for pattern in patterns:
+            if not fnmatch.filter(edges, pattern):
+                raise ProgramError(f"no input or output is named {pattern!r}; choose among {', '.join(edges)}.")
+        named = {name for pattern in patterns for name in fnmatch.filter(edges, pattern)}
+        return self._with_codes(lambda edge: edge.codes or edge.name in named)
+
+    def with_real_edges(self) -> "IntegerProgram":
+        """The same program, of which no input and no output carries codes."""
+        return self._with_codes(lambda edge: False)
+
+    def _with_codes(self, chosen: Callable[[Input | Output], bool]) -> "IntegerProgram":
+        inputs, outputs = (
+            tuple(
+                dataclasses.replace(edge, codes=chosen(edge) and isinstance(self.value(edge.value).grid, Grid))
+                for edge in edges
+            )
+            for edges in (self.inputs, self.outputs)
+        )
+        return dataclasses.replace(self, inputs=inputs, outputs=outputs)
 
     def weighted(self) -> Iterator[Operation]:
         """The operations that have a weight: sums of products, embeddings."""

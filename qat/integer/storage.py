@@ -107,6 +107,8 @@ def _entries(decoder: Decoder, document: dict, section: str, kind: type | None) 
         if not isinstance(entry, dict):
             raise ProgramError(f"an entry of {section} is a {type(entry).__name__}; expected an object.")
         entry_kind = kind
+        if kind in (Input, Output):
+            entry = {"codes": False} | entry  # a file of before there were edges that carry codes
         if kind is None:
             entry = dict(entry)
             name = entry.pop("kind", None)

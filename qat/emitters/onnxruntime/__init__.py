@@ -23,7 +23,7 @@ from qat.emitters.onnxruntime.session import (
 )
 from qat.errors import ExportError
 from qat.files import written_whole
-from qat.integer.interpreter import dequantize, run_real
+from qat.integer.interpreter import run_real, to_edge
 from qat.integer.program import IntegerProgram
 
 __all__ = [
@@ -55,9 +55,8 @@ def check(program: IntegerProgram, path: str | PathLike) -> None:
         for edge in program.inputs:
             value = program.value(edge.value)
             limits = value.grid.quant_min, value.grid.quant_max + 1
-            inputs[edge.name] = dequantize(
-                torch.randint(*limits, (size, *value.shape), generator=generator), value.grid
-            )
+            codes = torch.randint(*limits, (size, *value.shape), generator=generator)
+            inputs[edge.name] = to_edge(codes, value.grid, edge.codes)
         expected = run_real(program, inputs)
         if isinstance(expected, torch.Tensor):
             expected = (expected,)

@@ -18,8 +18,8 @@ from qat.integer.program import IntegerProgram
 
 
 def emit_float(program: IntegerProgram, path: str | PathLike) -> None:
-    """Write the float32 network behind `program` as an ONNX file with the same inputs and outputs."""
-    graph = Graph()
+    """Write the float32 network behind `program` as an ONNX file with the same inputs and outputs, none of codes."""
+    program, graph = program.with_real_edges(), Graph()
     for edge in program.inputs:
         graph.claim(edge.name)
         graph.node("Identity", [edge.name], _real(edge.value))

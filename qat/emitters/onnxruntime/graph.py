@@ -5,19 +5,28 @@ from collections.abc import Iterable
 
 import numpy
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from qat.errors import ExportError
+from qat.integer.interpreter import edge_dtype
 from qat.integer.packing import pack
-from qat.integer.program import IntegerProgram
-from qat.integer.values import AnyGrid, IndexRange, Weight
+from qat.integer.program import Input, IntegerProgram, Output
+from qat.integer.values import AnyGrid, Weight
 
 #: The lowest opset with what a graph uses, so that older runtimes can read it: INT4 came with 21, INT2 with 25.
 OPSET, OPSET_INT2 = 21, 25
 #: INT4 holds weights of 3 and 4 bits, INT2 of 2; wider ones are INT8.
 NARROW_TYPES = {2: (TensorProto.INT2, 2), 3: (TensorProto.INT4, 4), 4: (TensorProto.INT4, 4)}
 MICROSOFT_OPSET = 1
+#: Types at the edges of a file.
+EDGE_TYPES = {
+    torch.float32: TensorProto.FLOAT,
+    torch.int64: TensorProto.INT64,
+    torch.uint8: TensorProto.UINT8,
+    torch.int32: TensorProto.INT32,
+}
 
 
 class Graph:
@@ -96,7 +105,7 @@ class Graph:
             values = [program.value(edge.value) for edge in edges]
             infos.append(
                 [
-                    helper.make_tensor_value_info(edge.name, edge_type(value.grid), ["batch", *value.shape])
+                    helper.make_tensor_value_info(edge.name, edge_type(edge, value.grid), ["batch", *value.shape])
                     for edge, value in zip(edges, values, strict=True)
                 ]
             )
@@ -120,9 +129,9 @@ class Graph:
         self._names.add(name)
 
 
-def edge_type(grid: AnyGrid) -> int:
-    """Type of the tensors that a file takes and gives for values of `grid`."""
-    return TensorProto.INT64 if isinstance(grid, IndexRange) else TensorProto.FLOAT
+def edge_type(edge: Input | Output, grid: AnyGrid) -> int:
+    """Type of the tensors that a file takes or gives at an edge whose value is on `grid`."""
+    return EDGE_TYPES[edge_dtype(grid, edge.codes)]
 
 
 def array_of(tensor: Tensor) -> numpy.ndarray:

@@ -11,15 +11,14 @@ def build(program: IntegerProgram) -> bytes:
     """The bytes of the ONNX file."""
     writer = Writer(program)
     for edge in program.inputs:
-        writer.graph.claim(edge.name)
-        writer.quantize(edge.name, edge.value)
+        writer.input(edge)
     for constant in program.constants:
         writer.constant(constant)
     for operation in program.operations:
         writer.check_grid(operation.output, writer.grid(operation.output))
         write(writer, operation)
     for edge in program.outputs:
-        writer.dequantize(edge.value, edge.name)
+        writer.output(edge)
     return writer.graph.to_bytes(program)
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy
 import onnx
 import onnxruntime
+import torch
 from onnx import TensorProto
 from torch import Tensor, from_numpy
 
 from qat.errors import ExportError
+from qat.integer.interpreter import edge_dtype
 from qat.integer.program import IntegerProgram
-from qat.integer.values import IndexRange
 
 #: Processor features that decide which integer kernels the runtime takes.
 CPU_FEATURES = {"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -28,6 +29,15 @@ FLOAT_TYPES = {
 }
 #: Position of the input whose type is the type of the output, for kernels that do not follow their first input.
 _TYPE_INPUT = {"Where": 1, "QuantizeLinear": 2, "QLinearConv": 7, "QGemm": 8, "Where": 1}
+
+
+#: What the runtime calls the types at the edges of a file.
+_TYPE_NAMES = {
+    torch.float32: "tensor(float)",
+    torch.int64: "tensor(int64)",
+    torch.uint8: "tensor(uint8)",
+    torch.int32: "tensor(int32)",
+}
 
 
 def runtime_version() -> str:
@@ -94,7 +104,7 @@ def check_edges(session, program: IntegerProgram, path: str | PathLike) -> None:
     for entries, edges in sides:
         found.append(", ".join(_described(entry.name, entry.type, entry.shape[1:]) for entry in entries))
         values = [program.value(edge.value) for edge in edges]
-        types = ["tensor(int64)" if isinstance(value.grid, IndexRange) else "tensor(float)" for value in values]
+        types = [_TYPE_NAMES[edge_dtype(value.grid, edge.codes)] for edge, value in zip(edges, values, strict=True)]
         described = zip(edges, types, values, strict=True)
         wanted.append(", ".join(_described(edge.name, kind, value.shape) for edge, kind, value in described))
     if found != wanted:
@@ -110,7 +120,7 @@ def _described(name: str, kind: str, shape) -> str:
 
 
 def run_session(session, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Outputs by name, of inputs by name; real ones are float32, indices int64."""
+    """Outputs by name, of inputs by name, in the dtypes of their edges."""
     names = [output.name for output in session.get_outputs()]
     results = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
     return {name: from_numpy(numpy.atleast_1d(result)) for name, result in zip(names, results, strict=True)}

@@ -10,7 +10,7 @@ from onnx import TensorProto
 from qat.emitters.onnxruntime.graph import Graph, array_of
 from qat.errors import ExportError
 from qat.integer.operations import ComputingOperation
-from qat.integer.program import IntegerProgram
+from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
 
 MICROSOFT = "com.microsoft"
@@ -89,22 +89,24 @@ class Writer:
         dtype = numpy.int64 if self.holds_indices(constant.name) else numpy.uint8
         self.graph.constant(tensor_of(constant.name), codes[None], dtype)
 
-    def dequantize(self, value: str, real: str) -> None:
-        """Codes to a real output; indices as they are."""
-        if self.holds_indices(value):
-            self.graph.node("Identity", [tensor_of(value)], real)
+    def output(self, edge: Output) -> None:
+        """Codes to a real output; indices, and codes that stay codes, as they are."""
+        source = tensor_of(edge.value)
+        if edge.codes or self.holds_indices(edge.value):
+            self.graph.node("Identity", [source], edge.name)
             return
-        self.graph.node("DequantizeLinear", [tensor_of(value), *self.grid_constants(value)], real)
+        self.graph.node("DequantizeLinear", [source, *self.grid_constants(edge.value)], edge.name)
 
-    def quantize(self, real: str, value: str) -> None:
-        """Real input to codes; indices as they are."""
-        if self.holds_indices(value):
-            self.graph.node("Identity", [real], tensor_of(value))
+    def input(self, edge: Input) -> None:
+        """Real input to codes; indices, and what is codes already, as they are."""
+        self.graph.claim(edge.name)
+        grid = self.grid(edge.value)
+        self.check_grid(edge.value, grid)
+        if edge.codes or self.holds_indices(edge.value):
+            self.graph.node("Identity", [edge.name], tensor_of(edge.value))
             return
-        grid = self.grid(value)
-        self.check_grid(value, grid)
-        operands = [real, *self.grid_constants(value)]
-        self.clamped("QuantizeLinear", operands, value, grid.quant_min, grid.quant_max)
+        operands = [edge.name, *self.grid_constants(edge.value)]
+        self.clamped("QuantizeLinear", operands, edge.value, grid.quant_min, grid.quant_max)
 
     def clamped(
         self, kind: str, operands: list[str], output: str, low: int, high: int, domain="", **attributes
