@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import math
 import re
 import tempfile
+import unittest.mock
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +105,7 @@ class Training(pytorch_lightning.LightningModule):
 def measure(name: str, target: str | None = "onnxruntime") -> Row:
     """Prepare, train, convert, export and verify the network called `name`."""
     torch.manual_seed(0)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         network, make_inputs = NETWORKS[name]()
@@ -110,7 +113,7 @@ def measure(name: str, target: str | None = "onnxruntime") -> Row:
         callback = qat.QATCallback("w8a8", SCHEDULE, target=target, export_dir=Path(folder))
         training = Training(network, make_inputs)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), _without_pictures():
                 _trainer(folder, callback).fit(training)
         except Exception as error:
             stage = _stage(callback, error)
@@ -134,6 +137,11 @@ def _settle_batch_norms(network: nn.Module, make_inputs) -> None:
             network.train()(**make_inputs(8))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _without_pictures():
+    """The page of a run and its pictures take as long as everything else, and are of no use here."""
+    return unittest.mock.patch("qat.training.delivery.write_page")
 
 
 def _trainer(folder: str, callback) -> pytorch_lightning.Trainer:

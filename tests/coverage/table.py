@@ -7,9 +7,9 @@ Every row runs in a process of its own, for at most `--limit` seconds.
 """
 
 import argparse
+import multiprocessing
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
+from row import NETWORKS, Row, measure
 
 _HERE = Path(__file__).resolve().parent
 DOCUMENT = _HERE.parents[1] / "docs" / "coverage.md"
@@ -46,15 +47,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="rows to run; all by default")
     parser.add_argument("--limit", type=float, default=180, help="seconds for one row")
     parser.add_argument("--workers", type=int, default=1, help="rows that run at the same time; milliseconds need 1")
-    parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.row:
-        from row import measure
-
-        print(measure(arguments.row).to_json())
-        return 0
-    from row import NETWORKS
-
     unknown = [name for name in arguments.names if name not in NETWORKS]
     if unknown:
         parser.error(f"there is no row {unknown[0]!r}; choose from {', '.join(NETWORKS)}")
@@ -66,43 +59,53 @@ def main() -> int:
     return 0 if all(row.passes for row in rows) else 1
 
 
-def measured_apart(names: Iterable[str], limit: float, workers: int = 1) -> list:
+def measured_apart(names: Iterable[str], limit: float, workers: int = 1) -> list[Row]:
     """The rows of `names`, each measured in a process of its own for at most `limit` seconds."""
     names = list(names)
+    # the server imports torch once and forks a process for every row; it is alone in that, so forking is safe
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_HERE), os.environ.get("PYTHONPATH", "")])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["row", "qat.callback", "qat.lowering.convert", "onnxruntime"])
     with Progress(console=Console(stderr=True)) as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("networks", total=len(names))
 
-        def measured(name: str):
+        def measured(name: str) -> Row:
             progress.update(task, description=name)
-            row = _measured_apart(name, limit)
+            row = _measured_apart(context, name, limit)
             progress.advance(task)
             return row
 
         return list(pool.map(measured, names))
 
 
-def _measured_apart(name: str, limit: float):
-    from row import Row
-
-    command = [sys.executable, str(_HERE / "table.py"), "--row", name]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def _measured_apart(context, name: str, limit: float) -> Row:
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_row, args=(name, sender), daemon=True)
+    process.start()
+    sender.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment)
-    except subprocess.TimeoutExpired:
+        if receiver.poll(limit):
+            return Row.from_json(receiver.recv())
         return Row(name, "export", f"it took longer than {limit:g} seconds")
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
-        return Row(name, "export", lines[-1])
-    return Row.from_json(done.stdout.strip().splitlines()[-1])
+    except EOFError:
+        process.join()
+        return Row(name, "export", f"its process ended with {process.exitcode}")
+    finally:
+        process.kill()
 
 
-def document(rows: list) -> str:
+def _send_row(name: str, sender) -> None:
+    sender.send(measure(name).to_json())
+
+
+def document(rows: list[Row]) -> str:
     """docs/coverage.md."""
     machine = f"{platform.machine()} with {os.cpu_count()} cores"
     return _HEAD.format(machine=machine, passed=sum(row.passes for row in rows), total=len(rows)) + table(rows)
 
 
-def table(rows: list) -> str:
+def table(rows: list[Row]) -> str:
     """The rows in Markdown, those that fail below with their sentences."""
     lines = [
         "| network | ops | float | runtime | eval | codes | eval dB | float dB | integer ms | float ms |",
@@ -127,7 +130,7 @@ def table(rows: list) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(row) -> str:
+def _line(row: Row) -> str:
     floats = ", ".join(sorted(set(row.float_ops))) or "0"
     cells = (
         row.name, row.operations, floats, row.differing, row.fake_quant_differing, row.codes,
