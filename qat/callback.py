@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from qat.emitters import emitter_of
+from qat.emitters import check_nonlinear, emitter_of
 from qat.errors import ConfigurationError
 from qat.schedule import QuantState, Schedule
 from qat.spec import QuantConfig
@@ -44,7 +44,8 @@ class QATCallback(PreparedInLoops):
     simulate only. module: the network or its path, where it cannot be told. example_inputs: inputs to record the
     network with, by default `example_input_array` or the first batch. export_dir: folder for model.onnx, program.json,
     program.safetensors, report.json, report.html and `plots/`; by default `integer/` in the run's directory, with
-    `plots/` beside it.
+    `plots/` beside it. nonlinear: how softmax, normalization and division are exported: "integer", or "float_island",
+    which may be faster but is not integer; see `qat.export`.
 
     Works with the trainers of `pytorch_lightning` and of `lightning.pytorch`. A checkpoint keeps the module's own keys;
     the quantizers' state lies beside it in this callback's state. After `fit` the module stays prepared, `program` is
@@ -60,6 +61,7 @@ class QATCallback(PreparedInLoops):
         module: str | nn.Module | None = None,
         example_inputs=None,
         export_dir: str | Path | None = None,
+        nonlinear: str = "integer",
     ):
         super().__init__(QuantConfig.parse(quant), target, module, example_inputs)
         if schedule is not None and not isinstance(schedule, Schedule):
@@ -69,6 +71,8 @@ class QATCallback(PreparedInLoops):
         named = target_named(target)
         if named is not None:
             named.check(self.config)
+        check_nonlinear(nonlinear)
+        self.nonlinear = nonlinear
         self.export_dir = None if export_dir is None else Path(export_dir)
         self.program = None
         self.report = None
@@ -292,7 +296,9 @@ class QATCallback(PreparedInLoops):
         if trainer.is_global_zero:
             batches = held_out(trainer, self.handle)
             with torch.random.fork_rng(devices=[]):  # making an iterator over a loader draws a number
-                self.program, self.report = deliver(self.handle, directory, self.target, batches, self.history)
+                self.program, self.report = deliver(
+                    self.handle, directory, self.target, batches, self.history, self.nonlinear
+                )
 
     def _directory(self, trainer) -> Path:
         return self.export_dir or Path(trainer.log_dir or trainer.default_root_dir) / "integer"

@@ -4,19 +4,16 @@ import dataclasses
 import functools
 import io
 import os
-import statistics
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-from qat.emitters import emitter_of
+from qat.emitters import emitter_of, latency
 from qat.errors import ConfigurationError
 from qat.inject.handle import handle_of
 from qat.integer.interpreter import dequantize, from_edge, named_inputs
@@ -46,6 +43,10 @@ class VerificationReport:
     latency_ms: medians of one run in one thread, "integer" and "float", side by side; empty where not measured.
     metrics: by backend ("integer": the exported file, "fake_quant", "float") and name.
     conditions: what the figures hold for: runtime, processor, session options.
+    islands: operations that the file computes in real numbers on purpose (`export(nonlinear="float_island")`); the
+    mismatches of the runtime are then those behind the codes that the islands gave, and island_codes theirs.
+    nonlinear_ms: medians of one run with softmax, normalization and division as integers ("integer") and in real
+    numbers ("float_island"); empty where the program has none of them, or latency is not measured.
     """
 
     samples: int
@@ -55,6 +56,14 @@ class VerificationReport:
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    islands: tuple[str, ...] = ()
+    island_codes: Mismatch | None = None
+    nonlinear_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def as_exported(self) -> bool:
+        """Whether the file is integer and equal to the program but for its islands, if it was exported with any."""
+        return not self._differing and (not self.float_ops or bool(self.islands))
 
     @property
     def ok(self) -> bool:
@@ -70,13 +79,16 @@ class VerificationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers, for json."""
-        return dataclasses.asdict(self) | {"float_ops": list(self.float_ops), "ok": self.ok}
+        lists = {"float_ops": list(self.float_ops), "islands": list(self.islands)}
+        return dataclasses.asdict(self) | lists | {"ok": self.ok}
 
     def __str__(self) -> str:
         from rich.console import Console
         from rich.table import Table
 
         verdict = "equal and integer" if self.ok else "NOT EQUAL" if self._differing else "NOT INTEGER"
+        if self.as_exported and not self.ok:
+            verdict = f"equal, but {len(self.islands)} operations are float islands"
         table = Table(title=f"verified on {self.samples} samples: {verdict}")
         for column in ("what", "", "value"):
             table.add_column(column, justify="right" if column == "value" else "left")
@@ -84,10 +96,17 @@ class VerificationReport:
             share = f"{entry.differing} of {entry.total} codes, at most {entry.max_lsb} LSB"
             table.add_row("differing", backend, share)
         table.add_row("float ops", "", ", ".join(self.float_ops) or "0")
+        if self.island_codes is not None:
+            found = self.island_codes
+            table.add_row(
+                "differing", "islands", f"{found.differing} of {found.total} codes, at most {found.max_lsb} LSB"
+            )
         for kind, size in self.size_bytes.items():
             table.add_row("bytes", kind, f"{size:,}")
         for kind, milliseconds in self.latency_ms.items():
             table.add_row("latency", kind, f"{milliseconds:.3f} ms")
+        for kind, milliseconds in self.nonlinear_ms.items():
+            table.add_row("latency", f"softmax, norms: {kind}", f"{milliseconds:.3f} ms")
         for backend, values in self.metrics.items():
             for name, value in values.items():
                 table.add_row(name, backend, f"{value:.4f}")
@@ -122,7 +141,7 @@ def verify(
     """Compare the file at `path`, and the fake-quantized `module`, with `program` on every batch.
 
     batches: inputs (a tensor, a mapping by name, or as many tensors as there are several inputs), with or without
-    targets behind them: one tensor more, one more key, or (inputs, targets).
+    targets behind them: one entry more, one more key, or (inputs, targets). Targets are whatever the metrics take.
     module, float_module: prepared and float network, called as they are; a torch module must be in eval mode.
     metrics: name -> torchmetrics.Metric of one number, cloned for each backend and updated with (output, target).
     repeats: how many runs the latency is the median of, of one sample; 0 measures none.
@@ -140,6 +159,8 @@ def verify(
     backends["integer"] = functools.partial(_run_file, emitter, session, program)
     meters = {name: _cloned(metrics or {}) for name in backends}
     mismatches: dict[str, Mismatch] = {}
+    floats, islands = tuple(emitter.float_ops(path)), emitter.islands_in(program, path)
+    behind_islands, island_codes = emitter.IslandComparison(program, path) if islands else None, None
     samples, sample = 0, None
     for batch in batches:
         inputs, targets = split_batch(program, batch)
@@ -150,24 +171,34 @@ def verify(
         for name, backend in backends.items():
             output = backend(tensors) if name == "integer" else _call(backend, real_inputs(program, inputs))
             if name != "float":
-                label = runtime if name == "integer" else name
-                found = _compare(program, expected, _by_name(program, output))
+                label, wanted = name, expected
+                if name == "integer":
+                    label = runtime
+                    if behind_islands is not None:
+                        codes, wanted = behind_islands(tensors)
+                        found = Mismatch(codes.differing, codes.total, codes.largest)
+                        island_codes = found if island_codes is None else island_codes + found
+                found = _compare(program, wanted, _by_name(program, output))
                 mismatches[label] = mismatches[label] + found if label in mismatches else found
             _update(meters[name], name, output, targets)
     if sample is None:
         raise ConfigurationError("there are no batches to verify on; pass at least one, e.g. the test data loader.")
+    samples_of_both = {"integer": sample, "float": real_inputs(program, sample)}
     return VerificationReport(
         samples=samples,
         mismatches=mismatches,
-        float_ops=tuple(emitter.float_ops(path)),
+        float_ops=floats,
         size_bytes={"float": program.float_bytes, "integer": os.path.getsize(path), "program": program.bytes},
-        latency_ms=_latency(emitter, program, session, sample, repeats) if repeats else {},
+        latency_ms=latency.beside_float(emitter, program, session, samples_of_both, repeats) if repeats else {},
         metrics={
             name: {key: _number(key, metric) for key, metric in entries.items()} for name, entries in meters.items()
         }
         if metrics
         else {},
         conditions=emitter.session_conditions() | {"latency": "batch of 1, one thread, float and integer in turn"},
+        islands=islands,
+        island_codes=island_codes,
+        nonlinear_ms=latency.of_nonlinear(emitter, program, sample, repeats) if repeats else {},
     )
 
 
@@ -187,7 +218,7 @@ def _real(program: IntegerProgram, edge: Input, tensor: Tensor) -> Tensor:
     return dequantize(from_edge(tensor, grid, edge.codes), grid) if edge.codes else tensor
 
 
-def split_batch(program: IntegerProgram, batch: Any) -> tuple[Any, Tensor | None]:
+def split_batch(program: IntegerProgram, batch: Any) -> tuple[Any, Any]:
     """(inputs, targets) of a batch as a data loader gives it; targets are None where there are none."""
     names = [edge.name for edge in program.inputs]
     if isinstance(batch, Tensor):
@@ -304,33 +335,14 @@ def _codes_at(edge: Output, output: Tensor, grid: AnyGrid) -> Tensor:
     return codes_of(output, grid)
 
 
-def _update(meters: Mapping[str, Any], backend: str, output: Any, targets: Tensor | None) -> None:
+def _update(meters: Mapping[str, Any], backend: str, output: Any, targets: Any) -> None:
     if meters and targets is None:
         raise ConfigurationError("metrics need targets; give batches as (inputs, targets).")
     for name, metric in meters.items():
         try:
-            metric.to("cpu").update(output.cpu() if isinstance(output, Tensor) else output, targets)
+            metric.to("cpu").update(tree_map_only(Tensor, Tensor.cpu, output), targets)
         except Exception as error:
             raise ConfigurationError(
                 f"metric {name!r} cannot be updated with the {backend} output and the targets ({error}); give a metric "
                 "that takes what the network returns."
             ) from error
-
-
-def _latency(emitter, program: IntegerProgram, session, sample: Mapping[str, Tensor], repeats: int) -> dict[str, float]:
-    """Median milliseconds of the file and of the float network behind it, run in turn."""
-    with tempfile.TemporaryDirectory() as folder:
-        float_path = Path(folder) / "float.onnx"
-        emitter.emit_float(program, float_path)
-        sessions = {"integer": session, "float": emitter.open_session(float_path)}
-    samples = {"integer": sample, "float": real_inputs(program, sample)}
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for _ in range(3):  # the first runs allocate
-        for name, opened in sessions.items():
-            emitter.run_session(opened, samples[name])
-    for _ in range(repeats):
-        for name, opened in sessions.items():
-            start = time.perf_counter()
-            emitter.run_session(opened, samples[name])
-            times[name].append((time.perf_counter() - start) * 1000)
-    return {name: statistics.median(values) for name, values in times.items()}

@@ -69,6 +69,7 @@ def check(config: DictConfig) -> tuple[str, PreparationError | None]:
     """
     parts.check_complete(config)
     emitter_of(config.export.runtime)  # what is not installed shows before the training
+    parts.nonlinear_of(config)
     pytorch_lightning.seed_everything(config.seed, verbose=False)
     data, model = parts.data_of(config), parts.model_of(config)
     data.setup("fit")

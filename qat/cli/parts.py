@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 import qat
 from qat.cli.failure import ConfigErrors, as_sentence
+from qat.emitters import check_nonlinear
 from qat.errors import ConfigurationError
 from qat.report.files import INTEGER
 
@@ -68,8 +69,19 @@ def schedule_of(config: DictConfig) -> "qat.Schedule | None":
 def callback_of(config: DictConfig, export_dir: Path | None = None) -> "qat.QATCallback":
     """The callback that quantizes while training, as `quant`, `schedule` and `export` describe it."""
     return qat.QATCallback(
-        quant=quant_of(config), schedule=schedule_of(config), target=config.export.runtime, export_dir=export_dir
+        quant=quant_of(config),
+        schedule=schedule_of(config),
+        target=config.export.runtime,
+        export_dir=export_dir,
+        nonlinear=nonlinear_of(config),
     )
+
+
+def nonlinear_of(config: DictConfig) -> str:
+    """How softmax, normalization and division are exported, checked; runs of before there was a choice are integer."""
+    nonlinear = config.export.get("nonlinear", "integer")
+    check_nonlinear(nonlinear)
+    return nonlinear
 
 
 def trainer_of(config: DictConfig, run_dir: Path, callbacks: list[Callback]) -> pytorch_lightning.Trainer:

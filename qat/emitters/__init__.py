@@ -9,19 +9,35 @@ from qat.integer.program import IntegerProgram
 #: Runtime -> module of its emitter. The extra of the distribution has the runtime's name.
 EMITTERS = {"onnxruntime": "qat.emitters.onnxruntime"}
 
+#: How operations are computed that integers take many steps for.
+NONLINEAR = ("integer", "float_island")
 
-def export(program: IntegerProgram, path: str | PathLike, runtime: str = "onnxruntime") -> None:
+
+def export(
+    program: IntegerProgram, path: str | PathLike, runtime: str = "onnxruntime", nonlinear: str = "integer"
+) -> None:
     """Write `program` to `path` for `runtime`, and check that the runtime computes the same codes.
 
-    Raises `ConfigurationError` for an unknown runtime, `MissingExtraError` where its packages are not installed,
+    nonlinear: how softmax, its logarithm, normalization and division are computed: "integer", or as a "float_island",
+    which may be faster, between integer kernels. A file with islands is not integer, and codes behind them may be one
+    off; all others are checked to be equal.
+
+    Raises `ConfigurationError` for an unknown choice, `MissingExtraError` where its packages are not installed,
     `ExportError` where the file cannot be written, is not integer or not equal; then no file is left under `path`.
     """
     emitter = emitter_of(runtime)
+    check_nonlinear(nonlinear)
     if not isinstance(program, IntegerProgram):
         raise ConfigurationError(
             f"export takes an IntegerProgram, not a {type(program).__name__}; call qat.convert(module) first."
         )
-    emitter.emit(program, path)
+    emitter.emit(program, path, nonlinear)
+
+
+def check_nonlinear(nonlinear: str) -> None:
+    """Raise `ConfigurationError` for anything but one of `NONLINEAR`."""
+    if nonlinear not in NONLINEAR:
+        raise ConfigurationError(f"nonlinear is {nonlinear!r}; choose one of {', '.join(NONLINEAR)}.")
 
 
 def emitter_of(runtime: str):

@@ -4,13 +4,14 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.integer.kernels import compute
+from qat.integer.operations import Operation
 from qat.integer.program import Input, Inputs, IntegerProgram
 from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
 
@@ -166,8 +167,15 @@ def dequantize(codes: Tensor, grid: AnyGrid) -> Tensor:
     return (codes.to(torch.int32) - grid.zero_point).to(torch.float32) * scale
 
 
-def run(program: IntegerProgram, codes: Mapping[str, Tensor], keep_all: bool = True) -> dict[str, Tensor]:
+def run(
+    program: IntegerProgram,
+    codes: Mapping[str, Tensor],
+    keep_all: bool = True,
+    take_over: Callable[[Operation, Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
     """Run on codes. codes: of the inputs, by value name, (N, *shape) of their grid's dtype, on any device.
+
+    take_over: from an operation and the codes it made to the codes that later operations see in their place.
 
     Returns the codes of every value, or where not `keep_all` of those that the outputs need.
     """
@@ -184,6 +192,7 @@ def run(program: IntegerProgram, codes: Mapping[str, Tensor], keep_all: bool = T
     for index, operation in enumerate(program.operations):
         operands, sources = ([table[name] for name in operation.inputs] for table in (held, grids))
         result = compute(operation, operands, sources, grids[operation.output])
+        result = result if take_over is None else take_over(operation, result)
         held[operation.output] = _checked(program, operation.output, result, batch)
         if not keep_all:
             for name in {*operation.inputs, operation.output}:

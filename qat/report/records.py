@@ -62,6 +62,7 @@ class RunRecord:
     """`report.json`. metrics: stage -> metric -> value; size_bytes, latency_ms: stage -> value; see `STAGES`.
 
     float_ops: operations of the exported file that work on float tensors; None where nobody looked.
+    nonlinear_ms: latency with softmax, norms and division as "integer" and as "float_island", where there are any.
     """
 
     recipe: str | None = None
@@ -73,6 +74,7 @@ class RunRecord:
     float_ops: tuple[str, ...] | None = None
     mismatches: Mapping[str, Mismatch] = field(default_factory=dict)
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    nonlinear_ms: Mapping[str, float] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
 
@@ -199,6 +201,7 @@ def _run(data: Mapping) -> RunRecord:
         float_ops=None if float_ops is None else tuple(str(name) for name in _list(float_ops, "float_ops")),
         mismatches={name: _mismatch(entry, f"mismatches.{name}") for name, entry in mismatches.items()},
         latency_ms=_numbers(data.get("latency_ms"), "latency_ms"),
+        nonlinear_ms=_numbers(data.get("nonlinear_ms"), "nonlinear_ms"),
         conditions={name: _condition(value) for name, value in conditions.items()},
         layers=tuple(_layer(entry, f"layers[{i}]") for i, entry in enumerate(_list(data.get("layers"), "layers"))),
     )

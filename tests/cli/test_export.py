@@ -38,3 +38,8 @@ def test_a_damaged_program_leaves_the_file_that_was_there(finished, tmp_path, ca
     assert "export both again" in capsys.readouterr().err
     before = (finished / "integer" / "model.onnx").read_bytes()
     assert (tmp_path / "run" / "integer" / "model.onnx").read_bytes() == before
+
+
+def test_an_unknown_choice_of_nonlinear_operations_is_refused(finished, capsys):
+    assert export.main([str(finished), "--nonlinear", "float"]) == 1
+    assert "nonlinear is 'float'; choose one of integer, float_island" in capsys.readouterr().err

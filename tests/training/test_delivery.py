@@ -99,3 +99,37 @@ def test_the_report_has_every_stage_of_a_metric_measured_or_not(handle, tmp_path
         "fake_quant": {},
         "integer": {},
     }
+
+
+@pytest.fixture
+def normalized():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3), nn.Softmax(dim=1))
+    prepared = qat.prepare(network, torch.randn(8, 4), "w8a8")
+    network(torch.randn(8, 4))
+    return prepared
+
+
+def test_the_report_tells_what_integers_cost_where_islands_were_possible(normalized, tmp_path):
+    _, report = deliver(normalized, tmp_path, "onnxruntime", batches(), History())
+    assert report.ok and report.islands == () and report.island_codes is None
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert set(content["nonlinear_ms"]) == {"integer", "float_island"} and content["float_ops"] == []
+
+
+def test_float_islands_are_delivered_but_not_called_integer(normalized, tmp_path):
+    program, report = deliver(normalized, tmp_path, "onnxruntime", batches(), History(), "float_island")
+    assert (tmp_path / "model.onnx").is_file()
+    assert not report.ok and report.as_exported
+    assert report.islands == tuple(
+        op.name for op in program.operations if type(op).__name__ in ("Normalize", "Softmax")
+    )
+    assert len(report.islands) == 2 and report.mismatches["onnxruntime"].differing == 0
+    assert report.island_codes.max_lsb <= 1 and "2 operations are float islands" in str(report)
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content["ok"] is False and content["float_ops"] and content["islands"] == list(report.islands)
+
+
+def test_a_network_without_such_operations_has_no_such_cost(handle, tmp_path):
+    _, report = deliver(handle, tmp_path, "onnxruntime", batches(), History(), "float_island")
+    assert report.ok and report.nonlinear_ms == {}

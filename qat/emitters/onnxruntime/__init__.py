@@ -4,12 +4,22 @@ Weights take in the file the narrowest type that ONNX has: 2 bits each for 2-bit
 and 8 for those of 5, 6, 7 and 8 bits. `program.safetensors` packs every width densely.
 """
 
+import logging
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
 import torch
 
 from qat.emitters.onnxruntime.floating import emit_float
+from qat.emitters.onnxruntime.islands import (
+    IslandCodes,
+    IslandComparison,
+    foreign_float_ops,
+    islands_in,
+    islands_of,
+    refuse_islands,
+)
 from qat.emitters.onnxruntime.operators import build
 from qat.emitters.onnxruntime.session import (
     check_edges,
@@ -27,7 +37,8 @@ from qat.integer.interpreter import run_real, to_edge
 from qat.integer.program import IntegerProgram
 
 __all__ = [
-    "check_edges", "emit", "emit_float", "float_ops", "open_session", "run_session", "runtime_version",
+    "IslandComparison", "build", "check_edges", "emit", "emit_float", "float_ops", "islands_in", "islands_of",
+    "open_session", "run_session", "runtime_version",
     "session_conditions", "session_options", "unfolded_ops",
 ]  # fmt: skip
 
@@ -35,20 +46,60 @@ __all__ = [
 CHECK_BATCHES = (1, 7, 3)
 CHECK_SEED = 20
 
-
-def emit(program: IntegerProgram, path: str | PathLike) -> None:
-    """Write `program` as an ONNX file. Raises `ExportError`, and writes none, where it is not integer or not equal."""
-    with written_whole(Path(path), build(program)) as temporary:
-        check(program, temporary)
+_LOG = logging.getLogger("qat")
 
 
-def check(program: IntegerProgram, path: str | PathLike) -> None:
-    """Refuse a file that computes in real numbers, or other codes than the interpreter on random ones."""
-    if floats := float_ops(path):
+def emit(program: IntegerProgram, path: str | PathLike, nonlinear: str = "integer") -> None:
+    """Write `program` as an ONNX file. Raises `ExportError`, and writes none, where it is not integer or not equal.
+
+    nonlinear: "integer", or "float_island", which is compared as `islands` says.
+    """
+    islands = nonlinear == "float_island" and bool(islands_of(program))
+    with written_whole(Path(path), build(program, nonlinear)) as temporary:
+        check(program, temporary, islands)
+
+
+def check(program: IntegerProgram, path: str | PathLike, islands: bool = False) -> None:
+    """Refuse a file that computes in real numbers, or other codes than the interpreter on random ones.
+
+    islands: whether the file may have float islands, and a few codes of theirs be one off.
+    """
+    if floats := foreign_float_ops(program, path) if islands else float_ops(path):
         raise ExportError(f"ONNX Runtime would compute {len(floats)} nodes in floating point: {', '.join(floats[:5])}.")
     if unfolded := unfolded_ops(path):
         raise ExportError(f"ONNX Runtime would unpack weights at every run: {', '.join(unfolded[:5])}.")
     session = open_session(path)
+    compared = IslandComparison(program, path) if islands else None
+    found = IslandCodes()
+    for inputs in _random_inputs(program):
+        if compared is not None:
+            codes, expected = compared(inputs)
+            found += codes
+        else:
+            expected = _by_name(program, run_real(program, inputs))
+        results = run_session(session, inputs)
+        for name, real in expected.items():
+            differing = int((results[name] != real).sum())
+            if differing:
+                raise ExportError(
+                    f"ONNX Runtime {runtime_version()} gives other codes than the program for {differing} of "
+                    f"{real.numel()} elements of output {name!r}; its kernels for this processor round otherwise."
+                )
+    if compared is not None:
+        refuse_islands(found)
+        _LOG.info("float islands of %s give other codes than the integer kernels for %s", path, found)
+
+
+def _by_name(program: IntegerProgram, outputs) -> dict[str, torch.Tensor]:
+    """Outputs by name, of what the program returns in its output structure."""
+    if isinstance(outputs, dict):
+        return outputs
+    tensors = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+    return dict(zip((edge.name for edge in program.outputs), tensors, strict=True))
+
+
+def _random_inputs(program: IntegerProgram) -> Iterator[dict[str, torch.Tensor]]:
+    """Real inputs by name, of random codes."""
     generator = torch.Generator().manual_seed(CHECK_SEED)
     for size in CHECK_BATCHES:
         inputs = {}
@@ -57,15 +108,4 @@ def check(program: IntegerProgram, path: str | PathLike) -> None:
             limits = value.grid.quant_min, value.grid.quant_max + 1
             codes = torch.randint(*limits, (size, *value.shape), generator=generator)
             inputs[edge.name] = to_edge(codes, value.grid, edge.codes)
-        expected = run_real(program, inputs)
-        if isinstance(expected, torch.Tensor):
-            expected = (expected,)
-        results = run_session(session, inputs)
-        reals = expected.values() if isinstance(expected, dict) else expected
-        for edge, real in zip(program.outputs, reals, strict=True):
-            differing = int((results[edge.name] != real).sum())
-            if differing:
-                raise ExportError(
-                    f"ONNX Runtime {runtime_version()} gives other codes than the program for {differing} of "
-                    f"{real.numel()} elements of output {edge.name!r}; its kernels for this processor round otherwise."
-                )
+        yield inputs

@@ -28,7 +28,7 @@ FLOAT_TYPES = {
     TensorProto.DOUBLE,
 }
 #: Position of the input whose type is the type of the output, for kernels that do not follow their first input.
-_TYPE_INPUT = {"Where": 1, "QuantizeLinear": 2, "QLinearConv": 7, "QGemm": 8, "Where": 1}
+_TYPE_INPUT = {"QuantizeLinear": 2, "QLinearConv": 7, "QGemm": 8, "Where": 1}
 
 
 #: What the runtime calls the types at the edges of a file.
