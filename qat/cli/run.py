@@ -54,6 +54,7 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
     """
     parts.check_complete(config)
     emitter_of(config.export.runtime)  # what is not installed shows before the training
+    parts.nonlinear_of(config)
     if config.get("threads") is not None:
         torch.set_num_threads(config.threads)
     pytorch_lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -141,7 +142,7 @@ def _train_then_quantize(config: DictConfig, run_dir: Path, data, model) -> Trai
     handle = calibrate(network, batches, parts.quant_of(config), config.export.runtime)
     program = qat.convert(network)
     program.save(run_dir / INTEGER)
-    qat.export(program, run_dir / MODEL_ONNX, runtime=config.export.runtime)
+    qat.export(program, run_dir / MODEL_ONNX, runtime=config.export.runtime, nonlinear=parts.nonlinear_of(config))
     return Trained(
         program=program,
         handle=handle,

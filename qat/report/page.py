@@ -82,7 +82,7 @@ def tiles(run: RunRecord) -> list[Tile]:
     mean = run.bits_per_weight
     sizes = " → ".join(formats.bytes_text(run.size_bytes.get(stage)) for stage in ("float", "integer"))
     times = " → ".join(formats.milliseconds_text(run.latency_ms.get(stage)) for stage in ("float", "integer"))
-    return [
+    shown = [
         Tile(f"integer {metric or 'metric'}", formats.metric_text(metric, integer), " · ".join(beside)),
         Tile(
             "bits per weight",
@@ -92,6 +92,11 @@ def tiles(run: RunRecord) -> list[Tile]:
         Tile("size, float / integer", formats.ratio_text(run.size_ratio), sizes),
         Tile("latency, float / integer", formats.ratio_text(run.latency_ratio), times),
     ]
+    if {"integer", "float_island"} <= set(run.nonlinear_ms):
+        integer_ms, island_ms = (run.nonlinear_ms[kind] for kind in ("integer", "float_island"))
+        times = f"{formats.milliseconds_text(integer_ms)}, as float islands {formats.milliseconds_text(island_ms)}"
+        shown.append(Tile("softmax, norms: integer / island", formats.ratio_text(integer_ms / island_ms), times))
+    return shown
 
 
 def _widths(bits) -> str:

@@ -22,3 +22,10 @@ def test_the_headline_of_a_full_run():
 
 def test_the_headline_of_an_empty_run():
     assert [tile.value for tile in tiles(RunRecord())] == ["–", "–", "–", "–"]
+
+
+def test_what_softmax_and_norms_cost_as_integers():
+    run = RunRecord(nonlinear_ms={"integer": 3.0, "float_island": 2.0})
+    tile = tiles(run)[-1]
+    assert (tile.title, tile.value) == ("softmax, norms: integer / island", "1.50×")
+    assert tile.note == "3 ms, as float islands 2 ms"
