@@ -43,7 +43,7 @@ class Flow:
         return self.producer(self.source(value))
 
     def only_reader(self, call: Call) -> Call | None:
-        """The one call that computes with the result of `call`; None where there are several, or it leaves the network."""
+        """The one call that computes with the result of `call`; None for several, or if it leaves the network."""
         value = ("call", call.address, 0)
         while value not in self.outputs and len(readers := self.readers.get(value, ())) == 1:
             (reader,) = readers

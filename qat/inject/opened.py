@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qat.inject.einsum import einsum
 from qat.inject.rearranged import REARRANGED
+from qat.inject.masks import MASKED_BELOW
 from qat.inject.recurrent import RECURRENCES
 from qat.inject.written_out import WRITTEN_OUT
 
@@ -42,7 +43,7 @@ def scaled_dot_product_attention(
     elif attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(attn_mask.logical_not(), -math.inf)
     elif attn_mask is not None:
-        scores = scores + attn_mask
+        scores = _with_bias(scores, attn_mask)
     weights = torch.softmax(scores, -1)
     if dropout_p > 0:
         weights = F.dropout(weights, dropout_p)
@@ -106,7 +107,7 @@ def multi_head_attention_forward(
     scores = torch.matmul(heads[0], heads[1].transpose(-2, -1)) * (1 / math.sqrt(heads[0].shape[-1]))
     mask = _joined_mask(attn_mask, key_padding_mask, num_heads)
     if mask is not None:
-        scores = scores.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+        scores = scores.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else _with_bias(scores, mask)
     attention = torch.softmax(scores, -1)
     dropped = F.dropout(attention, dropout_p) if training and dropout_p > 0 else attention
     output = F.linear(torch.matmul(dropped, heads[2]).transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
@@ -126,6 +127,12 @@ def _joined_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, head
         return padding
     both_bool = attn_mask.dtype == padding.dtype == torch.bool
     return torch.logical_or(attn_mask, padding) if both_bool else attn_mask + padding
+
+
+def _with_bias(scores: Tensor, bias: Tensor) -> Tensor:
+    """The scores plus a bias, of which entries from -50 on downwards leave a score out, and have no code themselves."""
+    out = bias <= MASKED_BELOW
+    return (scores + bias.masked_fill(out, 0.0)).masked_fill(out, -math.inf)
 
 
 def _repeat_heads(x: Tensor, times: int) -> Tensor:

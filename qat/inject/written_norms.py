@@ -34,7 +34,7 @@ class NormStep:
 
 
 def written_norms(flow: Flow, may_fuse) -> dict[int, NormStep]:
-    """Every step of every written-out norm, by address. may_fuse: whether a call may be a step, such as by the rules."""
+    """Every step of every written-out norm, by address. may_fuse: whether a call may be a step of one."""
     found: dict[int, NormStep] = {}
     for call in flow.calls.values():
         if call.operation.name in ("rsqrt", "sqrt"):

@@ -26,13 +26,22 @@ from qat.inject.operations import canonical_name
 from qat.inject.remedies import remedy_for
 from qat.inject.undisturbed import undisturbed
 from qat.integer.program import Input, IntegerProgram, Output
-from qat.lowering import choosing, elementwise, indices, movement, normalized, pooling, resampled, taking, transposed
-from qat.lowering import weighted
+from qat.lowering import (
+    choosing,
+    elementwise,
+    indices,
+    movement,
+    normalized,
+    pooling,
+    resampled,
+    taking,
+    transposed,
+    weighted,
+)
 from qat.lowering.folded import Constants, Folded, is_constant
 from qat.lowering.indices import function_of_indices, index_range
 from qat.lowering.pointwise import function_of_one_value
 from qat.lowering.sizes import collapsed, evaluate, is_per_size, per_size
-from qat.lowering.written_norms import MeanSquare, step_of_norm
 from qat.lowering.state import (
     Failed,
     Masked,
@@ -46,6 +55,7 @@ from qat.lowering.state import (
     module_path,
     source_line,
 )
+from qat.lowering.written_norms import MeanSquare, step_of_norm
 
 aten = torch.ops.aten
 
@@ -116,13 +126,16 @@ RULES: dict[Callable, Callable] = {
     aten.chunk.default: movement.split,
     aten.unbind.int: movement.unbind,
     aten.narrow.default: movement.narrow,
-    **dict.fromkeys((aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist), movement.movedim),
+    **dict.fromkeys(
+        (aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist), movement.movedim
+    ),
     **dict.fromkeys((aten.swapaxes.default, aten.swapdims.default), movement.transpose),
     **dict.fromkeys(
         (aten.mT.default, aten.adjoint.default), lambda program, node, x: movement.transpose(program, node, x, -2, -1)
     ),
     **dict.fromkeys(
-        (aten.view.default, aten.reshape.default, aten.reshape_as.default, aten.view_as.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim,
+        (aten.view.default, aten.reshape.default, aten.reshape_as.default,
+         aten.view_as.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim,
          aten.squeeze.dims, aten.squeeze.default, aten.unsqueeze.default, aten._unsafe_view.default),
         movement.reshape,
     ),

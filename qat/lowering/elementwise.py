@@ -4,10 +4,9 @@ import dataclasses
 import math
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
-from qat.inject.exact import grid_of, number_grid
+from qat.inject.exact import number_grid
 from qat.inject.nonlinear import divide_between
 from qat.integer.program import Add, Constant, Mul, Multiplier, Negate, Requantize, SumMultipliers, float32
 from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
@@ -133,11 +132,11 @@ def _operands(program: Program, node: Node, first, second, minus: bool = False) 
                 "reshape one"
             )
         return first, second
-    rank = len(node.meta["val"].shape) - 1
+    rank = len(batch_shape(node))
     if isinstance(second, int | float):
         return first, _number(program, node, float(second), rank)
     if isinstance(second, QuantizedConstant):
-        return first, _constant(program, node, second, rank, minus)
+        return first, program.operand(second, rank, minus)
     raise Unlowerable("its second operand is not on an integer grid")
 
 
@@ -145,19 +144,3 @@ def _number(program: Program, node: Node, number: float, rank: int) -> Constant:
     """A number as the single code of a grid of its own."""
     codes = torch.full((1,) * rank, int(math.copysign(1, number)) if number else 0)
     return program.constant(f"{module_path(node) or 'network'}.constant", number_grid(number), codes)
-
-
-def _constant(program: Program, node: Node, operand: QuantizedConstant, rank: int, minus: bool = False) -> Constant:
-    """A fake-quantized constant, its leading batch dimension (of one) taken off; or minus that."""
-    codes: Tensor = operand.quantizer.codes(operand.tensor)
-    if codes.dim() > rank:
-        if codes.shape[0] != 1:
-            raise Unlowerable(
-                f"its constant has shape {tuple(codes.shape)} over the batch; constants cannot depend on the batch"
-            )
-        codes = codes[0]
-    codes = codes.reshape((1,) * (rank - codes.dim()) + tuple(codes.shape))
-    grid = grid_of(operand.quantizer)
-    if minus:
-        codes, grid = grid.quant_min + grid.quant_max - codes, Negate.mirrored(grid)
-    return program.constant(operand.quantizer.name, grid, codes)

@@ -49,6 +49,8 @@ def mask_scores(program: Program, node: Node, scores, mask) -> Masked:
         function = as_function(mask)
         taking_part = Mapped(function.root, function.points.logical_not())
         mask = mask_of(program, node, Pending(function.root.shape, None, mapped=taking_part))
+    if isinstance(mask, Tensor) and not bool(mask.any()):
+        return scores
     if isinstance(scores, Masked):
         if not isinstance(mask, Tensor) or not isinstance(scores.mask, Tensor):
             raise Unlowerable("it is masked twice; join both masks first")

@@ -41,7 +41,7 @@ def function_of_one_value(node: Node, name: str, args: tuple, kwargs: dict, rule
     if name != "prelu" and any(constant.numel() != 1 for constant in constants):
         return None
     mapped = Mapped(root, _points_of(node, name, functions, args, kwargs))
-    if name in PLAIN and rule is not None and len(sources) == 1 and _runs_by_itself(sources[0], name):
+    if name in PLAIN and rule is not None and len(sources) == 1 and not constants and _runs_by_itself(sources[0], name):
         return dataclasses.replace(rule(), mapped=mapped)
     batch_at = root.batch_at if mapped.points.dim() == 1 else 0  # channels are the program's dimension 1
     return Pending(batch_shape(node, batch_at=batch_at), table_builder(node, mapped), mapped=mapped, is_table=True)

@@ -1,7 +1,7 @@
 """Constants that are computed with the size of the batch, which the exported graph knows only as a symbol.
 
-A class token expanded over the batch, positions for every sample, `torch.arange(len(x))`: each is computed for two sizes
-of the batch. What comes out the same for every sample is a constant that broadcasts over the batch.
+A class token expanded over the batch, positions for every sample, `torch.arange(len(x))`: each is computed for two
+sizes of the batch. What comes out the same for every sample is a constant that broadcasts over the batch.
 """
 
 from collections.abc import Callable
@@ -51,21 +51,27 @@ def is_per_size(leaf) -> bool:
 
 
 def collapsed(constant: PerSize):
-    """The one constant, its batch dimension of size 1, that broadcasts to both."""
+    """The one constant that broadcasts to both, its batch dimension of size 1.
+
+    Where a dimension is merged into the batch, that dimension stands in the place of the batch.
+    """
     first, second = constant.results
     if not isinstance(first, Tensor):
         return first if first == second else constant
     if first.shape == second.shape and torch.equal(first, second):
         return first
-    is_batched = (
-        first.dim() == second.dim() > 0
-        and (len(first), len(second)) == SIZES
-        and bool((first == first[:1]).all())
-        and torch.equal(first[:1], second[:1])
-        and bool((second == second[:1]).all())
-    )
-    if not is_batched:
+    times, rest = divmod(len(first), SIZES[0]) if first.dim() == second.dim() > 0 else (0, 1)
+    if rest or len(second) != times * SIZES[1] or not _repeats(first, second, times):
         raise Unlowerable(
             "it makes a constant that differs from sample to sample of the batch; use one that is the same"
         )
-    return first[:1]
+    return first[:times]
+
+
+def _repeats(first: Tensor, second: Tensor, times: int) -> bool:
+    """Whether both repeat the same `times` rows for every sample, as where a dimension is merged into the batch."""
+    rows = first[:times]
+    return all(
+        torch.equal(tensor, rows.repeat(size, *[1] * (rows.dim() - 1)))
+        for tensor, size in zip((first, second), SIZES, strict=True)
+    )

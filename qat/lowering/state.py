@@ -15,7 +15,7 @@ from qat.folding import BatchNorm
 from qat.inject.exact import code_of, grid_of
 from qat.inject.handle import Handle
 from qat.integer.operations import Operation
-from qat.integer.program import Constant, Grid, Reshape, Transpose, Value
+from qat.integer.program import Constant, Grid, Negate, Reshape, Transpose, Value
 from qat.quantizers import FakeQuantize
 
 #: Where the code lies that runs between a network's lines.
@@ -146,8 +146,11 @@ class Program:
         self.constants.append(constant)
         return constant
 
-    def operand(self, x, rank: int) -> "Quantized | Constant":
-        """A value, or a fake-quantized constant as one of the program that has `rank` dimensions without the batch."""
+    def operand(self, x, rank: int, minus: bool = False) -> "Quantized | Constant":
+        """A value, or a fake-quantized constant as one of the program that has `rank` dimensions without the batch.
+
+        minus: the constant with the other sign.
+        """
         if isinstance(x, Quantized | Constant):
             return x
         if not isinstance(x, QuantizedConstant):
@@ -160,7 +163,10 @@ class Program:
                 )
             codes = codes[0]
         codes = codes.reshape((1,) * (rank - codes.dim()) + tuple(codes.shape))
-        return self.constant(x.quantizer.name, grid_of(x.quantizer), codes)
+        grid = grid_of(x.quantizer)
+        if minus:
+            codes, grid = grid.quant_min + grid.quant_max - codes, Negate.mirrored(grid)
+        return self.constant(x.quantizer.name, grid, codes)
 
     def move(
         self, node: Node, source: Quantized, shape: tuple[int, ...], kind: type[Operation], /, **attributes

@@ -15,7 +15,7 @@ from qat.lowering.state import Pending, Quantized, batch_shape, module_path
 
 @dataclass(frozen=True)
 class MeanSquare:
-    """The mean of the squares of a value over its last dimensions, then plus epsilon, then its root or one over that."""
+    """The mean of a value's squares over its last dimensions, then plus epsilon, then its root or one over that."""
 
     root: Quantized
     over: int
