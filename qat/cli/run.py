@@ -1,5 +1,6 @@
 """One run of a recipe: train, export, verify on the test split, report."""
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Callable
@@ -16,17 +17,18 @@ import qat
 from qat.cli import parts
 from qat.cli.parts import MODEL_ONNX
 from qat.emitters import emitter_of
-from qat.errors import ConfigurationError
+from qat.errors import ConfigurationError, MissingExtraError
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
 from qat.models.checkpoint import check_resumable
 from qat.post_training import calibrate
-from qat.report.files import INTEGER
+from qat.report.files import INTEGER, PREDICTIONS_PNG, write_or_remove
 from qat.report.records import TAKEN_OUT
 from qat.report.run import read
 from qat.report.tables import certificate_line, run_table
 from qat.training.delivery import refuse_unequal, write_page, write_report
 from qat.training.discovery import find_network
+from qat.verification import split_batch
 
 #: The split that is held out of training and of every choice made while training.
 SPLIT = "test"
@@ -65,6 +67,7 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
     trained = train(config, run_dir, data, model)
     trained.handle.measure()
     report = verify_split(trained.program, run_dir, data, model, trained.handle.module, trained.float_network)
+    _draw_predictions(trained.program, run_dir, data, model)
     write_report(
         run_dir / INTEGER,
         report,
@@ -150,6 +153,16 @@ def _train_then_quantize(config: DictConfig, run_dir: Path, data, model) -> Trai
         float_weights="trained, before quantization",
         epochs=trainer.current_epoch,
     )
+
+
+def _draw_predictions(program: IntegerProgram, run_dir: Path, data, model) -> None:
+    """Draw what the program says of the first test batch, where the model has `draw_predictions`, for the report."""
+    picture = None
+    if hasattr(model, "draw_predictions"):
+        inputs, targets = split_batch(program, next(iter(data.test_dataloader())))
+        with contextlib.suppress(MissingExtraError):  # the report that follows says what is not installed
+            picture = model.draw_predictions(inputs, program(inputs), targets)
+    write_or_remove(run_dir / PREDICTIONS_PNG, picture)
 
 
 def _report(run_dir: Path) -> None:

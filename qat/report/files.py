@@ -10,6 +10,8 @@ from qat.files import write_whole
 INTEGER = Path("integer")
 PLOTS = Path("plots")
 FAILED_JSON = Path("failed.json")
+#: What the integer program says of some test samples, where the run's model can draw it.
+PREDICTIONS_PNG = PLOTS / "predictions.png"
 
 #: In the directory of an export.
 REPORT_JSON = Path("report.json")

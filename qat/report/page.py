@@ -11,6 +11,7 @@ from qat.report.advice import SOUND_DB, Advice, overrides, python_rules
 from qat.report.figures.cost import size_and_latency
 from qat.report.figures.layers import sqnr_per_layer, weight_histograms
 from qat.report.figures.training import sqnr_over_time, training_curves, widths
+from qat.report.files import PREDICTIONS_PNG
 from qat.report.records import STAGES, Layer, RunRecord
 from qat.report.run import RunFiles
 
@@ -40,6 +41,7 @@ def draw(files: RunFiles) -> dict[str, bytes | None]:
         "sqnr_over_time": sqnr_over_time(files.history, files.run),
         "weight_histograms": weight_histograms(files.weights),
         "size_and_latency": size_and_latency(files.run),
+        PREDICTIONS_PNG.stem: files.predictions,
     }
 
 

@@ -10,6 +10,7 @@ from qat.report.files import (
     HISTORY_JSON,
     INTEGER,
     PLOTS,
+    PREDICTIONS_PNG,
     PROGRAM_JSON,
     PROGRAM_TENSORS,
     REPORT_HTML,
@@ -24,11 +25,12 @@ from qat.report.weights import LayerWeights, weight_codes
 
 @dataclass(frozen=True)
 class RunFiles:
-    """All that is known of a run. history, weights: empty where the run left none."""
+    """All that is known of a run. history, weights: empty where the run left none. predictions: PNG, None likewise."""
 
     run: RunRecord
     history: tuple[EpochRecord, ...]
     weights: dict[str, LayerWeights]
+    predictions: bytes | None = None
 
     @property
     def advice(self) -> list[Advice]:
@@ -48,7 +50,8 @@ def read(run_dir: str | Path, export_dir: str | Path | None = None) -> RunFiles:
     weights = {}
     if (directory / PROGRAM_JSON).exists() and (directory / PROGRAM_TENSORS).exists():
         weights = weight_codes(IntegerProgram.load(directory))
-    return RunFiles(run, history, weights)
+    drawn = Path(run_dir) / PREDICTIONS_PNG
+    return RunFiles(run, history, weights, drawn.read_bytes() if drawn.exists() else None)
 
 
 def write(run_dir: str | Path, export_dir: str | Path | None = None) -> Path:

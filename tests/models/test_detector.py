@@ -5,6 +5,7 @@ import pytorch_lightning
 import torch
 
 from qat.data import ShapesDataModule
+from qat.data.shapes import SHAPES
 from qat.models import AnchorFreeDetector, Detector
 from qat.models.boxes import points_of
 from qat.models.detection_loss import detection_loss
@@ -15,7 +16,7 @@ ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
 @pytest.fixture(scope="module")
 def fitted():
     pytorch_lightning.seed_everything(0, verbose=False)
-    model = Detector(AnchorFreeDetector(width=2), ADAM)
+    model = Detector(AnchorFreeDetector(width=2), ADAM, SHAPES)
     data = ShapesDataModule({"train": 48, "val": 8, "test": 8}, batch_size=8)
     trainer = pytorch_lightning.Trainer(
         max_epochs=2,
