@@ -53,3 +53,12 @@ def test_only_a_checkpoint_that_is_quantized_as_it_is_needs_no_epoch():
     for recipe, more in (("cifar10_resnet20_ptq", []), ("cifar10_resnet20_w8a8", ["model.checkpoint=float.pt"])):
         with pytest.raises(ConfigurationError, match="trainer.max_epochs is 0; set it to a whole number from 1 on"):
             parts.check_complete(compose_recipe(recipe, [*arguments, *more]))
+
+
+def test_softmax_and_norms_are_exported_as_integers_unless_islands_are_chosen():
+    assert parts.nonlinear_of(compose_recipe("digits_cnn", [])) == "integer"
+    config = compose_recipe("digits_cnn", ["export.nonlinear=float_island"])
+    assert parts.callback_of(config).nonlinear == "float_island"
+    assert parts.nonlinear_of(OmegaConf.create({"export": {"runtime": "onnxruntime"}})) == "integer"
+    with pytest.raises(ConfigurationError, match="nonlinear is 'float'; choose one of integer, float_island"):
+        parts.nonlinear_of(compose_recipe("digits_cnn", ["export.nonlinear=float"]))

@@ -48,7 +48,7 @@ def log_softmax(writer: Writer, operation: LogSoftmax) -> None:
     scaled = nodes.cast(nodes.apply("Add", scaled, half, numpy.int64), numpy.int32)
     distances = _distances(operation, nodes, tensor_of(operation.inputs[0]))
     steps = nodes.apply("Add", nodes.apply("Mul", distances, factors.distance_factor), scaled)
-    nodes.finish(nodes.node("Neg", nodes.apply("Div", steps, 1 << factors.shift)))
+    nodes.finish(nodes.apply("Div", steps, -(1 << factors.shift)))
 
 
 def _distances(operation: Softmax | LogSoftmax, nodes: Arithmetic, codes: str) -> str:
