@@ -1,5 +1,6 @@
 """Arguments with which an operation that has an integer form has none, told while the network is recorded."""
 
+import torch
 from torch import Tensor
 
 from qat.inject.choices import unsized_number
@@ -26,6 +27,13 @@ def reason_against(operation: Operation, args: tuple, kwargs: dict) -> str | Non
                 return (
                     f"{number} has no code beside values; fill with a number of their size, or mask the scores of a "
                     "softmax"
+                )
+        case "getitem":
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if any(isinstance(place, Tensor) and place.dtype == torch.bool for place in index):
+                return (
+                    "a mask as an index, which gives as many values as it happens to be true; choose by the numbers of "
+                    "the places, or keep all places with torch.where"
                 )
         case "interpolate":
             if isinstance(kwargs.get("size", args[1] if len(args) > 1 else None), Tensor):

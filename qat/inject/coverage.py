@@ -80,8 +80,6 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
         return "bounds that are tensors"
     if call.operation.name in ("add", "mul") and any(_is_as_large_as_the_batch(call, o) for o in call.constants()):
         return "a constant as large as the batch; use one that broadcasts over it"
-    if call.operation.name.startswith("adaptive_") and _has_windows_of_several_sizes(call):
-        return "windows of several sizes; choose an output size that divides the input's"
     if call.kind in COMPUTING and call.other_dtypes and call.operation.name != "embedding":
         return f"an operand of {', '.join(sorted(map(str, call.other_dtypes)))}, which has no grid"
     form = weighted_form(call)
@@ -96,8 +94,3 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
 
 def _is_as_large_as_the_batch(call: Call, constant: Operand) -> bool:
     return len(constant.shape) == len(call.output_shape) > 0 and constant.shape[0] != 1
-
-
-def _has_windows_of_several_sizes(call: Call) -> bool:
-    source = next(operand.shape for operands in call.operands.values() for operand in operands)
-    return any(size % outputs for size, outputs in zip(source, call.output_shape, strict=True) if outputs)

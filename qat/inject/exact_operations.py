@@ -136,7 +136,7 @@ def _resampled(x: Tensor, grid: Grid, resampling: Resampling) -> Computed:
     codes = codes_of(x, grid)
     *inner, last = resampling.stages(tuple(x.shape[1:]))
     for stage in inner:
-        codes = stage.run(codes, grid)
+        codes, grid = stage.run(codes, grid)
     operands = last.operands(last.viewed(codes), last.codes[None].to(codes.device))
     return Computed(last.make(grid), operands, last.operands(grid, last.grid))
 

@@ -3,7 +3,7 @@
 All of them are `y = A x` along each dimension in turn, `A` a small constant matrix: what the one-dimensional form of
 the same torch function makes of the identity. The entries of `A` lie on a grid whose step is a power of two, rounded so
 that every row keeps its sum: a constant image stays what it is. Between two dimensions codes stay on the grid of the
-input.
+input, or on a coarser one where weights below zero can overshoot it.
 """
 
 import functools
@@ -154,12 +154,25 @@ class Stage:
 
         return make
 
-    def run(self, codes: Tensor, source: Grid) -> Tensor:
-        """Codes (N, *result) on the grid of the value, for codes (N, ...) of it."""
-        operation = self.make(source)(source, source.quant_min, source.quant_max)
+    def grid_between(self, source: Grid) -> Grid:
+        """The grid of the result where another stage follows: that of the value, `source`, if all results lie on it."""
+        weights = (self.codes[0] if self.constant_first else self.codes.T).double() - self.grid.zero_point
+        above, below = (weights.clamp(**bound).sum(1) * self.grid.scale for bound in ({"min": 0}, {"max": 0}))
+        lowest, highest = source.reach
+        reach = float((above * lowest + below * highest).min()), float((above * highest + below * lowest).max())
+        if reach[0] >= lowest and reach[1] <= highest:
+            return source
+        widening = (reach[1] - reach[0]) / (highest - lowest)
+        zero_point = source.quant_min + round(-reach[0] / widening)
+        return Grid(float32(source.scale * widening), zero_point, source.quant_min, source.quant_max)
+
+    def run(self, codes: Tensor, source: Grid) -> tuple[Tensor, Grid]:
+        """(codes (N, *result), their grid), for codes (N, ...) of a value on `source`."""
+        target = self.grid_between(source)
+        operation = self.make(source)(target, target.quant_min, target.quant_max)
         constant = self.codes[None].to(codes.device)
-        made = compute(operation, self.operands(self.viewed(codes), constant), self.operands(source, self.grid), source)
-        return made.reshape(len(codes), *self.result)
+        made = compute(operation, self.operands(self.viewed(codes), constant), self.operands(source, self.grid), target)
+        return made.reshape(len(codes), *self.result), target
 
     def viewed(self, codes: Tensor) -> Tensor:
         """Codes (N, ...) as the product takes them."""

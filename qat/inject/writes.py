@@ -22,8 +22,11 @@ def as_function(args: tuple) -> tuple | None:
         value = torch.tensor(value, dtype=x.dtype, device=x.device)
     if _mask_of(index) is not None:
         return (x, index, value) if value.numel() == 1 else None
-    basic = all(entry is None or _is_basic(entry) for entry in index)
-    return (x, index, value) if basic else None
+    if not all(entry is None or _is_basic(entry) for entry in index):
+        return None
+    if value.dim() == 0:
+        value = value.reshape((1,) * x[index].dim())
+    return x, index, value
 
 
 def likeness(x: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:

@@ -4,6 +4,7 @@ A function returns `NotImplemented` for arguments it says nothing about; the cal
 """
 
 import math
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,15 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype=None) -> Tensor:
     """Softmax of minus the values."""
     return NotImplemented if dim is None else torch.softmax(-input, dim)
+
+
+def matmul(input: Tensor, other: Tensor, *, out=None) -> Tensor:
+    """A product with a vector, as one with a matrix of a single column or row."""
+    if out is not None or (input.dim() != 1) == (other.dim() != 1):
+        return NotImplemented
+    if other.dim() == 1:
+        return torch.matmul(input, other.unsqueeze(-1)).squeeze(-1)
+    return torch.matmul(input.unsqueeze(0), other).squeeze(-2)
 
 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta=1, alpha=1, out_dtype=None) -> Tensor:
@@ -69,7 +79,7 @@ def variance(input: Tensor, dim=None, unbiased=None, keepdim: bool = False, *, c
 def deviation(*args, **kwargs) -> Tensor:
     """The root of `variance`."""
     result = variance(*args, **kwargs)
-    return result if result is NotImplemented else torch.sqrt(result)
+    return result if result is NotImplemented else _root(result)
 
 
 def variance_and_mean(input: Tensor, dim=None, unbiased=None, keepdim: bool = False, *, correction=None):
@@ -81,7 +91,7 @@ def variance_and_mean(input: Tensor, dim=None, unbiased=None, keepdim: bool = Fa
 def deviation_and_mean(input: Tensor, dim=None, unbiased=None, keepdim: bool = False, *, correction=None):
     """(standard deviation, mean)."""
     result = variance_and_mean(input, dim, unbiased, keepdim, correction=correction)
-    return result if result is NotImplemented else (torch.sqrt(result[0]), result[1])
+    return result if result is NotImplemented else (_root(result[0]), result[1])
 
 
 def vector_norm(x: Tensor, ord=2, dim=None, keepdim: bool = False, *, dtype=None, out=None) -> Tensor:
@@ -90,7 +100,7 @@ def vector_norm(x: Tensor, ord=2, dim=None, keepdim: bool = False, *, dtype=None
     if dims is None or dtype is not None or out is not None:
         return NotImplemented
     if ord == 2:
-        return torch.sqrt(mean_square(x, dims, keepdim, 1.0))
+        return _root(mean_square(x, dims, keepdim, 1.0))
     if ord == 1:
         return x.abs().sum(dims, keepdim=keepdim)
     return x.abs().amax(dims, keepdim=keepdim) if ord == math.inf else NotImplemented
@@ -140,6 +150,11 @@ def _kept(x: Tensor, function, diagonal: int) -> Tensor:
     return torch.where(function(kept, diagonal), x, 0.0)
 
 
+def _root(x: Tensor) -> Tensor:
+    """The square root, whose gradient at 0 is 0 and not infinite."""
+    return torch.sqrt(x.clamp_min(torch.finfo(x.dtype).tiny))
+
+
 def _times(x: Tensor, number) -> Tensor:
     return x if number == 1 else x * number
 
@@ -159,6 +174,7 @@ WRITTEN_OUT = {
     F.cosine_similarity: cosine_similarity,
     torch.linalg.vector_norm: vector_norm,
     torch.linalg.norm: linalg_norm,
+    **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, operator.matmul, torch.mv, Tensor.mv), matmul),
     **dict.fromkeys((torch.baddbmm, Tensor.baddbmm), baddbmm),
     **dict.fromkeys((torch.addcmul, Tensor.addcmul), addcmul),
     **dict.fromkeys((torch.addcdiv, Tensor.addcdiv), addcdiv),

@@ -4,13 +4,14 @@ Such a tensor takes few values (`IndexRange`), so any function of it is a table,
 """
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
 from qat.integer.operations import MASK_GRID, CumulativeSum, IndexProduct, IndexSum, IndexTable
-from qat.integer.program import Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Table, Take
+from qat.integer.program import Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Select, Table, Take
 from qat.lowering.elementwise import rescale
 from qat.lowering.pointwise import Mapped, table_builder
 from qat.lowering.state import (
@@ -33,6 +34,7 @@ _FUNCTIONS = frozenset("""
 _CONVERSIONS = frozenset({"to", "_to_copy", "type_as", "bool", "float", "long", "int"})
 _ARITHMETIC = {"add": IndexSum, "mul": IndexProduct}
 _CONJUNCTIONS = frozenset({"and", "logical_and", "bitwise_and"})
+_DISJUNCTIONS = frozenset({"or", "logical_or", "bitwise_or"})
 _aten = torch.ops.aten
 
 
@@ -75,6 +77,8 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
         return _function(node, Mapped(source.root, args[0].flatten()[source.points]))
     if name in _CONJUNCTIONS and len(args) == 2:
         return _both(program, node, *args)
+    if name in _DISJUNCTIONS and len(args) == 2:
+        return _either(program, node, *args)
     if name in _CONVERSIONS:
         return _function(node, Mapped(source.root, source.points.to(node.meta["val"].dtype)))
     if name in _FUNCTIONS and len(sources) == 1 and _alone(args):
@@ -159,17 +163,31 @@ def index(program: Program, node: Node, x, places):
         if not _is_every_sample(chosen[0][1]):
             raise Unlowerable("it picks samples of the batch; pick from the other dimensions only")
         chosen = chosen[1:]
-    if len(chosen) != 1 or not isinstance(chosen[0][1], Tensor):
-        raise Unlowerable("it chooses along several dimensions at once; choose along one after the other")
-    ((dim, place),) = chosen
-    indices = place.flatten() if place.dtype != torch.bool else place.flatten().nonzero().flatten()
-    dim = source.dim(dim)
-    indices = indices % source.shape[dim - 1]
-    taken = (*source.shape[: dim - 1], len(indices), *source.shape[dim:])
-    moved = program.move(node, source, taken, Take, dim=dim, indices=indices)
+    first, count = (chosen[0][0] if chosen else 0), len(chosen)
+    adjacent = [dim for dim, _ in chosen] == list(range(first, first + count))
+    if not chosen or not adjacent or not all(isinstance(place, Tensor) for _, place in chosen):
+        raise Unlowerable("it chooses along dimensions that are not next to each other; choose one after the other")
+    dim = source.dim(first)
+    sizes = source.shape[dim - 1 : dim - 1 + count]
+    rest = source.shape[: dim - 1], source.shape[dim - 1 + count :]
+    indices = _flat([place for _, place in chosen], sizes)
+    flat = (*rest[0], math.prod(sizes), *rest[1])
+    moved = source if count == 1 else program.move(node, source, flat, Reshape, shape=flat)
+    taken = (*rest[0], len(indices), *rest[1])
+    moved = program.move(node, moved, taken, Take, dim=dim, indices=indices)
     if taken != shape:
         moved = program.move(node, moved, shape, Reshape, shape=shape)
     return _function(node, Mapped(moved, x.mapped.points)) if isinstance(x, Pending) else moved
+
+
+def _flat(places: list[Tensor], sizes: tuple[int, ...]) -> Tensor:
+    """Places in dimensions of `sizes`, which broadcast, as places in those dimensions flattened, (n,)."""
+    if places[0].dtype == torch.bool:
+        return places[0].flatten().nonzero().flatten()
+    flat = torch.zeros((), dtype=torch.int64)
+    for place, size in zip(places, sizes, strict=True):
+        flat = flat * size + place % size
+    return flat.flatten()
 
 
 def _is_every_sample(place) -> bool:
@@ -184,6 +202,20 @@ def _function(node: Node, mapped: Mapped) -> Pending:
 
 def _alone(args: tuple) -> bool:
     return all(argument.numel() == 1 for argument in args if isinstance(argument, Tensor))
+
+
+def _either(program: Program, node: Node, first, second):
+    """Where one of two masks is True: the first, and the second where the first is False."""
+    if not is_discrete(first):
+        first, second = second, first
+    value, shape = mask_of(program, node, first), batch_shape(node)
+    if isinstance(second, Tensor):
+        second = second[0] if second.dim() > len(shape) else second
+        codes = second.to(torch.uint8).reshape((1,) * (len(shape) - second.dim()) + tuple(second.shape))
+        other = program.constant(f"{module_path(node) or 'network'}.mask", MASK_GRID, codes)
+    else:
+        other = mask_of(program, node, second)
+    return program.join(node, (value, value, other), shape, Select)
 
 
 def _both(program: Program, node: Node, first, second):

@@ -16,8 +16,9 @@ def resample(program: Program, node: Node, x: Quantized, resampling: Resampling)
     for stage in inner:
         name = program.unique(f"{module_path(node) or 'network'}.resample")
         make, names = _stage(program, node, x, stage)
-        program.operations.append(make(x.grid, x.grid.quant_min, x.grid.quant_max, **names(name)))
-        made = program.value(name, _shape_of(stage), x.grid, x.quantizer)
+        grid = stage.grid_between(x.grid)
+        program.operations.append(make(grid, grid.quant_min, grid.quant_max, **names(name)))
+        made = program.value(name, _shape_of(stage), grid, x.quantizer)
         x = program.move(node, made, stage.result, Reshape, shape=stage.result)
     make, names = _stage(program, node, x, last)
 
