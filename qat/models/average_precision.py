@@ -25,7 +25,7 @@ class MeanAveragePrecision(Metric):
 
     higher_is_better = True
     is_differentiable = False
-    full_state_update = False
+    full_state_update = True  # images are numbered in the order in which they come
 
     def __init__(self, size: int, strides: tuple[int, ...], num_classes: int):
         super().__init__()

@@ -80,6 +80,13 @@ def test_images_are_kept_apart_over_batches():
     assert made.compute().item() == pytest.approx(51 / 101)
 
 
+def test_the_value_of_a_batch_leaves_the_images_before_it_apart():
+    made = metric()
+    first = made(outputs((0, 0, 0, 4.0, EXACT)), targets([(TOP_LEFT, 0)]))
+    second = made(outputs((0, 0, 0, 4.0, EXACT)), targets([(TOP_RIGHT, 0)]))
+    assert (first, second) == (1.0, 0.0) and made.compute().item() == pytest.approx(51 / 101)
+
+
 def test_nothing_found_is_zero_and_nothing_to_find_no_number():
     assert precision(outputs(), targets([(TOP_LEFT, 0)])) == 0.0
     assert torch.tensor(
