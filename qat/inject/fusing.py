@@ -148,9 +148,9 @@ class _Regions:
         changed = True
         while changed:
             changed = False
-            self.roots: dict[int, ValueId] = {}
+            self.roots: dict[int, ValueId | tuple[int, Slot]] = {}
             for address, call in list(self.eligible.items()):
-                roots = {self._root(self.fusion.flow.source(value)) for value in call.values()}
+                roots = self._roots_of(call)
                 if len(roots) == 1:
                     (self.roots[address],) = roots
                 else:
@@ -162,16 +162,37 @@ class _Regions:
                     self.inner.discard(address)
                     changed = True
 
-    def _root(self, value: ValueId) -> ValueId:
+    def _roots_of(self, call: Call) -> set:
+        """What a call is a function of. What a loop carries round in one slot is one thing, and no other slot's."""
+        roots = set()
+        for slot in call.operands:
+            sources = self._sources(call, slot)
+            roots |= {(call.address, slot)} if len(sources) > 1 else {self._root(source) for source in sources}
+        return roots
+
+    def _sources(self, call: Call, slot: Slot) -> set[ValueId]:
+        """The values that a call has in one slot: several where a loop carries them round."""
+        operands = call.operands[slot]
+        return {self.fusion.flow.source(operand.value) for operand in operands if operand.value is not None}
+
+    def _is_carried(self, value: ValueId, reader: Call) -> bool:
+        """Whether the reader has the value where a loop gives it another one as well."""
+        source = self.fusion.flow.source(value)
+        found = (self._sources(reader, slot) for slot in reader.operands)
+        return any(source in sources and len(sources) > 1 for sources in found)
+
+    def _root(self, value: ValueId):
         if value[0] == "call" and value[1] in self.inner and value[1] in self.roots:
             return self.roots[value[1]]
         return value
 
-    def _stays_inside(self, value: ValueId, root: ValueId | None) -> bool:
+    def _stays_inside(self, value: ValueId, root) -> bool:
         """Whether everything that reads the value belongs to the region of `root`."""
         if value in self.fusion.outputs or value not in self.readers:
             return False
         for reader in self.readers[value]:
+            if self._is_carried(value, reader):
+                return False
             if is_identity(reader):
                 if not self._stays_inside(("call", reader.address, 0), root):
                     return False
@@ -180,17 +201,25 @@ class _Regions:
         return True
 
     def _region(self, call: Call) -> Region:
-        roots, inner = [], []
-        for slot, operands in call.operands.items():
-            for operand in operands:
-                if operand.value is None:
-                    continue
-                source = self.fusion.flow.source(operand.value)
-                if source[0] == "call" and source[1] in self.inner:
-                    inner.append((slot, source[1]))
-                else:
-                    roots.append(slot)
-        return Region(self.roots[call.address], tuple(roots), tuple(inner), call.address not in self.inner)
+        root, roots, inner = None, [], []
+        for slot in call.operands:
+            source = min(self._sources(call, slot), default=None, key=str)
+            if source is None:
+                continue
+            if source[0] == "call" and source[1] in self.inner:
+                inner.append((slot, source[1]))
+                root = self.roots[source[1]]
+            else:
+                roots.append(slot)
+                root = source
+        return Region(self._value_of(root), tuple(roots), tuple(inner), call.address not in self.inner)
+
+    def _value_of(self, root) -> ValueId:
+        """A value of a root: one of those that a loop carries round, which all lie on one grid."""
+        if root[0] in ("call", "input"):
+            return root
+        address, slot = root
+        return min(self._sources(self.calls[address], slot), key=str)
 
     def _drop_plain(self) -> None:
         """Leave a single sum, product or clamp to the kernels of their own."""
@@ -216,5 +245,5 @@ class _Regions:
 
 def _is_chain(calls: list[Call]) -> bool:
     """Whether each call reads one value, and a computation comes first: what `heads` can fuse."""
-    single = all(len(list(call.values())) == 1 for call in calls)
+    single = all(sum(any(o.value for o in operands) for operands in call.operands.values()) == 1 for call in calls)
     return single and all(call.kind is Kind.FUSE for call in calls[1:])

@@ -1,6 +1,7 @@
 """Functions of one value, element by element: one table, however many nodes of the graph it takes to write them."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +43,7 @@ def function_of_one_value(node: Node, name: str, args: tuple, kwargs: dict, rule
         return None
     mapped = Mapped(root, _points_of(node, name, functions, args, kwargs))
     if name in PLAIN and rule is not None and len(sources) == 1 and not constants and _runs_by_itself(sources[0], name):
-        return dataclasses.replace(rule(), mapped=mapped)
+        return dataclasses.replace(_alone(node, rule), mapped=mapped)
     batch_at = root.batch_at if mapped.points.dim() == 1 else 0  # channels are the program's dimension 1
     return Pending(batch_shape(node, batch_at=batch_at), table_builder(node, mapped), mapped=mapped, is_table=True)
 
@@ -50,6 +51,20 @@ def function_of_one_value(node: Node, name: str, args: tuple, kwargs: dict, rule
 def _runs_by_itself(source, name: str) -> bool:
     """Whether a plain operation on `source` needs no table: it reads codes, or clamps what one kernel makes of them."""
     return isinstance(source, Quantized) or (not source.is_table and name not in ("add", "sub", "mul", "div"))
+
+
+def _alone(node: Node, rule) -> Pending:
+    """The node as its rule makes it; where nothing does, that is told only if the node has to be made by itself."""
+    try:
+        return rule()
+    except Unlowerable as problem:
+        if any(user.target is torch.ops.qat.fake_quantize.default for user in node.users):
+            raise
+        return Pending(batch_shape(node), functools.partial(_refuse, problem))
+
+
+def _refuse(problem: Unlowerable, *_) -> None:
+    raise problem
 
 
 def _function_of(source) -> Mapped | None:
