@@ -18,9 +18,10 @@ def softmax(operation: Softmax, operands: Sequence[Tensor], sources: Sequence[Gr
     """operands: codes (N, ...), and where there is one a mask that broadcasts to them. Returns codes (N, ...)."""
     factors = operation.factors
     parts = exponentials(factors.exponentials, operands, sources[0], operation.dim)
-    numerators = parts.to(torch.int64) << factors.numerator_shift
-    divisors = factors.divisor(parts.sum(operation.dim, keepdim=True, dtype=torch.int64))
-    divisors = divisors.clamp_(1, factors.divisor_limit)
+    divisors = factors.divisor(row_sums(parts, operation)).clamp_(1, factors.divisor_limit)
+    # `SoftmaxFactors` leaves room for a numerator and half a divisor.
+    dtype = torch.int32 if factors.divisor_limit < 2**31 else torch.int64
+    numerators, divisors = parts.to(dtype) << factors.numerator_shift, divisors.to(dtype)
     steps = torch.div(numerators.add_(divisors >> 1), divisors, rounding_mode="trunc")
     return steps.add_(target.zero_point).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
 
@@ -41,10 +42,17 @@ def exponentials(table: Tensor, operands: Sequence[Tensor], grid: Grid, dim: int
     return found * operands[1].to(torch.int32) if len(operands) == 2 else found
 
 
+def row_sums(parts: Tensor, operation: Softmax | LogSoftmax) -> Tensor:
+    """Sums of exponentials over the operation's dimension, which stays with size 1; int64."""
+    dim = operation.dim
+    narrow = int(operation.factors.exponentials[0]) * parts.shape[dim] < 2**31
+    return parts.sum(dim, keepdim=True, dtype=torch.int32 if narrow else torch.int64).to(torch.int64)
+
+
 def log_softmax(operation: LogSoftmax, codes: Tensor, source: Grid, target: Grid) -> Tensor:
     """codes: (N, ...). Returns codes of the same shape."""
     factors, dim = operation.factors, operation.dim
-    sums = exponentials(factors.exponentials, [codes], source, dim).sum(dim, keepdim=True, dtype=torch.int64)
+    sums = row_sums(exponentials(factors.exponentials, [codes], source, dim), operation)
     logs = integer_log(sums, int(factors.exponentials[0]).bit_length() - 1, codes.shape[dim].bit_length())
     scaled = (logs * factors.log_factor + ((1 << factors.log_shift) >> 1)) >> factors.log_shift
     steps = distances([codes], source, dim).to(torch.int64).mul_(factors.distance_factor).add_(scaled)
