@@ -52,7 +52,7 @@ class Sites:
         with_constants |= {groups.find(v) for call in self.calls.values() for v in call.alternating().values()}
         edges = {groups.find(("input", path)) for path in self.recording.inputs}
         edges |= {groups.find(value) for value in self.recording.outputs}
-        names = {}
+        names, shares = {}, self._layers_of(groups)
         for group, values in self._members(groups).items():
             if group not in demanded:
                 continue
@@ -66,7 +66,7 @@ class Sites:
                 role="activation",
                 spec=self.config.activation.with_bits(max(bits)),
                 layer=self._output_layer(producers[0]) if producers[0] else first[1],
-                shares=self._shares(groups, group),
+                shares=tuple(shares.get(group, ())),
                 shape=self.recording.inputs[first[1]] if first[0] == "input" else producers[0].output_shape,
                 nonnegative=group not in with_constants
                 and all(producer is not None and producer.never_negative for producer in producers),
@@ -133,11 +133,13 @@ class Sites:
         """The layer whose output it is: a fused batch norm or relu speaks for the computation before it."""
         return self.calls[self.fusion.head.get(producer.address, producer.address)].layer
 
-    def _shares(self, groups: Groups, group: ValueId) -> tuple[str, ...]:
-        return tuple(
-            call.layer for call in self.calls.values()
-            if any(groups.find(("call", call.address, index)) == group for index in range(call.produces))
-        )  # fmt: skip
+    def _layers_of(self, groups: Groups) -> dict[ValueId, list[str]]:
+        """Group -> the layers that make its values, all in one pass over the calls."""
+        layers: dict[ValueId, list[str]] = {}
+        for call in self.calls.values():
+            for group in dict.fromkeys(groups.find(("call", call.address, index)) for index in range(call.produces)):
+                layers.setdefault(group, []).append(call.layer)
+        return layers
 
     def _activation_bits(self, producer: Call | None, edge: bool) -> int:
         if producer is None:
