@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
+from qat.errors import ConfigurationError
 from qat.models.average_precision import MeanAveragePrecision
 from qat.models.boxes import Points, detections_of, points_of
 from qat.models.detection_loss import detection_loss
@@ -78,6 +79,11 @@ class Detector(NetworkModule):
 
     def _step(self, batch: Batch, stage: str) -> torch.Tensor:
         images, targets = batch
+        if images.shape[2:] != (self.image_size, self.image_size):
+            raise ConfigurationError(
+                f"images have {' x '.join(map(str, images.shape[2:]))} pixels and model.image_size is "
+                f"{self.image_size}; set it to their edge, they are square."
+            )
         outputs = self.network(images)
         loss = detection_loss(outputs, targets, self._points(images.device))
         shown = {"on_step": False, "on_epoch": True, "batch_size": len(images)}

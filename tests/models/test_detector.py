@@ -6,6 +6,7 @@ import torch
 
 from qat.data import ShapesDataModule
 from qat.data.shapes import SHAPES
+from qat.errors import ConfigurationError
 from qat.models import AnchorFreeDetector, Detector
 from qat.models.boxes import points_of
 from qat.models.detection_loss import detection_loss
@@ -52,6 +53,12 @@ def test_training_lowers_the_loss(fitted):
     points = points_of(64, (8, 16))
     before, after = (detection_loss(net(images), targets, points) for net in (fresh, model.network.eval()))
     assert after < before
+
+
+def test_images_of_another_size_are_refused(fitted):
+    _, model, _ = fitted
+    with pytest.raises(ConfigurationError, match="images have 64 x 96 pixels and model.image_size is 64; set it"):
+        model.training_step((torch.zeros(1, 3, 64, 96), {}), 0)
 
 
 def test_its_keys_are_those_of_the_network(fitted):
