@@ -1,1 +1,1 @@
-"""The commands: qat-train, qat-check, qat-export, qat-verify and qat-report."""
+"""The commands: qat-train, qat-check, qat-export, qat-verify, qat-report and qat-generate."""

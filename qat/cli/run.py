@@ -15,6 +15,7 @@ from torch import nn
 
 import qat
 from qat.cli import parts
+from qat.cli.companions import deliver_companions, write_files
 from qat.cli.parts import MODEL_ONNX
 from qat.emitters import emitter_of
 from qat.errors import ConfigurationError, MissingExtraError
@@ -65,6 +66,9 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
         check_resumable(model, config.resume)
     train = _train_quantized if config.get("post_training") is None else _train_then_quantize
     trained = train(config, run_dir, data, model)
+    companions = getattr(model, "companions", dict)()
+    deliver_companions(trained.handle.module, companions, run_dir, config.export.runtime, parts.nonlinear_of(config))
+    write_files(getattr(data, "files", dict)(), run_dir)
     trained.handle.measure()
     report = verify_split(trained.program, run_dir, data, model, trained.handle.module, trained.float_network)
     _draw_predictions(trained.program, run_dir, data, model)

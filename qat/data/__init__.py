@@ -3,5 +3,6 @@
 from qat.data.cifar10 import CIFAR10DataModule
 from qat.data.digits import DigitsDataModule
 from qat.data.shapes import ShapesDataModule
+from qat.data.text import TextDataModule
 
-__all__ = ["CIFAR10DataModule", "DigitsDataModule", "ShapesDataModule"]
+__all__ = ["CIFAR10DataModule", "DigitsDataModule", "ShapesDataModule", "TextDataModule"]

@@ -102,6 +102,10 @@ class GPT(nn.Module):
             x, _ = block(x)
         return self.head(self.norm(x))
 
+    def step(self) -> "GPTStep":
+        """The same network, of the same parameters, for one token at a time."""
+        return GPTStep(self)
+
 
 class GPTStep(nn.Module):
     """The same network for one token at a time; its parts are those of `network`.

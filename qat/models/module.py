@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import pytorch_lightning
 import torch
@@ -12,6 +13,20 @@ from qat.models.checkpoint import load_weights
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[..., torch.optim.lr_scheduler.LRScheduler]
+
+
+@dataclass(frozen=True)
+class Companion:
+    """Another network of the parts of the trained one, which is exported beside it: a LightningModule may return some
+    by name from `companions()`.
+
+    example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
+    state: names, as in a shell, of the inputs and outputs that one run hands to the next.
+    """
+
+    network: nn.Module
+    example_inputs: object
+    state: tuple[str, ...] = ()
 
 
 class NetworkModule(pytorch_lightning.LightningModule):
