@@ -74,6 +74,8 @@ def measured_apart(names: Iterable[str], limit: float, workers: int = 1) -> list
             progress.update(task, description=name)
             row = _measured_apart(context, name, limit)
             progress.advance(task)
+            if not progress.console.is_terminal:  # in a log the bar shows at the end only
+                progress.console.print(f"{name}: {'passes' if row.passes else row.reason or 'differs'}", soft_wrap=True)
             return row
 
         return list(pool.map(measured, names))
