@@ -38,10 +38,16 @@ def trained(request):
 
 
 @pytest.fixture(scope="module")
-def step(trained):
-    """The integer network for one token at a time, its cache in codes."""
-    one_token = trained.step()
-    qat.prepare_alike(one_token, one_token.example_inputs(), trained)
+def one_token(trained):
+    """The network for one token at a time, with the quantizers of the trained one."""
+    network = trained.step()
+    qat.prepare_alike(network, network.example_inputs(), trained)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def step(one_token):
+    """Its integers, the cache in codes."""
     return qat.convert(one_token).with_integer_edges("past.*", "present.*")
 
 
@@ -84,6 +90,17 @@ def test_a_step_file_run_token_by_token_equals_the_whole_program_on_every_code(t
     for run in (step, lambda inputs: run_session(session, inputs)):
         logits = torch.stack([token_by_token(run, empty, text) for text in ids])
         assert torch.equal(logits, expected)
+
+
+def test_verification_runs_the_fake_quantized_step_on_the_codes_of_the_cache(one_token, step, tmp_path):
+    qat.export(step, tmp_path / "step.onnx")
+    batch = {name: tensor.repeat(3, *[1] * (tensor.dim() - 1)) for name, tensor in empty_inputs(step).items()}
+    batch["mask"][:, 2:] = 1
+    for name in one_token.example_inputs():
+        if name.startswith("past."):
+            batch[name] = torch.randint(0, 16, batch[name].shape, dtype=torch.uint8)
+    report = qat.verify(step, tmp_path / "step.onnx", [batch], module=one_token, repeats=1)
+    assert {name: entry.differing for name, entry in report.mismatches.items()} == {"onnxruntime": 0, "fake_quant": 0}
 
 
 def test_what_stands_in_empty_places_of_the_cache_does_not_matter(trained, step):
