@@ -1,6 +1,7 @@
 """One forward of a network, written down: which torch calls it makes, where, and which values flow between them."""
 
 import contextlib
+import functools
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ from qat.inject.operations import (
     written_operand,
 )
 from qat.inject.origins import LONGEST_WAY, Key, Origin, Origins
-from qat.inject.pointwise import is_pointwise
+from qat.inject.pointwise import is_elementary, is_pointwise
 from qat.inject.undisturbed import undisturbed
 
 
@@ -89,6 +90,7 @@ class _Recorder(TorchFunctionMode):
         self.keys: dict[int, Key] = {}  # address -> what identifies its calls
         self.places: dict[int, tuple] = {}  # address -> what of that the code itself shows
         self.layers: dict[str, int] = {}
+        self.opened = 0  # functions of several computations that run, one inside of another
 
     @contextlib.contextmanager
     def module_stack(self):
@@ -115,6 +117,7 @@ class _Recorder(TorchFunctionMode):
     def run(self, training: bool, args: tuple, kwargs: dict) -> None:
         """One forward in one mode."""
         self.values: dict[int, ValueId] = {}
+        self.integral: set[int] = set()  # values that are functions of integers among the inputs
         self.alive: list = []  # ids stay unique only while their tensors live
         self.aliases = Aliases()
         self.sequence: list[int] = []
@@ -123,6 +126,7 @@ class _Recorder(TorchFunctionMode):
         self.followed = Followed()
         self.origins = Origins(self.reach)
         self.stack[1:] = []
+        self.integral: set[int] = set()  # values that integers among the inputs decide alone, such as a mask's
         self.codes: dict[int, Tensor] = {}  # tensors that are no real values but depend on the inputs: indices, masks
         self.measured: set[int] = set()  # those of them that depend on real values
         for path, leaf in input_paths(self.module.forward, args, kwargs):
@@ -143,7 +147,7 @@ class _Recorder(TorchFunctionMode):
             if value is not None and value not in self.recording.outputs:
                 self.recording.outputs.append(value)
         self.recording.sequences[training] = tuple(self.sequence)
-        del self.values, self.alive, self.aliases, self.codes, self.measured, self.origins, self.followed
+        del self.values, self.integral, self.alive, self.aliases, self.codes, self.measured, self.origins, self.followed
 
     def _note_returned(self, result) -> None:
         """Write down where in the result the outputs are, and which of them no operation on values made."""
@@ -184,8 +188,10 @@ class _Recorder(TorchFunctionMode):
         args, kwargs = self.aliases.current(args, kwargs)
         opened = OPENED.get(function)
         if opened is not None:
+            self.opened += 1
             with self:
                 result = opened(*args, **kwargs)
+            self.opened -= 1
             if result is not NotImplemented:
                 return result
         operation = operation_of(function)
@@ -231,7 +237,8 @@ class _Recorder(TorchFunctionMode):
         call.squares = call.squares and is_square(operation, args, kwargs)
         call.averages_last = call.averages_last and averages_last(operation, args, kwargs)
         call.scales = call.scales and factor_of(operation, args, kwargs) is not None
-        call.masks = call.masks and mask_of(operation, args, kwargs, lambda x: id(x) in self.values) is not None
+        is_real = functools.partial(self._is_real, self.integral)
+        call.masks = call.masks and mask_of(operation, args, kwargs, is_real) is not None
         result = function(*args, **kwargs)
         self.followed.add(result)
         self.aliases.note_view(operation, args, result)
@@ -251,12 +258,21 @@ class _Recorder(TorchFunctionMode):
             call.produces = max(call.produces, len(outputs))
             call.output_shape = tuple(outputs[0].shape) if outputs else ()
             call.never_negative = never_negative(operation, args, kwargs)
+            is_measured = any(id(tensor) in self.measured for tensor in others)
+            call.of_integers = call.of_integers and is_elementary(operation, kind) and not is_measured
+            call.of_integers = call.of_integers and not any(is_real(tensor) for tensor in tensors)
+            if call.of_integers:
+                self.integral.update(map(id, outputs))
             for index, output in enumerate(outputs):
                 if id(output) not in self.values or kind is not Kind.PASS:
                     self._name(output, ("call", call.address, index))
             if call.in_place and outputs and outputs[0] is not written:
                 self.aliases.replace(written, outputs[0])
         return result
+
+    def _is_real(self, integral: set[int], tensor: Tensor) -> bool:
+        """Whether a tensor is a value of the network that not integers alone, such as a mask's, decide."""
+        return id(tensor) in self.values and id(tensor) not in integral
 
     def _operands(self, args: tuple, kwargs: dict) -> tuple[list[Operand], list[Tensor], list[Tensor]]:
         """(real operands of a call, their tensors, its other tensors)."""
@@ -315,7 +331,7 @@ class _Recorder(TorchFunctionMode):
         if known_by not in self.addresses:
             address = self.addresses[known_by] = len(self.addresses)
             self.keys[address], self.places[address] = key, place
-            base = path if owned else ".".join(filter(None, (path, operation.name)))
+            base = path if owned and not self.opened else ".".join(filter(None, (path, operation.name)))
             count = self.layers[base] = self.layers.get(base, 0) + 1
             self.recording.calls[address] = Call(
                 address=address,

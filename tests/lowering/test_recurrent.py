@@ -1,0 +1,174 @@
+"""Recurrences as integers: one operation after another, in every step the codes of the eval forward."""
+
+import pytest
+import torch
+from torch import nn
+
+import qat
+from qat.errors import ConversionError
+
+
+class Network(nn.Module):
+    """Something recurrent, and a linear layer behind what `read` makes of it."""
+
+    def __init__(self, layer, features, read):
+        super().__init__()
+        self.layer = layer
+        self.head = nn.Linear(features, 3)
+        self.read = read
+
+    def forward(self, x):
+        return self.head(self.read(self.layer, x))
+
+
+class Tagger(nn.Module):
+    """Cells in a loop of the network's own."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x):
+        state, outputs = None, []
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+            outputs.append(state[0] if isinstance(state, tuple) else state)
+        return torch.stack(outputs, 1)
+
+
+class Written(nn.Module):
+    """A recurrence that a network writes out, from a first state that is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.inputs, self.state, self.out = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.first = nn.Parameter(torch.linspace(-1, 1, 6)[None])
+
+    def forward(self, x):
+        state, outputs = self.first.expand(x.shape[0], -1), []
+        for step in range(x.shape[1]):
+            state = torch.tanh(self.inputs(x[:, step]) + torch.relu(self.state(state)))
+            outputs.append(torch.sigmoid(self.out(state)))
+        return torch.stack(outputs, 1)
+
+
+def outputs(layer, x):
+    return layer(x)[0]
+
+
+def steps_in_front(layer, x):
+    """A layer that has the batch in dimension 1, and the last step of it."""
+    return layer(x.transpose(0, 1))[0][-1]
+
+
+def both_ends(layer, x):
+    """The last states of both directions."""
+    hidden = layer(x)[1]
+    return torch.cat((hidden[-2], hidden[-1]), dim=1)
+
+
+def given_states(layer, x):
+    """A state that is computed, in front of it the dimension of the layers."""
+    state = torch.tanh(x.mean(1)[:, [0, 1, 2, 3, 0]]).unsqueeze(0)
+    return layer(x, (state, state))[0]
+
+
+NETWORKS = {
+    "lstm": (lambda: nn.LSTM(4, 5, batch_first=True), 5, outputs),
+    "gru": (lambda: nn.GRU(4, 5, batch_first=True), 5, outputs),
+    "rnn_tanh": (lambda: nn.RNN(4, 5, batch_first=True), 5, outputs),
+    "rnn_relu": (lambda: nn.RNN(4, 5, batch_first=True, nonlinearity="relu", bias=False), 5, outputs),
+    "lstm_of_two_layers_and_directions": (
+        lambda: nn.LSTM(4, 5, 2, batch_first=True, bidirectional=True, dropout=0.5), 10, outputs,
+    ),
+    "gru_of_two_layers_and_directions": (
+        lambda: nn.GRU(4, 5, 2, batch_first=True, bidirectional=True, bias=False), 10, outputs,
+    ),
+    "last_step": (lambda: nn.LSTM(4, 5), 5, steps_in_front),
+    "last_hidden_state": (lambda: nn.GRU(4, 5, 2, batch_first=True), 5, lambda layer, x: layer(x)[1][-1]),
+    "last_cell_state": (lambda: nn.LSTM(4, 5, batch_first=True), 5, lambda layer, x: layer(x)[1][1].squeeze(0)),
+    "last_states_of_both_directions": (lambda: nn.GRU(4, 5, bidirectional=True, batch_first=True), 10, both_ends),
+    "last_states_by_layer_and_direction": (
+        lambda: nn.GRU(4, 5, 2, bidirectional=True, batch_first=True), 5,
+        lambda layer, x: layer(x)[1].view(2, 2, -1, 5)[-1][0],
+    ),
+    "last_states_side_by_side": (
+        lambda: nn.GRU(4, 5, 2, batch_first=True), 10, lambda layer, x: layer(x)[1].transpose(0, 1).flatten(1),
+    ),
+    "computed_first_states": (lambda: nn.LSTM(4, 5, batch_first=True), 5, given_states),
+    "encoder_and_decoder": (
+        lambda: nn.ModuleList([nn.LSTM(4, 5, 2, batch_first=True), nn.LSTM(4, 5, 2, batch_first=True)]), 5,
+        lambda layers, x: layers[1](x, layers[0](x)[1])[0],
+    ),
+    "layers_behind_with_the_batch_in_the_middle": (
+        lambda: nn.ModuleList([nn.GRU(4, 5), nn.Linear(5, 6)]), 6,
+        lambda layers, x: (torch.sigmoid(layers[1](layers[0](x.permute(1, 0, 2))[0])) * 2).permute(1, 0, 2),
+    ),
+    "lstm_cell": (lambda: Tagger(nn.LSTMCell(4, 5)), 5, lambda layer, x: layer(x)),
+    "gru_cell": (lambda: Tagger(nn.GRUCell(4, 5)), 5, lambda layer, x: layer(x)),
+    "rnn_cell": (lambda: Tagger(nn.RNNCell(4, 5)), 5, lambda layer, x: layer(x)),
+    "written_out": (Written, 6, lambda layer, x: layer(x)),
+}  # fmt: skip
+
+
+def trained(network, quant, x):
+    """Prepared, and one step of training."""
+    handle = qat.prepare(network, x[:2], quant)
+    optimizer = torch.optim.SGD([*network.parameters(), *handle.parameters()], 0.01)
+    network(x).square().mean().backward()
+    optimizer.step()
+    network(x)
+    network.eval()
+
+
+def made(name, quant="w8a8"):
+    torch.manual_seed(1)
+    layer, features, read = NETWORKS[name]
+    network = Network(layer(), features, read)
+    x = torch.randn(32, 4, 4, generator=torch.Generator().manual_seed(2))
+    trained(network, quant, x)
+    return network, x
+
+
+@pytest.mark.parametrize(
+    ("name", "quant"),
+    [*((name, "w8a8") for name in NETWORKS), *((name, "w4a4") for name in ("lstm", "gru", "rnn_relu", "written_out"))],
+)
+def test_recurrences_lower_to_the_same_codes(name, quant, tmp_path):
+    network, x = made(name, quant)
+    program = qat.convert(network)
+    with torch.no_grad():
+        assert torch.equal(network(x), program(x))
+    qat.export(program, tmp_path / "model.onnx")
+    report = qat.verify(program, tmp_path / "model.onnx", [x, x[:1]], module=network, repeats=0)
+    assert report.float_ops == ()
+    assert {mismatch.differing for mismatch in report.mismatches.values()} == {0}
+
+
+def test_the_product_with_the_inputs_is_one_and_a_first_state_of_zeros_is_folded():
+    network, _ = made("lstm")
+    operations = [type(operation).__name__ for operation in qat.convert(network).operations]
+    # of the inputs, of the states behind the first, and the head
+    assert operations.count("Linear") == 1 + (4 - 1) + 1
+    assert operations.count("Table") == 4 * 5 and operations.count("Mul") == 4 * 3
+
+
+def test_integers_follow_the_float_network_through_many_steps():
+    torch.manual_seed(1)
+    network = Network(nn.LSTM(4, 32, batch_first=True), 32, outputs)
+    x = torch.randn(64, 24, 4)
+    with torch.no_grad():
+        wanted = network(x)
+    qat.prepare(network, x)
+    network(x)
+    program = qat.convert(network.eval())
+    error = program(x) - wanted
+    assert 10 * torch.log10(wanted.square().mean() / error.square().mean()) > 30  # dB
+
+
+def test_an_output_with_the_batch_in_another_place_is_refused():
+    torch.manual_seed(1)
+    network = Network(nn.GRU(4, 5), 5, lambda layer, x: layer(x.transpose(0, 1))[0])
+    trained(network, "w8a8", torch.randn(8, 6, 4))
+    with pytest.raises(ConversionError, match=r"the batch in dimension 1: .* as by .transpose\(0, 1\)"):
+        qat.convert(network)
