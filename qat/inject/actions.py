@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from qat.inject.calls import Call, Slot, ValueId
+from qat.inject.calls import Call, Operand, Slot, ValueId
 from qat.inject.fusing import Fusion
 from qat.inject.groups import Groups
 from qat.inject.operations import NORMS, Kind
@@ -97,10 +97,12 @@ class Actions:
     def _placed(self, call: Call) -> Action:
         """The action, without what it reads."""
         action = Action(layer=call.layer, kind=call.kind, in_place=call.in_place)
+        if call.address in self.fusion.mask_makers:
+            return action
         if call.address in self.fusion.masks:
             scores = next(
                 slot for slot, entries in call.operands.items()
-                if any(operand.value is not None for operand in entries)
+                if any(operand.value is not None and not self._is_of_integers(operand.value) for operand in entries)
             )  # fmt: skip
             return dataclasses.replace(action, scores=scores)
         if call.kind is Kind.JOIN:
@@ -143,9 +145,21 @@ class Actions:
         shared = self._alternating(call)
         constants = {
             operand.slot: shared.get(operand.slot) or self.sites.add_constant(call, operand)
-            for operand in call.constants()
+            for operand in (*call.constants(), *self._biases_of_masks(call))
         }
         return dataclasses.replace(action, weights=tuple(constants.items()))
+
+    def _biases_of_masks(self, call: Call) -> list[Operand]:
+        """Operands that a mask chose between constants: on a grid of their own, as a constant is."""
+        return [
+            operand for operands in call.operands.values() for operand in operands
+            if operand.value is not None and self._is_of_integers(operand.value)
+            and self._quantizer(operand.value) is None
+        ]  # fmt: skip
+
+    def _is_of_integers(self, value: ValueId) -> bool:
+        producer = self.fusion.producer(value)
+        return producer is not None and producer.of_integers
 
     def _weighted(self, action: Action, call: Call) -> Action:
         form = weighted_form(call)

@@ -1,6 +1,8 @@
 """What a target has no integer form of, told before training and not at the end of it."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Mapping
+
+import torch
 
 from qat.errors import PreparationError
 from qat.inject.calls import Call, Operand, Recording
@@ -11,16 +13,16 @@ from qat.targets import Target
 
 
 def refuse_unsupported(
-    calls: Mapping[int, Call], quantized: Mapping[int, bool], target: Target, fused: Container[int] = ()
+    calls: Mapping[int, Call], quantized: Mapping[int, bool], target: Target, is_exempt: Callable[[Call], bool]
 ) -> None:
     """Raise `PreparationError` with every call that depends on the inputs and that `target` would run in float.
 
-    quantized: address -> whether the rules leave the call quantized. fused: addresses of calls
-    that become part of a table, or of a softmax.
+    quantized: address -> whether the rules leave the call quantized. is_exempt: tells calls that
+    become part of a table, or of a softmax.
     """
     refused = []
     for call in calls.values():
-        if call.address in fused:
+        if is_exempt(call):
             continue
         reason = _reason_against(call, quantized[call.address], target) if call.produces else None
         if reason is not None:
@@ -67,20 +69,16 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
     """Why `target` has no integer form of a call: empty for the operation itself, None if it has one."""
     if call.kind not in (Kind.PASS, Kind.JOIN) and not quantized:
         return "left in float by a rule"
-    moves_elsewhere = (
-        call.kind is Kind.COMPUTE and call.operation.kind is Kind.PASS
-    )  # padding with another value than 0
     if call.operation.name not in target.operations:
         return REMEDIES.get(call.operation.name, "")
-    if moves_elsewhere:
-        return ""
     if call.reason is not None:
         return call.reason
     if call.kind is Kind.COMPUTE and call.operation.kind is Kind.FUSE:
         return "bounds that are tensors"
     if call.operation.name in ("add", "mul") and any(_is_as_large_as_the_batch(call, o) for o in call.constants()):
         return "a constant as large as the batch; use one that broadcasts over it"
-    if call.kind in COMPUTING and call.other_dtypes and call.operation.name != "embedding":
+    casts_a_mask = call.kind is Kind.CAST and call.other_dtypes == {torch.bool}
+    if call.kind in COMPUTING and call.other_dtypes and call.operation.name != "embedding" and not casts_a_mask:
         return f"an operand of {', '.join(sorted(map(str, call.other_dtypes)))}, which has no grid"
     form = weighted_form(call)
     if form is not None and any(

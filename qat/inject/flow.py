@@ -16,6 +16,8 @@ class Flow:
         self.readers: dict[ValueId, list[Call]] = {}
         for call in reversed(calls.values()):
             result = ("call", call.address, 0)
+            if call.kind is Kind.PASS and not call.produces:
+                continue  # looked at an attribute
             if is_identity(call) and result not in self.readers and result not in self.outputs:
                 continue  # gave back its own operand, which others read
             for value in set(call.values()):

@@ -39,15 +39,17 @@ class Region:
 class Fusion:
     """Heads and regions of a recording. quantized: address -> whether the rules leave a call quantized.
 
-    head: address of a fused call -> address of the computation whose kernel it runs in. regions: by address.
-    regions: also the steps of norms that are written out. masks: addresses of calls that leave out scores of a softmax.
+    head: address of a fused call -> address of the computation whose kernel it runs in. regions: by address, also of
+    the steps of norms that are written out. masks: addresses of calls that leave out scores of a softmax. mask_makers:
+    of calls that make those masks.
     """
 
     def __init__(self, recording: Recording, quantized: Mapping[int, bool]):
         self.calls = recording.calls
         self.quantized = quantized
         self.outputs = {*recording.outputs, *recording.compared}
-        self.consumers = Counter(value for call in self.calls.values() for value in set(call.values()))
+        reading = [call for call in self.calls.values() if call.produces or call.kind is not Kind.PASS]  # not a size
+        self.consumers = Counter(value for call in reading for value in set(call.values()))
         self.consumers.update([*recording.outputs, *recording.compared])
         self.head: dict[int, int] = {}
         self._find_heads(lambda producer: not producer.pointwise)
@@ -56,6 +58,7 @@ class Fusion:
             call.address for call in self.calls.values()
             if call.masks and self.quantized[call.address] and self._is_read_as_mask(("call", call.address, 0))
         }  # fmt: skip
+        self.mask_makers = self._find_mask_makers()
         norms = written_norms(self.flow, self._may_be_step)
         self.regions: dict[int, Region | NormStep] = {**_Regions(self, norms).found, **norms}
         self.calls = {
@@ -73,6 +76,22 @@ class Fusion:
     def producer(self, value: ValueId) -> Call | None:
         """The call that makes a value, None for an input."""
         return self.calls[value[1]] if value[0] == "call" else None
+
+    def is_exempt(self, call: Call) -> bool:
+        """Whether a call needs no integer form of its own."""
+        joins_masks = call.kind is Kind.JOIN and call.of_integers
+        part = call.address in self.regions or call.address in self.masks or call.address in self.mask_makers
+        return part or joins_masks
+
+    def _find_mask_makers(self) -> set[int]:
+        """Calls of integers that nothing reads but masks: what they make has no grid, however large its numbers."""
+        makers: set[int] = set()
+        for call in reversed(self.calls.values()):
+            readers = self.flow.readers.get(("call", call.address, 0), ())
+            leads_to_masks = all(reader.address in self.masks or reader.address in makers for reader in readers)
+            if call.of_integers and call.produces == 1 and readers and leads_to_masks:
+                makers.add(call.address)
+        return makers
 
     def _may_be_step(self, call: Call) -> bool:
         return self.quantized[call.address] and call.produces == 1 and not call.alternating()
@@ -135,7 +154,8 @@ class _Regions:
         self.eligible = {
             call.address: call for call in self.calls.values()
             if call.pointwise and call.produces == 1 and call.address not in fusion.head
-            and call.address not in fusion.masks and call.address not in taken
+            and call.address not in fusion.masks and call.address not in fusion.mask_makers
+            and call.address not in taken
             and (call.kind in (Kind.COMPUTE, Kind.FUSE) or call.operation.name in NONLINEAR)
             and fusion.quantized[call.address] and not call.alternating()
         }  # fmt: skip

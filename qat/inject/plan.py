@@ -66,7 +66,7 @@ class _Planner:
         if self.target is not None:
             refuse_returned(self.recording, self.target)
             calls = {address: call for address, call in self.calls.items() if self._evaluated(call)}
-            refuse_unsupported(calls, self.quantized, self.target, {*self.fusion.regions, *self.fusion.masks})
+            refuse_unsupported(calls, self.quantized, self.target, self.fusion.is_exempt)
         groups = groups_of(self.recording, self.fusion.masks)
         demanded = {
             groups.find(value)
@@ -98,6 +98,7 @@ class _Planner:
         return tuple(
             call.layer for call in self.calls.values()
             if call.kind in COMPUTING and call.produces and not self.quantized[call.address] and self._evaluated(call)
+            and call.address not in self.fusion.mask_makers
         )  # fmt: skip
 
     def _made_by_quantized(self, value: ValueId) -> bool:
@@ -109,13 +110,10 @@ class _Planner:
     def _is_of_integers(self, value: ValueId) -> bool:
         """Whether a value is a function of integers among the inputs alone, such as a mask."""
         producer = self.fusion.producer(value)
-        if producer is None or producer.kind is Kind.CAST:
-            return producer is not None
-        sources = list(producer.values())
-        return bool(sources) and all(map(self._is_of_integers, sources))
+        return producer is not None and producer.of_integers
 
     def _demands(self, call: Call) -> bool:
-        is_fused = call.address in self.fusion.head or call.address in self.fusion.masks
+        is_fused = call.address in {*self.fusion.head, *self.fusion.masks, *self.fusion.mask_makers}
         return call.kind in (*COMPUTING, Kind.FUSE) and not is_fused and self.quantized[call.address]
 
     def _demanded_values(self, call: Call) -> Iterable[ValueId]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qat.inject.calls import Operand
-from qat.inject.operations import Operation, first_operand
+from qat.inject.operations import Kind, Operation, first_operand
 
 #: Operations that compute every element of the result from the same element of their tensors.
 NONLINEAR = frozenset("""
@@ -19,6 +19,7 @@ NONLINEAR = frozenset("""
     logsigmoid hardshrink softshrink threshold rrelu exp exp2 expm1 log log1p log2 log10 logit sqrt rsqrt reciprocal
     square abs sign sgn sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc pow rpow float_power rdiv
     maximum minimum rsub neg sinc nan_to_num round floor ceil trunc frac
+    fmod remainder floor_divide heaviside copysign hypot atan2 logaddexp erfinv lgamma digamma
 """.split())  # fmt: skip
 #: The same, where a kernel of their own is as good as a table as long as they stand alone.
 PLAIN = frozenset("add sub mul div relu relu6 hardtanh clamp clamp_min clamp_max".split())
@@ -42,6 +43,11 @@ def is_pointwise(operation: Operation, operands: Iterable[Operand], others: Iter
     single = all(math.prod(operand.shape) == 1 for operand in operands if operand.value is None)
     alike = len({operand.shape for operand in operands if operand.value is not None}) == 1
     return single and alike and all(tensor.numel() == 1 for tensor in others)
+
+
+def is_elementary(operation: Operation, kind: Kind) -> bool:
+    """Whether an operation computes element by element, or moves and joins elements."""
+    return kind in (Kind.CAST, Kind.PASS, Kind.JOIN, Kind.FUSE) or operation.name in NONLINEAR | PLAIN
 
 
 def evaluate(name: str, function, args: tuple, kwargs: dict) -> Tensor:

@@ -24,6 +24,7 @@ from qat.integer.program import (
     TopKValues,
 )
 from qat.lowering import normalized
+from qat.lowering.chosen import chosen_by_mask
 from qat.lowering.indices import is_discrete, mask_of
 from qat.lowering.pointwise import Mapped
 from qat.lowering.state import Masked, Pending, Program, Quantized, Unlowerable, batch_shape, module_path
@@ -35,6 +36,8 @@ def where(program: Program, node: Node, condition, first, second):
     """aten.where: scores left out of a softmax, or values chosen by a mask."""
     if isinstance(first, int | float) and isinstance(second, Quantized | Masked):
         return normalized.where(program, node, condition, first, second)
+    if is_discrete(condition) and all(isinstance(x, Tensor | int | float) for x in (first, second)):
+        return chosen_by_mask(node, condition, first, second)
     shape = batch_shape(node)
     operands = [program.operand(x, len(shape)) for x in (first, second)]
     if isinstance(condition, Tensor):

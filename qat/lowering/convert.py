@@ -38,6 +38,7 @@ from qat.lowering import (
     transposed,
     weighted,
 )
+from qat.lowering.chosen import Chosen, function_of_chosen, quantized_choice
 from qat.lowering.folded import Constants, Folded, is_constant
 from qat.lowering.indices import function_of_indices, index_range
 from qat.lowering.pointwise import function_of_one_value
@@ -113,6 +114,9 @@ RULES: dict[Callable, Callable] = {
     aten.mean.dim: pooling.mean,
     aten.mean.default: pooling.mean,
     aten.sum.dim_IntList: pooling.total,
+    aten.sum.default: pooling.total,
+    aten.max.default: pooling.amax,
+    aten.min.default: choosing.smallest,
     aten.amax.default: pooling.amax,
     aten.cat.default: movement.cat,
     aten.stack.default: movement.stack,
@@ -358,6 +362,11 @@ class _Lowering:
                 own = rule and functools.partial(rule, self.constants.program, node, *args, **kwargs)
                 return self.constants.left(self._apply(node, own, args, kwargs))
             own = rule and functools.partial(rule, self.builder, node, *args, **kwargs)
+            if args and isinstance(args[0], Chosen):
+                made = function_of_chosen(node, canonical_name(_name_of(node)), args)
+                if made is None:
+                    raise Unlowerable("it computes with constants that a mask of the inputs chose between")
+                return made
             step = step_of_norm(node, canonical_name(_name_of(node)), args, kwargs)
             if step is not None:
                 return step
@@ -393,6 +402,8 @@ class _Lowering:
     def _quantize(self, node: Node, x, name: str):
         quantizer = self.handle.quantizers[name]
         x = _collapsed(x)
+        if isinstance(x, Chosen):
+            return quantized_choice(self.builder, node, x, quantizer)
         if isinstance(x, Tensor):
             return QuantizedConstant(x, quantizer)
         grid = grid_of(quantizer)
@@ -436,7 +447,7 @@ _DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_drop
 
 
 def _is_value(leaf) -> bool:
-    return isinstance(leaf, Quantized | Pending | Masked | MeanSquare | _RealInput)
+    return isinstance(leaf, Quantized | Pending | Masked | MeanSquare | Chosen | _RealInput)
 
 
 def _is_quantized(leaf) -> bool:

@@ -74,16 +74,16 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
         return None
     source = as_function(sources[0])
     if name == "gather" and isinstance(args[0], Tensor) and args[0].numel() == args[0].shape[args[1]]:
-        return _function(node, Mapped(source.root, args[0].flatten()[source.points]))
+        return function_node(node, Mapped(source.root, args[0].flatten()[source.points]))
     if name in _CONJUNCTIONS and len(args) == 2:
         return _both(program, node, *args)
     if name in _DISJUNCTIONS and len(args) == 2:
         return _either(program, node, *args)
     if name in _CONVERSIONS:
-        return _function(node, Mapped(source.root, source.points.to(node.meta["val"].dtype)))
+        return function_node(node, Mapped(source.root, source.points.to(node.meta["val"].dtype)))
     if name in _FUNCTIONS and len(sources) == 1 and _alone(args):
         points = [source.points if is_discrete(argument) else argument for argument in args]
-        return _function(node, Mapped(source.root, node.target(*points, **kwargs)))
+        return function_node(node, Mapped(source.root, node.target(*points, **kwargs)))
     if name == "cumsum":
         counted = index_of(program, node, sources[0])
         return program.move(node, counted, batch_shape(node), CumulativeSum, dim=counted.dim(args[1]))
@@ -93,7 +93,7 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
     chooses = any(isinstance(argument, Quantized | Pending | Masked) for argument in args[1:])  # between other values
     if move is not None and isinstance(args[0], Pending) and not chooses:
         moved = move(source.root, *args[1:], **kwargs)
-        return _function(node, Mapped(moved, source.points))
+        return function_node(node, Mapped(moved, source.points))
     return None
 
 
@@ -177,7 +177,7 @@ def index(program: Program, node: Node, x, places):
     moved = program.move(node, moved, taken, Take, dim=dim, indices=indices)
     if taken != shape:
         moved = program.move(node, moved, shape, Reshape, shape=shape)
-    return _function(node, Mapped(moved, x.mapped.points)) if isinstance(x, Pending) else moved
+    return function_node(node, Mapped(moved, x.mapped.points)) if isinstance(x, Pending) else moved
 
 
 def _flat(places: list[Tensor], sizes: tuple[int, ...]) -> Tensor:
@@ -196,7 +196,8 @@ def _is_every_sample(place) -> bool:
     return bool(results) and all(torch.equal(result.flatten(), torch.arange(len(result))) for result in results)
 
 
-def _function(node: Node, mapped: Mapped) -> Pending:
+def function_node(node: Node, mapped: Mapped) -> Pending:
+    """A node that is a function of indices or of a mask."""
     return Pending(batch_shape(node), table_builder(node, mapped), mapped=mapped, is_table=True)
 
 
