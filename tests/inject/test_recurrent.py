@@ -127,8 +127,8 @@ def test_all_steps_share_their_quantizers_and_each_direction_has_its_own():
     ]
     assert one.quantizers["layer.weight_hh_l0"].qparams().scale.shape == (20,)
     _, two = prepared(nn.LSTM(4, 5, batch_first=True, bidirectional=True), 10)
-    # both directions read one input, and join in one output
-    assert len(two.quantizers) == 2 * len(one.quantizers) - 4 - 1
+    # both directions read one input and join in one output, in front of one head
+    assert len(two.quantizers) == 2 * len(one.quantizers) - 4
 
 
 def test_hidden_and_cell_states_have_a_grid_each():
@@ -139,6 +139,14 @@ def test_hidden_and_cell_states_have_a_grid_each():
     _, handle = prepared(nn.LSTM(4, 5, batch_first=True), 5, read)
     cells = next(site for site in handle.plan.sites.values() if "layer.add#3" in site.shares)
     assert cells.name == "layer.add#3.output" and "layer.mul#3" not in cells.shares
+
+
+def test_layers_have_grids_of_their_own_where_nobody_reads_their_last_states():
+    _, unread = prepared(nn.LSTM(4, 5, 2, batch_first=True), 5)
+    assert {"layer.add#3.output", "layer.add#6.output"} <= set(unread.quantizers)
+    _, read = prepared(nn.LSTM(4, 5, 2, batch_first=True), 5, lambda layer, x: layer(x)[1][1][-1])
+    assert "layer.add#6.output" not in read.quantizers
+    assert "layer.add#6" in read.plan.sites["layer.add#3.output"].shares
 
 
 def test_a_rule_for_the_kind_of_layer_reaches_everything_in_it():
