@@ -84,5 +84,6 @@ def test_two_values_that_a_loop_carries_round_are_not_taken_for_one():
 
 def test_a_number_behind_a_product_of_values_is_part_of_it_and_behind_a_layer_is_not():
     assert activations(lambda n, x: (x @ x.transpose(2, 3)) * 0.5) == ["a.output", "matmul.output"]
+    assert activations(lambda n, x: (y := x @ x.transpose(2, 3)) * y.shape[1] ** -0.5) == ["a.output", "matmul.output"]
     assert activations(lambda n, x: n.b(x) * 0.5) == ["a.output", "b.output", "mul.output"]
     assert activations(lambda n, x: (x @ x.transpose(2, 3)) * -0.5) == ["a.output", "matmul.output", "mul.output"]
