@@ -146,6 +146,38 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     return torch.return_types.topk((values.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
 
 
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False, out=None):
+    """(smallest, largest) along a dimension."""
+    if dim is None or out is not None:
+        return NotImplemented
+    return torch.return_types.aminmax((input.amin(dim, keepdim=keepdim), input.amax(dim, keepdim=keepdim)))
+
+
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """Diagonals of two dimensions, as the last dimension."""
+    if 0 in (dim1 % input.dim(), dim2 % input.dim()):
+        return NotImplemented
+    x = input.movedim((dim1, dim2), (-2, -1))
+    rows, columns = x.shape[-2:]
+    places = [row * columns + row + offset for row in range(rows) if 0 <= row + offset < columns]
+    return _taken(x.flatten(-2), -1, places)
+
+
+def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start=None, end=None, step: int = 1) -> Tensor:
+    """`input` with `src` in place of a slice."""
+    first, last, step = slice(start, end, step).indices(input.shape[dim])
+    if step != 1:
+        return NotImplemented
+    before, behind = input.narrow(dim, 0, first), input.narrow(dim, last, input.shape[dim] - last)
+    return torch.cat([part for part in (before, src, behind) if part.shape[dim]], dim)
+
+
+def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    """`input` with `src` in one place of a dimension."""
+    index = index % input.shape[dim]
+    return slice_scatter(input, src.unsqueeze(dim), dim, index, index + 1)
+
+
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, out=None) -> Tensor:
     """Entries along a dimension, chosen elsewhere by indices that broadcast."""
     if dim is None or out is not None:
@@ -172,6 +204,10 @@ REARRANGED = {
     torch.dstack: dstack,
     **dict.fromkeys((torch.diff, Tensor.diff), diff),
     F.pad: pad,
+    **dict.fromkeys((torch.aminmax, Tensor.aminmax), aminmax),
+    **dict.fromkeys((torch.diagonal, Tensor.diagonal), diagonal),
+    **dict.fromkeys((torch.slice_scatter, Tensor.slice_scatter), slice_scatter),
+    **dict.fromkeys((torch.select_scatter, Tensor.select_scatter), select_scatter),
     **dict.fromkeys((torch.take_along_dim, Tensor.take_along_dim), take_along_dim),
     **dict.fromkeys((torch.topk, Tensor.topk), topk),
 }

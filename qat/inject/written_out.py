@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qat.inject.choices import is_value_sized
+
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """One half of the channels, times the sigmoid of the other (arXiv:1612.08083)."""
@@ -29,6 +31,39 @@ def matmul(input: Tensor, other: Tensor, *, out=None) -> Tensor:
     if other.dim() == 1:
         return torch.matmul(input, other.unsqueeze(-1)).squeeze(-1)
     return torch.matmul(input.unsqueeze(0), other).squeeze(-2)
+
+
+def mul(input, other, *, out=None) -> Tensor:
+    """A value times a mask: the value where the mask is True, else 0."""
+    for x, mask in ((input, other), (other, input)):
+        if _is_mask(mask) and isinstance(x, Tensor) and x.is_floating_point() and x.dim() and out is None:
+            return torch.where(mask, x, 0.0)
+    return NotImplemented
+
+
+def clamp(input: Tensor, min=None, max=None, *, out=None) -> Tensor:
+    """Bounds that are tensors, as the larger and the smaller of two values."""
+    if out is not None or not (isinstance(min, Tensor) or isinstance(max, Tensor)):
+        return NotImplemented
+    if min is not None:
+        input = torch.maximum(input, min) if isinstance(min, Tensor) else input.clamp(min=min)
+    if max is not None:
+        input = torch.minimum(input, max) if isinstance(max, Tensor) else input.clamp(max=max)
+    return input
+
+
+def clamp_max(input: Tensor, max, *, out=None) -> Tensor:
+    """torch.clamp_max with a tensor."""
+    return clamp(input, None, max, out=out)
+
+
+def where(condition: Tensor, input=None, other=None, *, out=None) -> Tensor:
+    """One of two numbers, as a function of the mask."""
+    if not isinstance(input, int | float) or not isinstance(other, int | float) or out is not None:
+        return NotImplemented
+    if isinstance(input, int) and isinstance(other, int) or not (is_value_sized(input) and is_value_sized(other)):
+        return NotImplemented
+    return condition.to(torch.get_default_dtype()) * (input - other) + other
 
 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta=1, alpha=1, out_dtype=None) -> Tensor:
@@ -55,7 +90,7 @@ def lerp(input: Tensor, end: Tensor, weight) -> Tensor:
 def mean_square(x: Tensor, dims: tuple[int, ...], keepdim: bool, share: float) -> Tensor:
     """Sum over `dims` of the squares, times `share`: as a product of matrices, whose sums are not rounded."""
     moved = x.movedim(dims, tuple(range(-len(dims), 0))).flatten(-len(dims))
-    product = torch.matmul(moved.unsqueeze(-2), moved.unsqueeze(-1)) * share
+    product = _times(torch.matmul(moved.unsqueeze(-2), moved.unsqueeze(-1)), share)
     kept = moved.shape[:-1]
     if keepdim:
         kept = [1 if dim in dims else size for dim, size in enumerate(x.shape)]
@@ -133,6 +168,39 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return (F.normalize(x1, dim=dim, eps=eps) * F.normalize(x2, dim=dim, eps=eps)).sum(dim)
 
 
+def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    """Norm of the difference along the last dimension."""
+    return NotImplemented if x1.dim() < 2 else vector_norm(x1 - x2 + eps, p, -1, keepdim)
+
+
+def logsumexp(input: Tensor, dim, keepdim: bool = False, *, out=None) -> Tensor:
+    """The largest value less its own logarithm of the softmax."""
+    if not isinstance(dim, int) or out is not None or not input.is_floating_point():
+        return NotImplemented
+    return input.amax(dim, keepdim=keepdim) - torch.log_softmax(input, dim).amax(dim, keepdim=keepdim)
+
+
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """Values divided by a power of the mean square of as many neighbouring channels."""
+    if input.dim() < 3:
+        return NotImplemented
+    squares = (input * input).flatten(2).transpose(1, 2)
+    means = F.avg_pool1d(F.pad(squares, (size // 2, (size - 1) // 2)), size, stride=1)
+    return input / (means * alpha + k).pow(beta).transpose(1, 2).reshape(input.shape)
+
+
+def lp_pool(dims: int):
+    """F.lp_pool1d and its like: the root of the sum of powers over each window."""
+    pool = getattr(F, f"avg_pool{dims}d")
+
+    def pooled(input: Tensor, norm_type: float, kernel_size, stride=None, ceil_mode: bool = False) -> Tensor:
+        count = kernel_size**dims if isinstance(kernel_size, int) else math.prod(kernel_size)
+        means = pool(input.abs().pow(norm_type), kernel_size, stride, 0, ceil_mode)
+        return (means * count).clamp_min(torch.finfo(input.dtype).tiny).pow(1.0 / norm_type)
+
+    return pooled
+
+
 def lower_triangle(input: Tensor, diagonal: int = 0) -> Tensor:
     """torch.tril: zeros above a diagonal."""
     return _kept(input, torch.tril, diagonal)
@@ -155,6 +223,10 @@ def _root(x: Tensor) -> Tensor:
     return torch.sqrt(x.clamp_min(torch.finfo(x.dtype).tiny))
 
 
+def _is_mask(x) -> bool:
+    return isinstance(x, Tensor) and x.dtype == torch.bool
+
+
 def _times(x: Tensor, number) -> Tensor:
     return x if number == 1 else x * number
 
@@ -170,6 +242,16 @@ def _dims(x: Tensor, dim) -> tuple[int, ...] | None:
 WRITTEN_OUT = {
     F.glu: glu,
     F.softmin: softmin,
+    F.pairwise_distance: pairwise_distance,
+    F.local_response_norm: local_response_norm,
+    F.lp_pool1d: lp_pool(1),
+    F.lp_pool2d: lp_pool(2),
+    torch.where: where,
+    **dict.fromkeys((torch.logsumexp, Tensor.logsumexp), logsumexp),
+    **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, operator.mul), mul),
+    **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip), clamp),
+    **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), clamp),
+    **dict.fromkeys((torch.clamp_max, Tensor.clamp_max), clamp_max),
     F.normalize: normalize,
     F.cosine_similarity: cosine_similarity,
     torch.linalg.vector_norm: vector_norm,

@@ -21,16 +21,11 @@ class Network(nn.Module):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), "pad in body at .*'circular'; pad with zeros"),
-        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "'reflect'; pad with zeros"),
-        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="replicate"), "'replicate'; pad with zeros"),
-        (lambda x: F.pad(x, (1, -1)), r"negative amounts \(1, -1\); cut with a slice"),
-        (lambda x: torch.add(x, x.transpose(2, 3), alpha=2), "alpha=2 .*; multiply it before adding"),
-        (nn.AvgPool2d(3, 2, ceil_mode=True), "avg_pool2d .*; use ceil_mode=False"),
-        (nn.AvgPool2d(3, 2, 1, count_include_pad=False), "use count_include_pad=True"),
-        (lambda x: F.avg_pool1d(x.flatten(2), 3, padding=1, count_include_pad=False), "use count_include_pad=True"),
-        (lambda x: F.avg_pool2d(x, 2, divisor_override=3), "multiply behind the pool"),
-        (lambda x: x[:, [0, 3, 1]], "a list of indices; cut slices, and join them"),
+        (lambda x: torch.add(x, x.transpose(2, 3), alpha=2), "alpha=2 .*; multiply it before"),
+        (lambda x: x.div(x.mean(1, keepdim=True) + 9, rounding_mode="floor"), "rounding_mode='floor' cuts values off"),
+        (lambda x: x[:, torch.tensor([True, False, True, False])], "a mask as an index, .*torch.where"),
+        (lambda x: x.masked_fill(x > 0, -1e9), "masked_fill in .*-1000000000.0 has no code beside values"),
+        (lambda x: F.pad(x, (1, 1), value=torch.inf), "padding with inf, which has no code beside values"),
     ],
 )
 def test_arguments_without_an_integer_form_are_refused_with_the_remedy(body, message):
@@ -44,7 +39,11 @@ def test_arguments_without_an_integer_form_are_refused_with_the_remedy(body, mes
     [
         nn.AvgPool2d(2, count_include_pad=False),
         nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
         nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+        lambda x: F.pad(x, (1, -1)),
+        lambda x: x[:, [0, 3, 1]],
         lambda x: F.pad(x, (1, 1), "constant", 0.0),
         lambda x: torch.add(x, x, alpha=1)[:, 1:3, None],
     ],

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import qat
@@ -11,11 +12,11 @@ from qat.targets import ONNXRUNTIME
 
 def test_every_remedy_is_for_an_operation_that_needs_one():
     assert not set(REMEDIES) & ONNXRUNTIME.operations
-    assert remedy_for("cumsum") == "replace it, or quantize a sub-network (module=)"
+    assert remedy_for("renorm") == "replace it, or quantize a sub-network (module=)"
 
 
 def test_names_are_those_that_calls_get():
-    functions = (torch.prod, torch.Tensor.__pow__, torch.Tensor.logsumexp)
+    functions = (torch.prod, torch.Tensor.__pow__, F.grid_sample, torch.Tensor.logcumsumexp, torch.linalg.inv)
     assert {operation_of(function).name for function in functions} <= set(REMEDIES)
 
 
@@ -27,10 +28,10 @@ def test_the_remedy_is_told_before_training_and_when_converting(target):
             self.layer = nn.Linear(3, 4)
 
         def forward(self, x):
-            return self.layer(x).logsumexp(1, keepdim=True)
+            return self.layer(x).logcumsumexp(1)
 
     network, x = Network(), torch.randn(4, 3)
-    with pytest.raises((PreparationError, ConversionError), match=r"logsumexp in the network at .*apply it to the"):
+    with pytest.raises((PreparationError, ConversionError), match=r"logcumsumexp in the network at .*apply it to the"):
         qat.prepare(network, x, target=target)
         network(x)
         network.eval()
