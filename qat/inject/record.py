@@ -206,7 +206,8 @@ class _Recorder(TorchFunctionMode):
         depends = reads_values or any(id(tensor) in self.codes for tensor in others)
         if operation.name in COMPARING and not self.training:
             self.recording.compared.extend(operand.value for operand in operands if operand.value is not None)
-        measures = reads_values or any(id(tensor) in self.measured for tensor in others)
+        is_real = functools.partial(self._is_real, self.integral)
+        measures = any(map(is_real, tensors)) or any(id(tensor) in self.measured for tensor in others)
         counted = is_counted(kind, args, kwargs)
         frame = addresses.caller(1)
         if kind is Kind.IGNORE or not (counted or reads_values):
@@ -237,7 +238,6 @@ class _Recorder(TorchFunctionMode):
         call.squares = call.squares and is_square(operation, args, kwargs)
         call.averages_last = call.averages_last and averages_last(operation, args, kwargs)
         call.scales = call.scales and factor_of(operation, args, kwargs) is not None
-        is_real = functools.partial(self._is_real, self.integral)
         call.masks = call.masks and mask_of(operation, args, kwargs, is_real) is not None
         result = function(*args, **kwargs)
         self.followed.add(result)

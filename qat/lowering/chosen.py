@@ -38,6 +38,8 @@ def chosen_by_mask(node: Node, condition, first, second) -> Pending | Chosen:
 def function_of_chosen(node: Node, name: str, args: tuple) -> Pending | Chosen | None:
     """What a node makes of constants that a mask chose; None where that is nothing simple."""
     chosen = args[0]
+    if not isinstance(chosen, Chosen):
+        return None
     if name in _IDENTITIES:
         return chosen
     if name in _COMPARISONS:

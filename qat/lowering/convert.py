@@ -362,7 +362,7 @@ class _Lowering:
                 own = rule and functools.partial(rule, self.constants.program, node, *args, **kwargs)
                 return self.constants.left(self._apply(node, own, args, kwargs))
             own = rule and functools.partial(rule, self.builder, node, *args, **kwargs)
-            if args and isinstance(args[0], Chosen):
+            if any(isinstance(argument, Chosen) for argument in args):
                 made = function_of_chosen(node, canonical_name(_name_of(node)), args)
                 if made is None:
                     raise Unlowerable("it computes with constants that a mask of the inputs chose between")
