@@ -51,18 +51,22 @@ def regnet() -> tuple[nn.Module, Inputs]:
 
 
 def mobilenet_v1() -> tuple[nn.Module, Inputs]:
-    config = transformers.MobileNetV1Config(image_size=32, depth_multiplier=0.25, num_labels=5)
+    config = transformers.MobileNetV1Config(
+        image_size=32, depth_multiplier=0.25, num_labels=5, classifier_dropout_prob=0.0
+    )
     return transformers.MobileNetV1ForImageClassification(config), _pixels()
 
 
 def mobilenet_v2() -> tuple[nn.Module, Inputs]:
-    config = transformers.MobileNetV2Config(image_size=32, depth_multiplier=0.25, num_labels=5)
+    config = transformers.MobileNetV2Config(
+        image_size=32, depth_multiplier=0.25, num_labels=5, classifier_dropout_prob=0.0
+    )
     return transformers.MobileNetV2ForImageClassification(config), _pixels()
 
 
 def efficientnet() -> tuple[nn.Module, Inputs]:
     config = transformers.EfficientNetConfig(
-        image_size=32, width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=320, num_labels=5
+        image_size=32, width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=320, num_labels=5, dropout_rate=0.0
     )
     return transformers.EfficientNetForImageClassification(config), _pixels()
 
@@ -82,9 +86,10 @@ def convnext_v2() -> tuple[nn.Module, Inputs]:
 
 
 def _encoder(**more) -> dict:
-    """Sizes of a transformer encoder, in the names most configurations use."""
+    """Sizes of a transformer encoder, in the names most configurations use; weights of a size that suits its width."""
     return {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, **more,
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+        "initializer_range": 0.1, **more,
     }  # fmt: skip
 
 

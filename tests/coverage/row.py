@@ -109,6 +109,7 @@ def measure(name: str, target: str | None = "onnxruntime") -> Row:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         network, make_inputs = NETWORKS[name]()
+        _fill_zeros(network)
         _settle_batch_norms(network, make_inputs)
         callback = qat.QATCallback("w8a8", SCHEDULE, target=target, export_dir=Path(folder))
         training = Training(network, make_inputs)
@@ -122,6 +123,14 @@ def measure(name: str, target: str | None = "onnxruntime") -> Row:
         if target is None:
             return _evaluated(name, network, make_inputs)
         return _measured(name, callback, training)
+
+
+def _fill_zeros(network: nn.Module) -> None:
+    """Give what begins at zero, such as biases, class tokens and gates of whole branches, values as training would."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.1)
 
 
 def _settle_batch_norms(network: nn.Module, make_inputs) -> None:
