@@ -147,7 +147,9 @@ class Accumulators:
 
     def _follow_norm(self, address: int, action: Action, args: tuple, kwargs: dict, result: Tensor) -> None:
         root = self.quantizers[action.region.root]
-        norm = written_norms.follow(action.region, self.norms, exact.grid_of(root), args, kwargs) if root.ready else None
+        norm = (
+            written_norms.follow(action.region, self.norms, exact.grid_of(root), args, kwargs) if root.ready else None
+        )
         if norm is None:
             return
         self.norms[address] = norm

@@ -146,6 +146,8 @@ class QuantMode(TorchFunctionMode):
             args, kwargs, _ = with_constants(operation, args, kwargs)
         for slot, name in action.weights:
             args, kwargs = with_operand(args, kwargs, slot, self.quantizers[name](operand_at(args, kwargs, slot)))
+        if operation.name == "div" and action.region is None and not self.exports:
+            args, kwargs = self._without_zeros(action, args, kwargs)
         if self.folds and action.weight_quantizer is not None:
             args, kwargs = self.accumulators.fold_bias(action, args, kwargs)
         waits = self.exact and self.accumulators.waits(action.head)
@@ -169,6 +171,16 @@ class QuantMode(TorchFunctionMode):
         if written is not None:
             self._replace(written, result)
         return result
+
+    def _without_zeros(self, action: Action, args, kwargs):
+        """The arguments of a division: a divisor that was rounded to 0 counts as one step, as in the integer kernel."""
+        for slot, name in (*action.operands, *action.weights):
+            quantizer = self.quantizers[name]
+            if slot in (("args", 1), ("kwargs", "other")) and (torch.compiler.is_compiling() or quantizer.ready):
+                divisor = operand_at(args, kwargs, slot)
+                step = quantizer.scale_in_force().to(divisor.dtype)
+                args, kwargs = with_operand(args, kwargs, slot, torch.where(divisor == 0, step, divisor))
+        return args, kwargs
 
     def _mask(self, action: Action, operation, args, kwargs):
         """Leave scores out, in the one way that the softmax behind it knows."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from qat.inject.choices import unsized_number
+from qat.inject.normalizations import uses_own_statistics
 from qat.inject.operations import Operation
 
 
@@ -17,6 +18,9 @@ def reason_against(operation: Operation, args: tuple, kwargs: dict) -> str | Non
         case "div":
             if kwargs.get("rounding_mode") is not None:
                 return f"rounding_mode={kwargs['rounding_mode']!r} cuts values off; divide without"
+        case "instance_norm":
+            if not uses_own_statistics(args, kwargs, is_aten=False):
+                return "running statistics in eval mode; set track_running_stats=False, or use a batch norm"
         case "pad" | "constant_pad_nd":
             value = kwargs.get("value", args[-1] if len(args) == (4 if operation.name == "pad" else 3) else None)
             if value:

@@ -1,4 +1,4 @@
-"""Computations that the eval forward leaves to the kernels of the integer program: those that are no sums of products."""
+"""What the eval forward leaves to the kernels of the integer program: computations that are no sums of products."""
 
 import math
 from collections.abc import Callable

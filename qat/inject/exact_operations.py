@@ -12,7 +12,7 @@ from qat.inject.exact import Accumulator
 from qat.inject.exact_kernels import Computed, codes_of
 from qat.inject.masks import left_out
 from qat.inject.nonlinear import divide_between, normalize_between, softmax_between
-from qat.inject.normalizations import normalization_of
+from qat.inject.normalizations import normalization_of, uses_own_statistics
 from qat.inject.operations import Operation, bounds_of, first_operand
 from qat.inject.resampling import RESAMPLED, Resampling, resampling_of
 from qat.integer.operations import MASK_GRID, Negate
@@ -40,6 +40,8 @@ def accumulate(
             return _product(function, args, kwargs, result, grids)
         case "layer_norm" | "rms_norm" | "group_norm" | "instance_norm":
             x = first_operand(args, kwargs)
+            if operation.name == "instance_norm" and not uses_own_statistics(args, kwargs, is_aten=False):
+                return None
             norm = normalization_of(operation.name, args, kwargs, tuple(x.shape[1:]), is_aten=False)
             viewed = codes_of(x, source).reshape(len(x), *norm.view)
             return result, Computed(normalize_between(source, norm), (viewed,), (source,))

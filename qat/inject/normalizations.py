@@ -52,6 +52,12 @@ class Normalization:
         return math.prod(self.view[len(self.view) - self.over :])
 
 
+def uses_own_statistics(args: tuple, kwargs: dict, is_aten: bool) -> bool:
+    """Whether an instance norm computes the statistics of its input, and does not take running ones."""
+    given = dict(zip((_ATEN if is_aten else _TORCH)["instance_norm"], args, strict=False)) | kwargs
+    return bool(given.get("use_input_stats", True))
+
+
 def normalization_of(name: str, args: tuple, kwargs: dict, shape: tuple[int, ...], is_aten: bool) -> Normalization:
     """The normalization that a call makes of a value of `shape`, without the batch."""
     names = (_ATEN if is_aten else _TORCH)[name]

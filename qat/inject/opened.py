@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.inject.einsum import einsum
-from qat.inject.rearranged import REARRANGED
 from qat.inject.masks import MASKED_BELOW
+from qat.inject.rearranged import REARRANGED
 from qat.inject.recurrent import RECURRENCES
 from qat.inject.written_out import WRITTEN_OUT
 

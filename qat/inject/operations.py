@@ -64,7 +64,8 @@ _JOIN = """
 _FUSE = "batch_norm relu relu6 hardtanh clamp clamp_min clamp_max clip".split()
 _COMPUTE = """
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear add sub rsub mul div matmul bmm mm
-    addmm baddbmm einsum rdiv rpow mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d neg
+    addmm baddbmm einsum rdiv rpow mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
+    adaptive_avg_pool3d neg
     interpolate cumsum
 """.split()
 _IGNORE = """
@@ -87,7 +88,8 @@ _KINDS = {name: kind for kind, names in (
 ) for name in names}  # fmt: skip
 _SYNONYMS = {
     "concat": "cat", "concatenate": "cat", "iconcat": "cat", "clip": "clamp", "subtract": "sub", "multiply": "mul",
-    "rtruediv": "rdiv", "log_sigmoid": "logsigmoid", "absolute": "abs", "divide": "div", "true_divide": "div", "truediv": "div", "negative": "neg", "floordiv": "floor_divide",
+    "rtruediv": "rdiv", "log_sigmoid": "logsigmoid", "absolute": "abs", "divide": "div", "true_divide": "div",
+    "truediv": "div", "negative": "neg", "floordiv": "floor_divide",
 }  # fmt: skip
 _NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, operator)
 

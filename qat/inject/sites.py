@@ -47,7 +47,8 @@ class Sites:
         with_constants = {
             groups.find(("call", call.address, 0))
             for call in self.calls.values()
-            if call.kind is Kind.JOIN and call.address not in self.fusion.masks and call.produces and any(call.constants())
+            if call.kind is Kind.JOIN and call.address not in self.fusion.masks
+            and call.produces and any(call.constants())
         }  # fmt: skip
         with_constants |= {groups.find(v) for call in self.calls.values() for v in call.alternating().values()}
         edges = {groups.find(("input", path)) for path in self.recording.inputs}

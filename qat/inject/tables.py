@@ -1,4 +1,4 @@
-"""Regions of pointwise functions while a prepared network runs in eval mode: the codes of the integer program's table."""
+"""Regions of pointwise functions while a prepared network runs in eval mode: codes of the integer program's table."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Mapped:
     points: Tensor
 
     def quantize(self, real: Tensor, grid: Grid) -> Tensor:
-        """The real values, float32, of the codes that the table has for the root. real: the unrounded function of it."""
+        """The real values, float32, of the codes that the table has for the root. real: its function, unrounded."""
         with torch.no_grad():
             codes = table_codes(self.points, grid, grid.quant_min, grid.quant_max).to(real.device, torch.int64)
             steps = torch.round(self.root.float() / torch.tensor(self.grid.scale, device=real.device))

@@ -6,7 +6,7 @@ from torch.fx import Node
 
 from qat.inject.masks import MASKED_BELOW
 from qat.inject.nonlinear import normalize_between, softmax_between
-from qat.inject.normalizations import normalization_of
+from qat.inject.normalizations import normalization_of, uses_own_statistics
 from qat.integer.operations import MASK_GRID
 from qat.integer.program import Reshape
 from qat.lowering.indices import as_function, is_discrete, mask_of
@@ -64,6 +64,8 @@ def normalize(name: str):
     def lower(program: Program, node: Node, x, *args, **kwargs) -> Pending:
         if not isinstance(x, Quantized):
             raise Unlowerable("its input is not on an integer grid")
+        if name == "instance_norm" and not uses_own_statistics((x, *args), kwargs, is_aten=True):
+            raise Unlowerable("it takes running statistics; set track_running_stats=False, or use a batch norm")
         norm = normalization_of(name, (x, *args), kwargs, x.shape, is_aten=True)
         source = x if norm.view == x.shape else program.move(node, x, norm.view, Reshape, shape=norm.view)
         make = normalize_between(x.grid, norm)
