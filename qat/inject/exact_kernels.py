@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qat.inject.exact import code_of, straight_through, steps
+from qat.inject.exact import code_of, steps, straight_through
 from qat.integer.kernels import compute
 from qat.integer.operations import Operation
 from qat.integer.values import Grid
