@@ -40,7 +40,8 @@ class Followed:
 
     def sharing(self, tensor: Tensor) -> list[Tensor]:
         """The other tensors that lie in the memory of this one: its views, and what it is a view of."""
-        return [other for other in self.by_memory.get(_memory(tensor), ()) if other is not tensor]
+        memory = _memory(tensor)
+        return [other for other in self.by_memory.get(memory, ()) if memory is not None and other is not tensor]
 
     def check(self, tensor: Tensor, operation: Operation, source: str) -> None:
         """Raise `PreparationError` for a tensor that came from nowhere, as out of NumPy or a functional transform."""
@@ -52,8 +53,12 @@ class Followed:
             )
 
 
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _memory(tensor: Tensor) -> int | None:
+    """Where a tensor lies; None for one without memory, such as a compilation leaves behind."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return None
 
 
 def refuse_unfit(tensors: list[Tensor], operation: Operation, source: str) -> None:

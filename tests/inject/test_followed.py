@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 
 import qat
 from qat.errors import PreparationError
@@ -107,3 +108,10 @@ def test_real_values_made_of_integers_are_values():
     handle = qat.prepare(network, (torch.randn(2, 3), mask), target=None)
     assert "rsub.output" in handle.quantizers
     assert network(torch.randn(2, 3), mask)[0, 1] == 0
+
+
+def test_tensors_that_a_compilation_left_behind_are_passed_over():
+    with FunctionalTensorMode():
+        left = FunctionalTensor.to_functional(torch.ones(3))
+    handle = qat.prepare(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), torch.randn(2, 3))
+    assert left.shape == (3,) and list(handle.quantizers) == ["input.input", "0.output", "0.weight"]
