@@ -31,15 +31,13 @@ def _letters(equation: str, operands) -> tuple[list[str], str]:
     left, arrow, output = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
     free = [letter for letter in string.ascii_letters if letter not in equation]
-    most = max(
-        (operand.dim() - len(letters) + 3 for letters, operand in zip(inputs, operands, strict=True) if "." in letters),
-        default=0,
-    )
+    own = [
+        operand.dim() - len(letters) + 3 if "." in letters else 0
+        for letters, operand in zip(inputs, operands, strict=True)
+    ]
+    most = max(own)
     many = "".join(free[:most])
-    expanded = []
-    for letters, operand in zip(inputs, operands, strict=True):
-        own = operand.dim() - len(letters) + 3 if "." in letters else 0
-        expanded.append(letters.replace("...", many[most - own :]))
+    expanded = [letters.replace("...", many[most - count :]) for letters, count in zip(inputs, own, strict=True)]
     if not arrow:
         joined = "".join(expanded)
         single = sorted(letter for letter in set(joined) if joined.count(letter) == 1 and letter not in many)

@@ -104,7 +104,9 @@ def variance(input: Tensor, dim=None, unbiased=None, keepdim: bool = False, *, c
     if correction is None:
         correction = 1 if unbiased is None else int(unbiased)
     dims = _dims(input, dim)
-    count = 1 if dims is None else math.prod(input.shape[d] for d in dims)
+    count = 1
+    for d in dims or ():  # compiled code follows no product of a generator
+        count = count * input.shape[d]
     if dims is None or count <= correction:
         return NotImplemented
     centered = input - input.mean(dims, keepdim=True)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import qat
 from qat.inject.einsum import einsum
 
 LINEAR = {"linear": nn.Linear(8, 8)}
@@ -96,3 +97,20 @@ def test_einsum_leaves_diagonals_and_lists_of_indices_to_torch():
     x = torch.randn(2, 3, 3)
     assert einsum("bii->b", x) is NotImplemented
     assert einsum(x, [0, 1, 2], [0, 2, 1]) is NotImplemented
+
+
+def test_compiled_code_follows_what_is_written_out():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x):
+            x = torch.einsum("bi,oi->bo", self.first(x), self.second.weight)
+            return torch.where(x > 0.1, x, 0.5) * x.std(-1, keepdim=True)
+
+    torch.manual_seed(0)
+    network, x = Network(), torch.randn(16, 6)
+    qat.prepare(network, x[:2])
+    network(x)
+    assert torch.compile(network, fullgraph=True)(x).shape == network(x).shape  # another order of calls is an error
