@@ -69,7 +69,8 @@ class Origins:
 
     def remember(self, results: list[Tensor], origin: Origin, key: Key | None = None) -> None:
         """Note where the results of a call come from. key: of the call, None if it moves values only."""
-        layer = next(iter(origin.constants), origin.layer)
+        # a layer is known by its own parameters, before those that a first state was made of
+        layer = next(iter((*origin.named, *origin.constants)), origin.layer)
         way = origin.way if key is None else (*origin.way, key)[-LONGEST_WAY:]
         for result in results:
             self.known[id(result)] = Origin(layer, way, made=len(self.alive) + 1)

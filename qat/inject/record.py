@@ -43,7 +43,7 @@ from qat.inject.operations import (
     written_operand,
 )
 from qat.inject.origins import LONGEST_WAY, Key, Origin, Origins
-from qat.inject.pointwise import is_elementary, is_pointwise
+from qat.inject.pointwise import PLAIN, is_elementary, is_pointwise
 from qat.inject.undisturbed import undisturbed
 
 
@@ -313,7 +313,10 @@ class _Recorder(TorchFunctionMode):
         if followed is not None and self.places[followed] == place:
             return self.recording.calls[followed]  # only the way here differs, which the network's forward cannot see
         # what moves a value is told apart by that value, a layer by its parameters, the rest by the layer before it
-        key = (*place, origin.value if kind is Kind.PASS else origin.constants or origin.layer)
+        known_as = origin.constants or origin.layer
+        if operation.name in PLAIN and not origin.named:  # one parameter may be cut into constants for many layers
+            known_as = (*origin.constants, origin.layer)
+        key = (*place, origin.value if kind is Kind.PASS else known_as)
         known_by = (key, self.origins.way_behind(key, origin))
         if addresses.inside_compiled(frame):
             raise PreparationError(

@@ -36,6 +36,20 @@ class Tagger(nn.Module):
         return torch.stack(outputs, 1)
 
 
+class Learned(nn.Module):
+    """Layers whose first states are parameters, one for all layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.LSTM(4, 5, 2, batch_first=True)
+        self.hidden = nn.Parameter(torch.linspace(-1, 1, 10).view(2, 1, 5))
+        self.cell = nn.Parameter(torch.linspace(2, -1, 10).view(2, 1, 5))
+
+    def forward(self, x):
+        hidden = self.hidden.expand(-1, x.shape[0], -1).contiguous()
+        return self.layers(x, (hidden, self.cell.repeat(1, x.shape[0], 1)))[0]
+
+
 class Written(nn.Module):
     """A recurrence that a network writes out, from a first state that is learned."""
 
@@ -107,6 +121,7 @@ NETWORKS = {
     "lstm_cell": (lambda: Tagger(nn.LSTMCell(4, 5)), 5, lambda layer, x: layer(x)),
     "gru_cell": (lambda: Tagger(nn.GRUCell(4, 5)), 5, lambda layer, x: layer(x)),
     "rnn_cell": (lambda: Tagger(nn.RNNCell(4, 5)), 5, lambda layer, x: layer(x)),
+    "learned_first_states": (Learned, 5, lambda layer, x: layer(x)),
     "written_out": (Written, 6, lambda layer, x: layer(x)),
 }  # fmt: skip
 

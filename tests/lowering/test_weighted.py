@@ -49,6 +49,18 @@ BODIES = {
         lambda net, x: net.parts["conv"](x.flatten(2)), 8 * 60,
         {"conv": nn.Conv1d(8, 8, 5, padding="valid", groups=8, bias=False)},
     ),
+    "conv_reflect": (
+        lambda net, x: net.parts["conv"](x), 4 * 80,
+        {"conv": nn.Conv2d(8, 4, 3, padding=(1, 2), padding_mode="reflect")},
+    ),
+    "conv1d_circular": (
+        lambda net, x: net.parts["conv"](x.flatten(2)), 4 * 64,
+        {"conv": nn.Conv1d(8, 4, 5, padding=2, padding_mode="circular")},
+    ),
+    "conv3d_replicate": (
+        lambda net, x: net.parts["conv"](x.unflatten(3, (4, 2))), 4 * 64,
+        {"conv": nn.Conv3d(8, 4, 3, padding=1, padding_mode="replicate")},
+    ),
     "conv3d": (
         lambda net, x: F.relu(net.parts["bn"](net.parts["conv"](x.unflatten(3, (4, 2))))), 4 * 16,
         {"conv": nn.Conv3d(8, 4, 3, (2, 1, 2), 1, groups=2), "bn": batch_norm(4, 3)},
@@ -120,11 +132,3 @@ def test_channels_of_zeros_agree(quant, zeros, assert_agreement):
     with torch.no_grad():
         conv.weight[zeros] = 0.0
     assert_agreement(lambda net, x: net.parts["conv"](x), 4 * 64, {"conv": conv}, quant)
-
-
-@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
-def test_padding_with_anything_but_zeros_is_refused(mode, trained_network):
-    parts = {"conv": nn.Conv2d(8, 4, 3, padding=1, padding_mode=mode)}
-    network, _ = trained_network(lambda net, x: net.parts["conv"](x), 4 * 64, parts)
-    with pytest.raises(ConversionError, match=rf"pad in parts.conv at .*: padding mode '{mode}' .*; pad with zeros"):
-        qat.convert(network)
