@@ -185,7 +185,8 @@ class QuantMode(TorchFunctionMode):
     def _mask(self, action: Action, operation, args, kwargs):
         """Leave scores out, in the one way that the softmax behind it knows."""
         scores = operand_at(args, kwargs, action.scores)
-        mask = mask_of(operation, args, kwargs, lambda operand: operand is scores, is_known=is_exporting())
+        is_known = torch.compiler.is_compiling()  # compiled and exported code cannot look at them
+        mask = mask_of(operation, args, kwargs, lambda operand: operand is scores, is_known)
         if mask is None:
             raise AddressError(
                 f"{action.layer} left out scores of a softmax when the network was recorded and adds other numbers "

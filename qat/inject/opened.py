@@ -103,7 +103,8 @@ def multi_head_attention_forward(
             rest = (None, None) if in_proj_bias is None else biases[1].chunk(2)
             weights = in_proj_weight[split:].chunk(2)
             projected = first, F.linear(key, weights[0], rest[0]), F.linear(value, weights[1], rest[1])
-    heads = [x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in projected]  # each (N, heads, length, E / heads)
+    # each (N, heads, length, E / heads); torch.compile does not follow Tensor.unflatten here
+    heads = [x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads).transpose(1, 2) for x in projected]
     scores = torch.matmul(heads[0], heads[1].transpose(-2, -1)) * (1 / math.sqrt(heads[0].shape[-1]))
     mask = _joined_mask(attn_mask, key_padding_mask, num_heads)
     if mask is not None:
@@ -119,7 +120,7 @@ def multi_head_attention_forward(
 def _joined_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, heads: int) -> Tensor | None:
     """Both masks as one that broadcasts against (N, heads, L, S); bool ones are True where a score is left out."""
     if attn_mask is not None and attn_mask.dim() == 3:
-        attn_mask = attn_mask.unflatten(0, (-1, heads))
+        attn_mask = attn_mask.reshape(attn_mask.shape[0] // heads, heads, *attn_mask.shape[1:])
     if key_padding_mask is None:
         return attn_mask
     padding = key_padding_mask[:, None, None, :]
