@@ -75,7 +75,7 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
         return call.reason
     if call.kind is Kind.COMPUTE and call.operation.kind is Kind.FUSE:
         return "bounds that are tensors"
-    if call.operation.name in ("add", "mul") and any(_is_as_large_as_the_batch(call, o) for o in call.constants()):
+    if call.operation.name in ("add", "mul") and _holds_a_constant_for_each_sample(call):
         return "a constant as large as the batch; use one that broadcasts over it"
     casts_a_mask = call.kind is Kind.CAST and call.other_dtypes == {torch.bool}
     if call.kind in COMPUTING and call.other_dtypes and call.operation.name != "embedding" and not casts_a_mask:
@@ -88,6 +88,12 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
     if call.operation.name == "batch_norm" and not has_statistics(call):
         return "no running statistics; set track_running_stats=True"
     return None
+
+
+def _holds_a_constant_for_each_sample(call: Call) -> bool:
+    """Whether a constant differs from sample to sample in every mode: dropout makes such in train mode alone."""
+    constants = ([operand for operand in operands if operand.value is None] for operands in call.operands.values())
+    return any(found and all(_is_as_large_as_the_batch(call, operand) for operand in found) for found in constants)
 
 
 def _is_as_large_as_the_batch(call: Call, constant: Operand) -> bool:

@@ -130,7 +130,7 @@ def _fill_zeros(network: nn.Module) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             if not parameter.any():
-                parameter.normal_(0, 0.1)
+                parameter.normal_(0, 0.1).abs_()  # no activation behind it is shut by a bias
 
 
 def _settle_batch_norms(network: nn.Module, make_inputs) -> None:
