@@ -231,5 +231,6 @@ def _sentence(error: Exception) -> str:
     """The error as the user reads it, with paths inside of packages; of one that is not ours, its type in front."""
     lines = str(error).strip().splitlines() or ["no reason given"]
     text = str(error) if isinstance(error, QATError) else f"{type(error).__name__}: {lines[0]}"
-    text = re.sub(r"\S*/(?:site-packages|tests/coverage)/", "", text)
+    text = text.replace(f"{Path(__file__).resolve().parents[2]}/", "")
+    text = re.sub(r"\S*/site-packages/", "", text)
     return re.sub(r"\S*/tmp\w*/", "", text)
