@@ -23,6 +23,8 @@ def test_the_finished_runs_are_there():
         "cifar10_resnet20_w8a8",
         "cifar10_resnet20_w4a4",
         "cifar10_resnet20_ptq",
+        "topics_gpt_w8a8",
+        "topics_gpt_ptq",
         "shapes_detector_w8a8",
         "shapes_detector_ptq",
     } <= set(RECIPES)
