@@ -52,6 +52,7 @@ class Fusion:
         self.consumers = Counter(value for call in reading for value in set(call.values()))
         self.consumers.update([*recording.outputs, *recording.compared])
         self.head: dict[int, int] = {}
+        self.regions: dict[int, Region | NormStep] = {}
         self._find_heads(lambda producer: not producer.pointwise)
         self.flow = Flow(self.calls, self.outputs)
         self.masks = {
@@ -60,7 +61,7 @@ class Fusion:
         }  # fmt: skip
         self.mask_makers = self._find_mask_makers()
         norms = written_norms(self.flow, self._may_be_step)
-        self.regions: dict[int, Region | NormStep] = {**_Regions(self, norms).found, **norms}
+        self.regions = {**_Regions(self, norms).found, **norms}
         self.calls = {
             address: dataclasses.replace(call, kind=Kind.COMPUTE)
             if call.kind is Kind.JOIN and address in self.regions  # the larger of two functions of one value is another
@@ -108,7 +109,7 @@ class Fusion:
 
     def _find_heads(self, may_lead) -> None:
         for call in self.calls.values():
-            if call.address in self.head or not self.quantized[call.address]:
+            if call.address in self.head or call.address in self.regions or not self.quantized[call.address]:
                 continue
             if call.kind is not Kind.FUSE and not call.scales:
                 continue

@@ -54,7 +54,9 @@ def activations(body):
         # a single sum, product or clamp has a kernel of its own; relu runs in it, or in the one before
         (lambda n, x: F.relu(x * 2), ["a.output", "mul.output"]),
         (lambda n, x: F.relu6(x), ["a.output"]),
-        # but behind a table it is part of that
+        # but what is part of a table is not, and reads codes
+        (lambda n, x: (y := F.relu(x + n.b(x))) + y, ["a.output", "b.output", "add.output", "add#2.output"]),
+        # and behind a table it is part of that
         (lambda n, x: F.relu(torch.tanh(x)), ["a.output", "relu.output"]),
     ],
 )  # fmt: skip
