@@ -10,13 +10,15 @@ from qat.spec import QuantConfig, QuantSpec
 class Target:
     """One runtime. operations: canonical names of the operations that have an integer form there.
 
-    max_weight_bits, max_activation_bits: widest grid with a kernel. granularities: of the weights.
+    max_weight_bits, max_activation_bits: widest grid with a kernel. max_sum_bits: widest grid that a rule may give a
+    value between additions, norms and linear layers (`inject.wide`). granularities: of the weights.
     """
 
     name: str
     operations: frozenset[str]
     max_weight_bits: int
     max_activation_bits: int
+    max_sum_bits: int
     granularities: tuple[str, ...]
 
     def check(self, config: QuantConfig) -> None:
@@ -28,7 +30,7 @@ class Target:
                 self._check_spec(config.activation.with_bits(rule.activation_bits), "activation", rule.activation_bits)
             for bits, what, most in (
                 (rule.weight_bits, "weight", self.max_weight_bits),
-                (rule.activation_bits, "activation", self.max_activation_bits),
+                (rule.activation_bits, "activation", self.max_sum_bits),
             ):
                 if bits is not None and bits > most:
                     raise ConfigurationError(
@@ -88,6 +90,7 @@ ONNXRUNTIME = Target(
     operations=_INTEGER_OPERATIONS,
     max_weight_bits=8,
     max_activation_bits=8,
+    max_sum_bits=16,
     granularities=("per_tensor", "per_channel"),
 )
 

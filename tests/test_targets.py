@@ -25,7 +25,7 @@ AFFINE = QuantSpec(signed=False, symmetric=False)
     [
         (QuantConfig.parse("w16a8"), r"weight\.bits is 16, but onnxruntime has integer kernels up to 8 bits"),
         (QuantConfig.parse("w8a16"), r"activation\.bits is 16"),
-        (QuantConfig(rules=[Rule("a", activation_bits=16)]), "the rule for 'a' asks for 16 activation bits"),
+        (QuantConfig(rules=[Rule("a", weight_bits=16)]), "the rule for 'a' asks for 16 weight bits"),
         (
             QuantConfig(weight=AFFINE),
             "the weight grid is unsigned affine, but onnxruntime needs signed symmetric weights",
@@ -43,6 +43,10 @@ AFFINE = QuantSpec(signed=False, symmetric=False)
 def test_grids_without_a_kernel_are_refused_with_the_remedy(config, message):
     with pytest.raises(ConfigurationError, match=message):
         ONNXRUNTIME.check(config)
+
+
+def test_a_rule_may_ask_for_sums_of_16_bits():
+    ONNXRUNTIME.check(QuantConfig(rules=[Rule("a", activation_bits=16)]))  # where it is none, planning refuses it
 
 
 def test_two_bit_activations_with_a_zero_run():

@@ -16,11 +16,13 @@ from qat.inject import exact, exact_operations, written_norms
 from qat.inject.actions import Action
 from qat.inject.calls import Slot, operand_at, with_operand
 from qat.inject.exact import Accumulator
-from qat.inject.exact_kernels import Computed
+from qat.inject.exact_kernels import Computed, codes_of
+from qat.inject.nonlinear import requantize_between
 from qat.inject.operations import Operation
 from qat.inject.tables import Mapped, Regions
 from qat.inject.weighted import WeightedForm
 from qat.integer.values import Grid
+from qat.quantizers import FakeQuantize
 
 
 class Accumulators:
@@ -132,6 +134,15 @@ class Accumulators:
             return result
         result, self.waiting[address] = accumulated
         return result
+
+    def narrowed(self, real: Tensor, narrow: FakeQuantize, wide: FakeQuantize) -> Tensor:
+        """A value on the grid of `wide` on that of `narrow`, code for code as the integers move it."""
+        source = exact.grid_of(wide)
+        copy = Computed(requantize_between(source), (codes_of(real, source),), (source,))
+        exactly = copy.quantize(real, exact.grid_of(narrow))
+        if narrow.measure:
+            narrow.measure_rounding(real.detach(), exactly.detach())
+        return exactly.to(real.dtype)
 
     def follow(
         self, address: int, action: Action, name: str, function, args: tuple, kwargs: dict, result: Tensor

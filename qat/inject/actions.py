@@ -35,6 +35,7 @@ class Action:
     batch_norm: address of the batch norm folded into this call. folded_into: for that batch norm, the call's address.
     operands: quantizers of the operands, by slot. head: address of the computation whose result this is, where a
     quantizer stands at the end of it and what is fused behind it.
+    narrowed: operands of more bits than a kernel multiplies: slot, quantizer of a narrow copy, and their own quantizer.
     in_place: run out of place. form: where a layer has its weight. scores: slot of the scores that this call masks.
     """
 
@@ -53,6 +54,7 @@ class Action:
     region: RegionAction | None = None
     form: WeightedForm | None = None
     scores: Slot | None = None
+    narrowed: tuple[tuple[Slot, str, str], ...] = ()
 
     @property
     def idle(self) -> bool:
@@ -64,10 +66,14 @@ class Action:
 class Actions:
     """Makes the action of each call. Weights and constants get their quantizers here, from `sites`.
 
-    quantizer_of: group of values -> name of its quantizer.
+    quantizer_of: group of values -> name of its quantizer. narrows: whether layers with weights read wide values
+    through a narrow copy.
     """
 
-    def __init__(self, fusion: Fusion, groups: Groups, sites: Sites, quantizer_of: dict[ValueId, str]):
+    def __init__(
+        self, fusion: Fusion, groups: Groups, sites: Sites, quantizer_of: dict[ValueId, str], narrows: bool = False
+    ):
+        self.narrows = narrows
         self.fusion = fusion
         self.calls = fusion.calls
         self.quantized = fusion.quantized
@@ -166,15 +172,18 @@ class Actions:
         weight = next((operand for operand in call.constants() if operand.slot in form.weight), None)
         bias = next((slot for slot in form.bias if slot in call.operands), None)
         inputs = [operand for slot in form.inputs for operand in call.operands.get(slot, ())]
-        value = next((operand.value for operand in inputs if operand.value), None)
-        if weight is None or value is None:
+        source = next((operand for operand in inputs if operand.value), None)
+        if weight is None or source is None:
             return action
+        quantizer = self._quantizer(source.value)
+        narrow = self.sites.add_narrow(quantizer) if self.narrows and quantizer is not None else None
         name = self.sites.add_weight(call, weight, form.axis, edge=call.address in self.sites.edges)
         return dataclasses.replace(
             action,
             weights=((weight.slot, name), *self._alternating(call).items()),
             bias=bias,
-            input_quantizer=self._quantizer(value),
+            input_quantizer=narrow or quantizer,
+            narrowed=((source.slot, narrow, quantizer),) if narrow else (),
             weight_quantizer=name,
             form=form,
         )

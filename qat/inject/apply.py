@@ -148,6 +148,9 @@ class QuantMode(TorchFunctionMode):
             args, kwargs = with_operand(args, kwargs, slot, self.quantizers[name](operand_at(args, kwargs, slot)))
         if operation.name == "div" and action.region is None and not self.exports:
             args, kwargs = self._without_zeros(action, args, kwargs)
+        for slot, narrow, wide in action.narrowed:
+            operand = self._narrowed(operand_at(args, kwargs, slot), narrow, wide)
+            args, kwargs = with_operand(args, kwargs, slot, operand)
         if self.folds and action.weight_quantizer is not None:
             args, kwargs = self.accumulators.fold_bias(action, args, kwargs)
         waits = self.exact and self.accumulators.waits(action.head)
@@ -181,6 +184,12 @@ class QuantMode(TorchFunctionMode):
                 step = quantizer.scale_in_force().to(divisor.dtype)
                 args, kwargs = with_operand(args, kwargs, slot, torch.where(divisor == 0, step, divisor))
         return args, kwargs
+
+    def _narrowed(self, operand: Tensor, narrow: str, wide: str) -> Tensor:
+        """A value of many bits as its narrow copy."""
+        if self.exact and all(self.quantizers[name].ready for name in (narrow, wide)):
+            return self.accumulators.narrowed(operand, self.quantizers[narrow], self.quantizers[wide])
+        return self.quantizers[narrow](operand)
 
     def _mask(self, action: Action, operation, args, kwargs):
         """Leave scores out, in the one way that the softmax behind it knows."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qat import folding
-from qat.integer.fixed_point import SumMultipliers
+from qat.integer.fixed_point import NARROW_BITS, SumMultipliers, round_once, taken_apart
 from qat.integer.values import Grid, float32
 from qat.quantizers import FakeQuantize
 
@@ -164,6 +164,8 @@ def _per_step(real: Tensor, grid: Grid) -> Tensor:
 
 
 def _sum_code(whole: Tensor, multiplier: Tensor, grid: Grid) -> Tensor:
+    if grid.bits > NARROW_BITS:
+        return round_once(whole, *taken_apart(multiplier)) + grid.zero_point
     return torch.round(whole.float() * multiplier) + grid.zero_point
 
 

@@ -8,9 +8,11 @@ from qat.integer.program import (
     Divide,
     LogSoftmax,
     LogSoftmaxFactors,
+    Multiplier,
     Normalize,
     NormalizeFactors,
     Ratio,
+    Requantize,
     Softmax,
     SoftmaxFactors,
 )
@@ -41,6 +43,18 @@ def normalize_between(source: Grid, norm: Normalization):
                 source, grid, norm.count, centered=norm.centered, epsilon=norm.epsilon, gain=norm.gain,
                 shift=norm.shift,
             ),
+        )  # fmt: skip
+
+    return make
+
+
+def requantize_between(source: Grid):
+    """The same value on another grid."""
+
+    def make(grid: Grid, clamp_min: int, clamp_max: int, operands: int = 1, **names):
+        return Requantize(
+            **(names or _unnamed(operands)), clamp_min=clamp_min, clamp_max=clamp_max,
+            multiplier=Multiplier.from_scales(source.scale, 1.0, grid.scale),
         )  # fmt: skip
 
     return make

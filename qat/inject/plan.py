@@ -17,6 +17,7 @@ from qat.inject.fusing import Fusion
 from qat.inject.groups import groups_of
 from qat.inject.operations import COMPUTING, Kind
 from qat.inject.sites import Site, Sites
+from qat.inject.wide import refuse_wide
 from qat.spec import QuantConfig
 from qat.targets import Target
 
@@ -76,7 +77,9 @@ class _Planner:
         demanded |= {groups.find(value) for value in self.recording.compared if not self._is_of_integers(value)}
         sites = Sites(self.recording, self.config, self.fusion)
         quantizer_of = sites.add_activations(groups, demanded)
-        maker = Actions(self.fusion, groups, sites, quantizer_of)
+        if self.target is not None:
+            refuse_wide(self.fusion, groups, quantizer_of, sites.by_name, self.target)
+        maker = Actions(self.fusion, groups, sites, quantizer_of, narrows=self.target is not None)
         actions = {call.address: maker.of(call) for call in self.calls.values() if call.kind is not Kind.PASS}
         if not any(site.role == "weight" for site in sites.by_name.values()):
             raise PreparationError(

@@ -8,6 +8,7 @@ from qat.inject.fusing import Fusion
 from qat.inject.groups import Groups, origins_of
 from qat.inject.operations import Kind
 from qat.inject.weighted import weighted_form
+from qat.integer.fixed_point import NARROW_BITS
 from qat.spec import QuantConfig, QuantSpec
 
 
@@ -75,6 +76,15 @@ class Sites:
             )
         return names
 
+    def add_narrow(self, name: str) -> str | None:
+        """The quantizer of a copy of the activation `name` that kernels multiply; None if it is narrow itself."""
+        wide = self.by_name[name]
+        if wide.spec.bits <= NARROW_BITS:
+            return None
+        narrow = f"{name.removesuffix('.output')}.narrow"
+        self.by_name[narrow] = dataclasses.replace(wide, name=narrow, spec=self.config.activation, makers=(narrow,))
+        return narrow
+
     def add_weight(self, call: Call, operand: Operand, axis: int | None, edge: bool) -> str:
         """The quantizer of a weight, by name. axis: of its output channels, None for one scale."""
         name = operand.constant or f"{call.layer}.weight"
@@ -98,9 +108,15 @@ class Sites:
         return name
 
     def add_constant(self, call: Call, operand: Operand) -> str:
-        """A constant beside a value (`x + position`): one symmetric grid with a zero, at least of the edge width."""
+        """A constant beside a value (`x + position`): one symmetric grid with a zero, at least of the edge width.
+
+        Beside a wide sum it is as wide.
+        """
         name = operand.constant or f"{call.layer}.{'.'.join(str(part) for part in operand.slot)}"
         bits = max(self.config.weight_bits_of(call.layer, call.types, edge=False), self.config.edge_bits, 3)
+        sum_bits = self.config.activation_bits_of(call.layer, call.types, edge=False)
+        if call.operation.name == "add" and sum_bits > NARROW_BITS:
+            bits = sum_bits
         known = self.by_name.get(name)
         self.by_name[name] = Site(
             name=name,

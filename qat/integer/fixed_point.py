@@ -4,7 +4,8 @@ A float32 number is `mantissa * 2**exponent` with a 24-bit mantissa. Multiplying
 back to 24 significant bits, ties to even, is what the hardware does; here it is done on int64 tensors.
 
 Three rescalings occur:
-- `requantize`: clamp(round(fl32(fl32(acc) * M)) + zero_point), after convolutions, matrix products and means;
+- `requantize`: clamp(round(fl32(fl32(acc) * M)) + zero_point), after convolutions, matrix products and means; to codes
+  of more than 8 bits, for which no runtime has a float32 kernel, clamp(floor(acc * M + 1/2) + zero_point);
 - `requantize_product`: clamp(round(fl32(fl32(acc * M) + zero_point))), after elementwise products: their float32
   kernels add the zero point before they round, which is one rounding more;
 - `requantize_sum`: clamp(round((a * Ma + b * Mb) / 2**shift) + zero_point) with short multipliers
@@ -26,6 +27,10 @@ MANTISSA_BITS = 24
 MIN_EXPONENT, MAX_EXPONENT = -126 - (MANTISSA_BITS - 1), 31 - MANTISSA_BITS
 #: Shifts up to which products of any grid, raised by half a step, stay inside int64: 40 + 16 bits + 2.
 _FAST_SHIFT = 40
+#: Widest codes that runtimes have kernels for, which round in float32.
+NARROW_BITS = 8
+#: From this shift on every product of a 31-bit sum and a mantissa is rounded to 0.
+LONGEST_SHIFT = 31 + MANTISSA_BITS + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +68,7 @@ class Multiplier:
                 "scales of the operation's inputs, weights and output lie too far apart; look for a layer whose range "
                 "collapsed: one that gave nothing but zeros while it was observed."
             )
-        fraction, exponent = torch.frexp(factors)
-        mantissa = torch.ldexp(fraction, torch.tensor(MANTISSA_BITS)).to(torch.int32)
-        return cls(mantissa, exponent.to(torch.int32) - MANTISSA_BITS)
+        return cls(*taken_apart(factors))
 
     @classmethod
     def from_scales(cls, input_scale: float, weight_scale: Tensor | float, output_scale: float) -> "Multiplier":
@@ -135,18 +138,27 @@ def _is_exact(first: int, second: int, shift: int, first_grid: Grid, second_grid
     total = (output.zero_point + output.unsigned_offset) << shift
     for factor, grid in ((first, first_grid), (second, second_grid)):
         highest, zero_point = grid.quant_max + grid.unsigned_offset, grid.zero_point + grid.unsigned_offset
-        if factor * highest > limit:
+        if factor * highest > limit or factor >= 2**31:
             return False
         total += factor * max(zero_point, highest - zero_point)
     return total <= limit
 
 
+def taken_apart(factors: Tensor) -> tuple[Tensor, Tensor]:
+    """(mantissa, exponent) of float32 factors, int32: `mantissa * 2**exponent`."""
+    fraction, exponent = torch.frexp(factors)
+    mantissa = torch.ldexp(fraction, torch.tensor(MANTISSA_BITS)).to(torch.int32)
+    return mantissa, exponent.to(torch.int32) - MANTISSA_BITS
+
+
 def requantize(accumulators: Tensor, multiplier: Multiplier, grid: Grid, clamp_min: int, clamp_max: int) -> Tensor:
-    """`clamp(round(fl32(fl32(acc) * M)) + zero_point)`, ties to even.
+    """`clamp(round(fl32(fl32(acc) * M)) + zero_point)`, ties to even; to wide codes as `round_once` does.
 
     accumulators: int32 or int64 (..., O), below 2^31; the channels of `multiplier` lie along the last dimension.
     Returns codes of `grid.dtype`, in clamp_min..clamp_max.
     """
+    if grid.bits > NARROW_BITS:
+        return requantize_once(accumulators, multiplier, grid, clamp_min, clamp_max)
     accumulators = _as_float_stores(accumulators)
     mantissa = multiplier.mantissa.to(accumulators.device, torch.int64)
     shift = -multiplier.exponent.to(torch.int64)
@@ -156,6 +168,27 @@ def requantize(accumulators: Tensor, multiplier: Multiplier, grid: Grid, clamp_m
         return _requantize_once(accumulators, mantissa, shift, grid, clamp_min, clamp_max)
     rounded = _round_twice(accumulators * mantissa, shift)
     return rounded.add_(grid.zero_point).clamp_(clamp_min, clamp_max).to(grid.dtype)
+
+
+def requantize_once(sums: Tensor, multiplier: Multiplier, grid: Grid, clamp_min: int, clamp_max: int) -> Tensor:
+    """`clamp(floor(sum * M + 1/2) + zero_point)`: what makes wide codes, and narrow ones of those.
+
+    sums, result: as of `requantize`.
+    """
+    mantissa, exponent = (part.to(sums.device) for part in (multiplier.mantissa, multiplier.exponent))
+    rounded = round_once(sums, mantissa, exponent)
+    return rounded.add_(grid.zero_point).clamp_(clamp_min, clamp_max).to(grid.dtype)
+
+
+def round_once(sums: Tensor, mantissa: Tensor, exponent: Tensor) -> Tensor:
+    """`floor(sums * mantissa * 2**exponent + 1/2)`, int64.
+
+    sums: whole numbers below 2^31. mantissa, exponent: those of float32 factors, which broadcast.
+    """
+    products = sums.to(torch.int64) * mantissa.to(torch.int64)
+    shift = (-exponent.to(torch.int64)).clamp(max=LONGEST_SHIFT)
+    half = (torch.ones_like(shift) << shift.clamp(min=0)) >> 1
+    return (products + half >> shift.clamp(min=0)) << (-shift).clamp(min=0)
 
 
 def requantize_product(products: Tensor, multiplier: Multiplier, grid: Grid, clamp_min: int, clamp_max: int) -> Tensor:

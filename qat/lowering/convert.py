@@ -25,7 +25,8 @@ from qat.inject.inputs import input_paths, key_of
 from qat.inject.operations import canonical_name
 from qat.inject.remedies import remedy_for
 from qat.inject.undisturbed import undisturbed
-from qat.integer.program import Input, IntegerProgram, Output
+from qat.integer.fixed_point import NARROW_BITS
+from qat.integer.program import Grid, Input, IntegerProgram, Output
 from qat.lowering import (
     choosing,
     elementwise,
@@ -275,6 +276,7 @@ class _Lowering:
         self.exported = exported
         self.builder = Program(handle)
         self.constants = Constants(handle)
+        self.narrow: dict[str, Quantized] = {}  # copies of wide values, by the name of those
         self.results: dict[Node, object] = {}
         self.inputs: list[Input] = []
         self.problems: list[str] = []
@@ -419,7 +421,16 @@ class _Lowering:
             return x
         if isinstance(x, QuantizedConstant) and x.quantizer is quantizer:
             return x
+        if isinstance(x, Quantized) and isinstance(x.grid, Grid) and x.grid.bits > NARROW_BITS:
+            return self._narrowed(node, x, name)
         raise Unlowerable(f"a value on the grid of {x.quantizer} is quantized again by {name}")
+
+    def _narrowed(self, node: Node, x: Quantized, name: str) -> Quantized:
+        """The copy of a wide value that kernels multiply, made once."""
+        if x.name not in self.narrow:
+            copy = self.builder.finish(elementwise.rescale(node, x, 1.0), name)
+            self.narrow[x.name] = dataclasses.replace(copy, merged=x.merged, batch_at=x.batch_at)
+        return self.narrow[x.name]
 
     def _outputs(self) -> tuple[list[Output], str]:
         node = next(node for node in self.exported.graph.nodes if node.op == "output")

@@ -12,6 +12,7 @@ from qat.integer.fixed_point import (
     requantize,
     requantize_product,
     requantize_sum,
+    round_once,
     round_to_significant_bits,
 )
 from qat.integer.values import Grid, float32
@@ -169,3 +170,13 @@ def test_rounding_to_24_bits_is_what_a_float32_holds(values):
 def test_mantissas_that_no_float32_has_are_refused(mantissa):
     with pytest.raises(ProgramError, match="mantissas"):
         Multiplier(torch.tensor([mantissa], dtype=torch.int32), torch.tensor([-24], dtype=torch.int32))
+
+
+def test_wide_codes_are_rounded_once_halves_up():
+    wide = Grid(1.0, 100, 0, 65_535)
+    multiplier = Multiplier.from_float(torch.tensor([0.5, 2.0**-40, 2.0**25]))
+    sums = torch.tensor([[2**24 + 1, -(2**31) + 1, 1], [3, 2**31 - 1, 0], [-3, 0, -1], [-1, 0, 0]])
+    codes = requantize(sums, multiplier, wide, 1, 65_535)
+    # 1.5 up to 2, -1.5 up to -1, -0.5 up to 0; float32 would have lost the one of 2^24 + 1
+    assert codes.tolist() == [[65_535, 100, 65_535], [102, 100, 100], [99, 100, 1], [100, 100, 100]]
+    assert round_once(torch.tensor([2**24 + 1]), torch.tensor([2**23]), torch.tensor([-24])).item() == 2**23 + 1

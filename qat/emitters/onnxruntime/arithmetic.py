@@ -71,7 +71,7 @@ class Arithmetic:
         return self.node("ReduceSum", self.cast(reached, numpy.int64), last, keepdims=0)
 
     def finish(self, steps: str, reach: tuple[int, int] | None = None) -> None:
-        """The codes of the operation: `steps` plus the zero point, clamped, as uint8.
+        """The codes of the operation: `steps` plus the zero point, clamped, as uint8, or int32 of wide ones.
 
         steps: codes less the zero point, of `dtype`. reach: the least and the largest of them, where that is known, so
         that a clamp that does nothing is left out.
@@ -82,6 +82,9 @@ class Arithmetic:
         low, high = operation.clamp_min - grid.zero_point, operation.clamp_max - grid.zero_point
         if reach is None or reach[0] < low or reach[1] > high:
             steps = self.node("Clip", steps, self.constant(low), self.constant(high))
+        if self._writer.is_wide(operation.output):
+            self.graph.node("Cast", [self.apply("Add", steps, offset)], target, to=TensorProto.INT32)
+            return
         if not offset:
             self.graph.node("Cast", [steps], target, to=TensorProto.UINT8)
             return

@@ -21,7 +21,7 @@ from qat.emitters.onnxruntime.float_nodes import FloatNodes
 from qat.emitters.onnxruntime.float_nonlinear import NONLINEAR_FORMS
 from qat.emitters.onnxruntime.graph import array_of
 from qat.emitters.onnxruntime.session import float_ops, open_session, run_session
-from qat.emitters.onnxruntime.writer import Writer, tensor_of
+from qat.emitters.onnxruntime.writer import Writer, is_wide, tensor_of
 from qat.errors import ExportError
 from qat.integer.interpreter import dequantize, named_inputs, quantize_inputs, run, to_edge
 from qat.integer.operations import Operation, Softmax
@@ -34,8 +34,12 @@ MOST_ISLAND_CODES = 0.01
 
 
 def islands_of(program: IntegerProgram) -> tuple[Operation, ...]:
-    """The operations that a file with islands computes in real numbers."""
-    return tuple(operation for operation in program.operations if type(operation) in NONLINEAR_FORMS)
+    """The operations that a file with islands computes in real numbers: not those of codes of more than 8 bits."""
+    return tuple(
+        operation for operation in program.operations
+        if type(operation) in NONLINEAR_FORMS
+        and not any(is_wide(program.value(name).grid) for name in (*operation.inputs, operation.output))
+    )  # fmt: skip
 
 
 def write_island(writer: Writer, operation: Operation) -> None:

@@ -1,7 +1,7 @@
 """An integer program as an ONNX file in QOperator form, on uint8 codes."""
 
 from qat.emitters.onnxruntime.float_nonlinear import NONLINEAR_FORMS
-from qat.emitters.onnxruntime.forms import FORMS
+from qat.emitters.onnxruntime.forms import FORMS, wide
 from qat.emitters.onnxruntime.islands import write_island
 from qat.emitters.onnxruntime.writer import Writer
 from qat.errors import ExportError
@@ -17,8 +17,9 @@ def build(program: IntegerProgram, nonlinear: str = "integer") -> bytes:
     for constant in program.constants:
         writer.constant(constant)
     for operation in program.operations:
-        writer.check_grid(operation.output, writer.grid(operation.output))
-        if nonlinear == "float_island" and type(operation) in NONLINEAR_FORMS:
+        if wide.is_wide(writer, operation):
+            wide.write(writer, operation)
+        elif nonlinear == "float_island" and type(operation) in NONLINEAR_FORMS:
             write_island(writer, operation)
         else:
             write(writer, operation)

@@ -1,11 +1,12 @@
 """What the ONNX forms of all operations share: names of tensors, constants of grids, nodes with a clamp behind them.
 
 A code travels as `code + grid.unsigned_offset`, so signed grids become uint8 as well: with int8 activations the same
-network ran 11 times slower in ONNX Runtime 1.32. uint8 saturates at 0 and 255; narrower limits take a Clip.
+network ran 11 times slower in ONNX Runtime 1.32. uint8 saturates at 0 and 255; narrower limits take a Clip. Codes of
+more than 8 bits are int32, and only the operations of `forms.wide` know them.
 """
 
 import numpy
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from qat.emitters.onnxruntime.graph import Graph, array_of
 from qat.errors import ExportError
@@ -18,8 +19,13 @@ UINT8_MAX = 255
 
 
 def tensor_of(value: str) -> str:
-    """Name of the tensor that holds the codes of a value or constant: uint8, or int64 of indices."""
+    """Name of the tensor that holds the codes of a value or constant: uint8, int32 of wide ones, int64 of indices."""
     return f"codes/{value}"
+
+
+def is_wide(grid: AnyGrid) -> bool:
+    """Whether codes of real numbers are such that uint8 cannot hold them."""
+    return isinstance(grid, Grid) and grid.quant_max + grid.unsigned_offset > UINT8_MAX
 
 
 class Writer:
@@ -49,15 +55,22 @@ class Writer:
 
     def tensor_type(self, name: str) -> int:
         """ONNX type of the tensor that holds a value's codes."""
-        return TensorProto.INT64 if self.holds_indices(name) else TensorProto.UINT8
+        if self.holds_indices(name):
+            return TensorProto.INT64
+        return TensorProto.INT32 if self.is_wide(name) else TensorProto.UINT8
+
+    def is_wide(self, name: str) -> bool:
+        """Whether that has codes of real numbers that uint8 cannot hold."""
+        return is_wide(self.grid(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a value or constant, without the batch."""
         return tuple(self.program.value(name).shape)
 
-    def check_grid(self, name: str, grid: AnyGrid) -> None:
+    def check_grid(self, name: str) -> None:
         """Refuse a grid that uint8 cannot hold."""
-        if isinstance(grid, Grid) and grid.quant_max + grid.unsigned_offset > UINT8_MAX:
+        if self.is_wide(name):
+            grid = self.grid(name)
             raise ExportError(
                 f"value {name!r} has codes {grid.quant_min}..{grid.quant_max}, but ONNX Runtime's integer kernels "
                 "take 8 bits; quantize its activations to at most 8 bits."
@@ -84,14 +97,14 @@ class Writer:
 
     def constant(self, constant: Constant) -> None:
         """Codes that never change, with a batch of 1."""
-        self.check_grid(constant.name, constant.grid)
         codes = array_of(constant.codes).astype(numpy.int64) + self.offset(constant.name)
-        dtype = numpy.int64 if self.holds_indices(constant.name) else numpy.uint8
+        dtype = helper.tensor_dtype_to_np_dtype(self.tensor_type(constant.name))
         self.graph.constant(tensor_of(constant.name), codes[None], dtype)
 
     def output(self, edge: Output) -> None:
         """Codes to a real output; indices, and codes that stay codes, as they are."""
         source = tensor_of(edge.value)
+        self.check_grid(edge.value)
         if edge.codes or self.holds_indices(edge.value):
             self.graph.node("Identity", [source], edge.name)
             return
@@ -101,7 +114,7 @@ class Writer:
         """Real input to codes; indices, and what is codes already, as they are."""
         self.graph.claim(edge.name)
         grid = self.grid(edge.value)
-        self.check_grid(edge.value, grid)
+        self.check_grid(edge.value)
         if edge.codes or self.holds_indices(edge.value):
             self.graph.node("Identity", [edge.name], tensor_of(edge.value))
             return

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qat.integer.fixed_point import requantize_product, requantize_sum
+from qat.integer.fixed_point import NARROW_BITS, requantize_once, requantize_product, requantize_sum
 from qat.integer.operations import Add, Mul, Requantize
 from qat.integer.rescale import rescale
 from qat.integer.values import Grid
@@ -29,7 +29,8 @@ def requantize(operation: Requantize, codes: Tensor, source: Grid, target: Grid)
         return codes.to(torch.int32).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
     sign = 1 if operation.factor > 0 else -1
     products = (codes.to(torch.int32) - source.zero_point) * sign
-    return rescale(products[None], operation, target, requantize_product)[0]
+    exact = requantize_once if source.bits > NARROW_BITS else requantize_product
+    return rescale(products[None], operation, target, exact)[0]
 
 
 def _centered_pair(operands: Sequence[Tensor], sources: Sequence[Grid]) -> list[Tensor]:

@@ -56,7 +56,8 @@ class Requantize(ComputingOperation):
     """The same value times `factor`, on another grid; also a clamp alone.
 
     factor: float32, not 0. multiplier: (1,), `Multiplier.from_scales(input_scale, abs(factor), output_scale)`. Rounded
-    like a product. Where factor is 1 and scale and zero point stay, nothing is rescaled, only clamped.
+    like a product; codes of more than 8 bits once (`fixed_point.requantize_once`). Where factor is 1 and scale and zero
+    point stay, nothing is rescaled, only clamped.
     """
 
     factor: float = 1.0
