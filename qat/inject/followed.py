@@ -54,10 +54,10 @@ class Followed:
 
 
 def _memory(tensor: Tensor) -> int | None:
-    """Where a tensor lies; None for one without memory, such as a compilation leaves behind."""
+    """Where a tensor lies; None for one without memory: left behind by a compilation, or a lazy layer's parameter."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError, ValueError):
         return None
 
 

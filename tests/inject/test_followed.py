@@ -115,3 +115,9 @@ def test_tensors_that_a_compilation_left_behind_are_passed_over():
         left = FunctionalTensor.to_functional(torch.ones(3))
     handle = qat.prepare(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), torch.randn(2, 3))
     assert left.shape == (3,) and list(handle.quantizers) == ["input.input", "0.output", "0.weight"]
+
+
+def test_parameters_of_a_lazy_layer_elsewhere_are_passed_over():
+    elsewhere = nn.LazyLinear(3)
+    handle = qat.prepare(nn.Linear(2, 2), torch.randn(2, 2))
+    assert handle.quantizers and elsewhere.has_uninitialized_params()
