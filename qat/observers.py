@@ -160,7 +160,6 @@ class MovingAverageObserver(Observer):
             "maximum": torch.lerp(self.maximum, maximum, share),
         }
 
-
     def _updated_within_forward(self, minimum: Tensor, maximum: Tensor) -> dict[str, Tensor]:
         """The statistics before this forward, and the extremes of all that was observed in it as one batch."""
         seen = self.forward_so_far
@@ -241,6 +240,8 @@ class MSEObserver(_HistogramBase):
     """The range of least squared error, both ends shrunk by one ratio."""
 
     def qparams(self, spec):
+        if _is_finer_than_bins(spec):
+            return choose_qparams(self.minimum, self.maximum, spec)
         return search_range(self.centres(), self.counts, self.minimum, self.maximum, spec)
 
 
@@ -251,6 +252,8 @@ class HistogramObserver(_HistogramBase):
     """
 
     def qparams(self, spec):
+        if _is_finer_than_bins(spec):
+            return choose_qparams(self.minimum, self.maximum, spec)
         if spec.symmetric:
             return search_range(self.centres(), self.counts, self.minimum, self.maximum, spec)
         centres = self.centres()
@@ -262,6 +265,14 @@ class HistogramObserver(_HistogramBase):
             [low * ratio for ratio in END_RATIOS], lambda end: squared_error(centres, self.counts, end, high, spec)
         )
         return choose_qparams(low, high, spec)
+
+
+def _is_finer_than_bins(spec: QuantSpec | Grid) -> bool:
+    """Whether a grid has so many steps that a histogram does not show what clipping saves; 16 bits need not clip.
+
+    The width of compiled code is a tensor, and is not asked.
+    """
+    return isinstance(spec.quant_max, int) and spec.quant_max - spec.quant_min >= BINS
 
 
 def _best_end(candidates: list[Tensor], error_of) -> Tensor:
