@@ -79,8 +79,8 @@ _MOVED = """
     adaptive_max_pool3d_with_indices
 """
 _CHOSEN = """
-    where masked_fill maximum minimum fmax fmin max min amin topk sort roll flip fliplr flipud repeat tile expand expand_as
-    broadcast_to repeat_interleave index_select gather take_along_dim adjoint swapaxes setitem
+    where masked_fill maximum minimum fmax fmin max min amin topk sort roll flip fliplr flipud repeat tile expand
+    expand_as broadcast_to repeat_interleave index_select gather take_along_dim adjoint swapaxes setitem
 """
 _RESAMPLED = "interpolate cumsum sum"
 _INTEGER_OPERATIONS = frozenset((_COMPUTED + _MOVED + _CHOSEN + _RESAMPLED).split())

@@ -195,6 +195,10 @@ class _Recorder(TorchFunctionMode):
             if result is not NotImplemented:
                 return result
         operation = operation_of(function)
+        if operation.name == "get":
+            read = function(*args, **kwargs)
+            if not isinstance(read, Tensor):  # a shape, a type: nothing that a quantizer meets
+                return read
         kind = kind_of(operation, args, kwargs)
         if kind is Kind.JOIN:
             args, kwargs, constants = with_constants(operation, args, kwargs)
