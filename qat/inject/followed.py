@@ -1,6 +1,8 @@
 """Which tensors a recording can follow: made by calls that it saw, dense, of real numbers or integers."""
 
+import contextlib
 import gc
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -14,18 +16,26 @@ _WAY_OUT = "leave it out of the part that is quantized (module=)"
 
 
 class Followed:
-    """The tensors there were before a forward, and those that its calls have made since."""
+    """The tensors that a network has of its own or is given, and those that its calls have made since.
 
-    def __init__(self):
-        kinds: dict[type, bool] = {}
+    Others may have been there before the forward, such as a tensor in a closure, which is as good. What the garbage
+    collector met since the forward began, and no call made, came from nowhere.
+    """
+
+    def __init__(self, own: Iterable[Tensor]):
         self.tensors: dict[int, Tensor] = {}  # ids stay unique only while their tensors live
         self.by_memory: dict[int, list[Tensor]] = {}
-        for thing in gc.get_objects():
-            kind = type(thing)
-            if kind not in kinds:
-                kinds[kind] = issubclass(kind, Tensor)
-            if kinds[kind]:
-                self._know(thing)
+        for tensor in own:
+            self._know(tensor)
+
+    @contextlib.contextmanager
+    def watching(self):
+        """Tell apart what is there before from what is made inside."""
+        gc.freeze()  # moves all there is out of what `gc.get_objects` lists, at no cost
+        try:
+            yield
+        finally:
+            gc.unfreeze()
 
     def add(self, result) -> None:
         """Know every tensor in the result of a call."""
@@ -45,12 +55,15 @@ class Followed:
 
     def check(self, tensor: Tensor, operation: Operation, source: str) -> None:
         """Raise `PreparationError` for a tensor that came from nowhere, as out of NumPy or a functional transform."""
-        if id(tensor) not in self.tensors:
+        if id(tensor) in self.tensors:
+            return
+        if any(thing is tensor for thing in gc.get_objects()):
             raise PreparationError(
                 f"{operation.name} at {source} reads a tensor that no torch call of the network made (NumPy, "
                 "torch.Tensor(...), torch.vmap or compiled code did), so its values would pass unquantized; compute it "
                 f"with torch calls, constants with torch.tensor, or {_WAY_OUT}."
             )
+        self._know(tensor)
 
 
 def _memory(tensor: Tensor) -> int | None:

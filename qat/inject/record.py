@@ -117,13 +117,13 @@ class _Recorder(TorchFunctionMode):
     def run(self, training: bool, args: tuple, kwargs: dict) -> None:
         """One forward in one mode."""
         self.values: dict[int, ValueId] = {}
-        self.integral: set[int] = set()  # values that are functions of integers among the inputs
         self.alive: list = []  # ids stay unique only while their tensors live
         self.aliases = Aliases()
         self.sequence: list[int] = []
         self.previous = START
         self.training = training
-        self.followed = Followed()
+        given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self.followed = Followed([*self.module.parameters(), *self.module.buffers(), *given])
         self.origins = Origins(self.reach)
         self.stack[1:] = []
         self.integral: set[int] = set()  # values that integers among the inputs decide alone, such as a mask's
@@ -135,7 +135,7 @@ class _Recorder(TorchFunctionMode):
                 self.recording.inputs[path] = tuple(leaf.shape)
             else:
                 self.codes[id(leaf)] = leaf
-        with torch.no_grad():
+        with torch.no_grad(), self.followed.watching():
             result = recorded_forward(self, self.module, args, kwargs)
         register_dataclasses(result)
         self._note_returned(result)
