@@ -73,8 +73,8 @@ def test_slopes_for_each_channel_are_a_row_for_each(trained_network):
 
 
 def test_a_function_that_is_no_number_somewhere_is_refused_with_the_remedy():
-    grid = Grid(0.1, 0, 0, 2)
-    roots = torch.sqrt(torch.tensor([-0.1, 0.0, 0.1], dtype=torch.float64))
+    grid = Grid(0.125, 0, 0, 2)
+    roots = torch.sqrt(torch.tensor([-0.125, 0.0, 0.125], dtype=torch.float64))
     build = table_builder(None, Mapped(Quantized("x", (3,), grid, "conv.output"), roots))
     with pytest.raises(Unlowerable, match=r"not a number for some of the values conv\.output can have; clamp them to"):
         build("table", "table", grid, 0, 2)
