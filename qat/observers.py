@@ -152,7 +152,7 @@ class MovingAverageObserver(Observer):
     """The average over batches of their smallest and largest value."""
 
     def _updated(self, values, minimum, maximum):
-        if self.forward_so_far is not None and not torch.compiler.is_compiling():
+        if self.forward_so_far is not None:
             return self._updated_within_forward(minimum, maximum)
         share = self._share_of_new()
         return {

@@ -153,8 +153,8 @@ class Handle:
             self.runs += 1
             self._follow_device()
             self._follow_mode()
-            for quantizer in self.quantizers.values():
-                quantizer.begin()
+        for quantizer in self.quantizers.values():
+            quantizer.begin()
         args, kwargs = self._quantize_inputs(args, kwargs)
         mode = QuantMode(self)
         if torch.compiler.is_compiling():
@@ -162,8 +162,9 @@ class Handle:
         else:
             result = self._run(mode, args, kwargs)
         mode.check_complete()
-        if not torch.compiler.is_compiling():
-            for quantizer in self.quantizers.values():
+        for quantizer in self.quantizers.values():
+            quantizer.end()
+            if not torch.compiler.is_compiling():
                 quantizer.commit()
         return mode.current(result)
 

@@ -185,14 +185,17 @@ class FakeQuantize(nn.Module):
         """Choose the first scale from the weight itself, for compiled code, which has no place for a search."""
 
     def begin(self) -> None:
-        """Told when the network's forward begins: what is observed until `commit` is one batch."""
+        """Told when the network's forward begins: what is observed until `end` is one batch."""
         if self.observer is not None:
             self.observer.begin_forward()
 
-    def commit(self) -> None:
-        """Write what the forward pass chose into parameters; called when the network's forward has returned."""
+    def end(self) -> None:
+        """Told when the network's forward has returned."""
         if self.observer is not None:
             self.observer.end_forward()
+
+    def commit(self) -> None:
+        """Write what the forward pass chose into parameters; called when the network's forward has returned."""
 
     # --- forward ----------------------------------------------------------------------------------------------------
 

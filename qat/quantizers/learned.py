@@ -37,7 +37,6 @@ class LearnedFakeQuantize(FakeQuantize):
 
     def commit(self) -> None:
         """Add the start that the forward pass chose to the parameters."""
-        super().commit()
         if not self._initialized and self.start_pending and self._start_is_sound:
             with torch.no_grad():
                 self._restart(self.start_scale + self.scale, self.start_zero_point + self.zero_point)
