@@ -61,5 +61,6 @@ def test_the_environment_takes_the_cpu_build_of_torch_or_the_one_asked_for(check
 def test_an_environment_is_kept_with_its_build_of_torch_until_another_is_asked_for(checkout):
     (checkout / ".venv").mkdir()
     (checkout / ".venv" / "installed-torch--2.13.0+cu130").write_text("torch==2.13.0+cu130\n")
-    assert planned(checkout, "test") == ".venv/bin/python -m pytest"
+    tests = "OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist worksteal"
+    assert planned(checkout, "test") == tests
     assert "install" in planned(checkout, "test", "TORCH=torch==2.13.0")

@@ -46,7 +46,7 @@ def adversarial_module(package):
         def __init__(self):
             super().__init__()
             self.automatic_optimization = False
-            self.generator = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 36))
+            self.generator = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 36), nn.Unflatten(1, (1, 6, 6)))
             self.discriminator = nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, 1))
 
         def training_step(self, batch, batch_idx):
