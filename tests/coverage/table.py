@@ -26,8 +26,9 @@ _HEAD = """\
 # Networks that come out as integers
 
 Written by `python tests/coverage/table.py`, on {machine}. Every row is one network, as it is in its library or in
-`tests/coverage/networks_written.py`, small and with random weights: two training steps at w8a8 under
-`qat.QATCallback("w8a8")`, then conversion, export to ONNX Runtime and verification on 6 samples in batches of 3.
+`tests/coverage/networks_written.py`, small and with random weights, none of them zero, and batch norms settled on 4
+batches: two training steps under `qat.QATCallback("w8a8")`, then conversion, export to ONNX Runtime and verification on
+6 samples in batches of 3.
 
 * ops: integer operations of the program; float: operations that ONNX Runtime computes in float.
 * runtime: output codes of ONNX Runtime that differ from the reference interpreter's; eval: those of the fake-quantized
