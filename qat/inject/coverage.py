@@ -97,4 +97,4 @@ def _holds_a_constant_for_each_sample(call: Call) -> bool:
 
 
 def _is_as_large_as_the_batch(call: Call, constant: Operand) -> bool:
-    return len(constant.shape) == len(call.output_shape) > 0 and constant.shape[0] != 1
+    return len(constant.shape) == len(call.output_shape) > 0 and constant.shape[0] == call.output_shape[0] != 1

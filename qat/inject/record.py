@@ -122,6 +122,7 @@ class _Recorder(TorchFunctionMode):
         self.sequence: list[int] = []
         self.previous = START
         self.training = training
+        self.batch = next((shape[0] for shape in map(Tensor.size, _tensors_of((args, kwargs))) if shape), 1)
         given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         self.followed = Followed([*self.module.parameters(), *self.module.buffers(), *given])
         self.origins = Origins(self.reach)
@@ -285,7 +286,7 @@ class _Recorder(TorchFunctionMode):
             if tensor.is_floating_point():
                 value = self.values.get(id(tensor))
                 constant = None if value is not None else self.constants.get(id(tensor), "")
-                operands.append(Operand(slot, value, constant, _shape_of(tensor, constant == "")))
+                operands.append(Operand(slot, value, constant, _shape_of(tensor, constant == "", self.batch)))
                 tensors.append(tensor)
             else:
                 others.append(tensor)
@@ -380,17 +381,19 @@ def _is_to_be_rewritten(operation: Operation, kind: Kind, function, args: tuple,
     return not moves_only and (not isinstance(written, Tensor) or written.is_floating_point())
 
 
-def _shape_of(tensor: Tensor, derived: bool) -> tuple[int, ...]:
-    """The shape of an operand. derived: a constant that the forward made, which broadcasts where its rows are equal."""
+def _shape_of(tensor: Tensor, derived: bool, batch: int) -> tuple[int, ...]:
+    """The shape of an operand. derived: a constant that the forward made, which broadcasts where it repeats its rows.
+
+    batch: samples of the recorded inputs. Rows that repeat for every sample, one or several, are counted once.
+    """
     shape = tuple(tensor.shape)
-    alike = (
-        derived
-        and tensor.layout is torch.strided
-        and len(shape) > 1
-        and shape[0] > 1
-        and bool((tensor[:1] == tensor).all())
-    )
-    return (1, *shape[1:]) if alike else shape
+    if not derived or tensor.layout is not torch.strided or len(shape) < 2 or shape[0] < 2:
+        return shape
+    if bool((tensor[:1] == tensor).all()):
+        return (1, *shape[1:])
+    rows, rest = divmod(shape[0], batch)
+    repeats = batch > 1 and not rest and bool((tensor.unflatten(0, (batch, rows)) == tensor[:rows]).all())
+    return (rows, *shape[1:]) if repeats else shape
 
 
 def _tensors_of(result) -> list[Tensor]:

@@ -29,3 +29,13 @@ BODIES = {
 @pytest.mark.parametrize("name", BODIES)
 def test_moves_lower_to_the_same_codes(name, quant, assert_agreement):
     assert_agreement(*BODIES[name], quant)
+
+
+def test_a_constant_of_every_window_is_merged_with_the_batch_as_the_windows_are(assert_agreement):
+    def body(network, x):
+        windows = x.reshape(x.shape[0] * 4, 8, 16)
+        bias = torch.linspace(0.1, 1.0, 4).view(1, 4, 1, 1).expand(x.shape[0], 4, 8, 16).reshape(-1, 8, 16)
+        return (windows + bias).reshape(x.shape[0], 8, 64)
+
+    program = assert_agreement(body, 8 * 64, {}, "w8a8")
+    assert [tuple(constant.shape) for constant in program.constants] == [(4, 8, 16)]
