@@ -27,22 +27,12 @@ from qat.inject.remedies import remedy_for
 from qat.inject.undisturbed import undisturbed
 from qat.integer.fixed_point import NARROW_BITS
 from qat.integer.program import Grid, Input, IntegerProgram, Output
-from qat.lowering import (
-    choosing,
-    elementwise,
-    indices,
-    movement,
-    normalized,
-    pooling,
-    resampled,
-    taking,
-    transposed,
-    weighted,
-)
 from qat.lowering.chosen import Chosen, function_of_chosen, quantized_choice
+from qat.lowering.elementwise import rescale
 from qat.lowering.folded import Constants, Folded, is_constant
 from qat.lowering.indices import function_of_indices, index_range
 from qat.lowering.pointwise import function_of_one_value
+from qat.lowering.rules import RULES
 from qat.lowering.sizes import collapsed, evaluate, is_per_size, per_size
 from qat.lowering.state import (
     Failed,
@@ -60,101 +50,6 @@ from qat.lowering.state import (
 from qat.lowering.written_norms import MeanSquare, step_of_norm
 
 aten = torch.ops.aten
-
-RULES: dict[Callable, Callable] = {
-    aten.conv1d.default: weighted.conv,
-    aten.conv1d.padding: weighted.conv,
-    aten.conv2d.default: weighted.conv,
-    aten.conv2d.padding: weighted.conv,
-    aten.conv3d.default: weighted.conv,
-    aten.conv3d.padding: weighted.conv,
-    aten.conv_transpose1d.default: transposed.conv_transpose,
-    aten.conv_transpose2d.input: transposed.conv_transpose,
-    aten.conv_transpose3d.input: transposed.conv_transpose,
-    aten.linear.default: weighted.linear,
-    aten.addmm.default: weighted.addmm,
-    **dict.fromkeys((aten.matmul.default, aten.mm.default, aten.bmm.default), weighted.matmul),
-    aten.batch_norm.default: weighted.batch_norm,
-    aten.layer_norm.default: normalized.normalize("layer_norm"),
-    aten.rms_norm.default: normalized.normalize("rms_norm"),
-    aten.group_norm.default: normalized.normalize("group_norm"),
-    aten.instance_norm.default: normalized.normalize("instance_norm"),
-    aten.embedding.default: indices.embedding,
-    aten.index.Tensor: indices.index,
-    aten.softmax.int: normalized.softmax(is_log=False),
-    aten.log_softmax.int: normalized.softmax(is_log=True),
-    aten.add.Tensor: elementwise.add,
-    aten.add.Scalar: elementwise.add,
-    aten.mul.Tensor: elementwise.mul,
-    aten.mul.Scalar: elementwise.mul,
-    aten.sub.Tensor: elementwise.sub,
-    aten.sub.Scalar: elementwise.sub,
-    aten.div.Tensor: elementwise.div,
-    aten.div.Scalar: elementwise.div,
-    aten.relu.default: elementwise.relu,
-    aten.relu6.default: lambda program, node, x: elementwise.clamp(program, node, x, 0.0, 6.0),
-    aten.hardtanh.default: lambda program, node, x, low=-1.0, high=1.0: elementwise.clamp(program, node, x, low, high),
-    aten.clamp.default: elementwise.clamp,
-    aten.clamp_min.default: elementwise.clamp,
-    aten.clamp_max.default: lambda program, node, x, high: elementwise.clamp(program, node, x, None, high),
-    aten.max_pool1d.default: pooling.max_pool(1),
-    aten.max_pool2d.default: pooling.max_pool(2),
-    aten.max_pool3d.default: pooling.max_pool(3),
-    aten.max_pool1d_with_indices.default: pooling.max_pool_with_indices(1),
-    aten.max_pool2d_with_indices.default: pooling.max_pool_with_indices(2),
-    aten.max_pool3d_with_indices.default: pooling.max_pool_with_indices(3),
-    aten.adaptive_max_pool1d.default: pooling.adaptive_max_pool(1),
-    aten.adaptive_max_pool2d.default: pooling.adaptive_max_pool(2),
-    aten.adaptive_max_pool3d.default: pooling.adaptive_max_pool(3),
-    aten.avg_pool1d.default: pooling.avg_pool(1),
-    aten.avg_pool2d.default: pooling.avg_pool(2),
-    aten.avg_pool3d.default: pooling.avg_pool(3),
-    aten.adaptive_avg_pool1d.default: pooling.adaptive_avg_pool(1),
-    aten.adaptive_avg_pool2d.default: pooling.adaptive_avg_pool(2),
-    aten.adaptive_avg_pool3d.default: pooling.adaptive_avg_pool(3),
-    aten.mean.dim: pooling.mean,
-    aten.mean.default: pooling.mean,
-    aten.sum.dim_IntList: pooling.total,
-    aten.sum.default: pooling.total,
-    aten.max.default: pooling.amax,
-    aten.min.default: choosing.smallest,
-    aten.amax.default: pooling.amax,
-    aten.cat.default: movement.cat,
-    aten.stack.default: movement.stack,
-    aten.permute.default: movement.permute,
-    aten.transpose.int: movement.transpose,
-    aten.t.default: lambda program, node, x: movement.transpose(program, node, x, 0, 1),
-    aten.slice.Tensor: movement.cut,
-    aten.select.int: movement.select,
-    aten.split.Tensor: movement.split,
-    aten.split_with_sizes.default: movement.split,
-    aten.chunk.default: movement.split,
-    aten.unbind.int: movement.unbind,
-    aten.narrow.default: movement.narrow,
-    **dict.fromkeys(
-        (aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist), movement.movedim
-    ),
-    **dict.fromkeys((aten.swapaxes.default, aten.swapdims.default), movement.transpose),
-    **dict.fromkeys(
-        (aten.mT.default, aten.adjoint.default), lambda program, node, x: movement.transpose(program, node, x, -2, -1)
-    ),
-    **dict.fromkeys(
-        (aten.view.default, aten.reshape.default, aten.reshape_as.default,
-         aten.view_as.default, aten.flatten.using_ints, aten.unflatten.int, aten.squeeze.dim,
-         aten.squeeze.dims, aten.squeeze.default, aten.unsqueeze.default, aten._unsafe_view.default),
-        movement.reshape,
-    ),
-    **dict.fromkeys(
-        (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.contiguous.default,
-         aten.clone.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default,
-         aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten.type_as.default,
-         aten._to_copy.default),
-        movement.identity,
-    ),
-    **taking.RULES,
-    **choosing.RULES,
-    **resampled.RULES,
-}  # fmt: skip
 
 
 def convert(module: nn.Module) -> IntegerProgram:
@@ -428,7 +323,7 @@ class _Lowering:
     def _narrowed(self, node: Node, x: Quantized, name: str) -> Quantized:
         """The copy of a wide value that kernels multiply, made once."""
         if x.name not in self.narrow:
-            copy = self.builder.finish(elementwise.rescale(node, x, 1.0), name)
+            copy = self.builder.finish(rescale(node, x, 1.0), name)
             self.narrow[x.name] = dataclasses.replace(copy, merged=x.merged, batch_at=x.batch_at)
         return self.narrow[x.name]
 
