@@ -44,11 +44,6 @@ def mask_of(operation: Operation, args: tuple, kwargs: dict, is_value, is_known:
     return None
 
 
-def scores_of(operation: Operation, args: tuple, kwargs: dict, is_value) -> Tensor | None:
-    """The scores that a masking call works on."""
-    return next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and is_value(x)), None)
-
-
 def _given(args: tuple, kwargs: dict, names: tuple[str, ...]) -> tuple:
     given = dict(zip(names, args, strict=False)) | kwargs
     if "self" in given:
