@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from qat.errors import ConfigurationError, ObservationError
-from qat.inject.handle import Handle, prepare
+from qat.inject.handle import Handle
+from qat.inject.prepare import prepare
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.schedule import QuantState

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from qat.errors import PreparationError
-from qat.inject.handle import Handle, handle_of, prepare
+from qat.inject.handle import Handle, handle_of
+from qat.inject.prepare import prepare
 from qat.inject.sites import Site
 
 

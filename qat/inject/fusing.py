@@ -53,8 +53,8 @@ class Fusion:
         self.consumers.update([*recording.outputs, *recording.compared])
         self.head: dict[int, int] = {}
         self.regions: dict[int, Region | NormStep] = {}
-        self._find_heads(lambda producer: not producer.pointwise)
         self.flow = Flow(self.calls, self.outputs)
+        self._find_heads(lambda producer: not producer.pointwise)
         self.masks = {
             call.address for call in self.calls.values()
             if call.masks and self.quantized[call.address] and self._is_read_as_mask(("call", call.address, 0))
@@ -68,6 +68,7 @@ class Fusion:
             else call
             for address, call in self.calls.items()
         }
+        self.flow = Flow(self.calls, self.outputs)
         self._find_heads(lambda producer: producer.address not in self.regions)
 
     def chain(self, head: int) -> list[int]:
@@ -76,7 +77,7 @@ class Fusion:
 
     def producer(self, value: ValueId) -> Call | None:
         """The call that makes a value, None for an input."""
-        return self.calls[value[1]] if value[0] == "call" else None
+        return self.flow.producer(value)
 
     def is_exempt(self, call: Call) -> bool:
         """Whether a call needs no integer form of its own."""
@@ -123,7 +124,7 @@ class Fusion:
         if len(values) != 1:
             return None
         (value,) = values
-        producer = self.producer(value)
+        producer = self.flow.producer(value)
         if producer is None or self.consumers[value] != 1:
             return None
         if call.operation.name == "batch_norm":

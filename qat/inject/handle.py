@@ -1,4 +1,4 @@
-"""`prepare`: inject fake quantizers into a network, and the handle that steers and removes them."""
+"""The handle of a prepared network: it runs the quantized forward, steers the quantizers and removes them."""
 
 import contextlib
 import io
@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from qat.errors import AddressError, CheckpointError, PreparationError, QATError
+from qat.errors import AddressError, CheckpointError, QATError
 from qat.functional import is_exporting
 from qat.inject import addresses
 from qat.inject.apply import QuantMode, widened
 from qat.inject.calls import Recording
 from qat.inject.checkpointing import recomputing
-from qat.inject.control_flow import refuse_branches
 from qat.inject.inputs import (
-    bind_examples,
     check_kinds,
     count_real,
     explain_failure,
@@ -23,36 +21,10 @@ from qat.inject.inputs import (
     map_input,
     positional_names,
 )
-from qat.inject.plan import Plan, make_plan
-from qat.inject.record import record
+from qat.inject.plan import Plan
 from qat.quantizers import FakeQuantize, make_fake_quantize
 from qat.schedule import QuantState
 from qat.spec import QuantConfig
-from qat.targets import target_named
-
-
-def prepare(
-    module: nn.Module, example_inputs, quant: str | QuantConfig = "w8a8", target: str | None = "onnxruntime"
-) -> "Handle":
-    """Inject fake quantizers into `module`, in place, with observers and fake quantization on.
-
-    example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; dimension 0 is the batch.
-    quant: a preset such as "w4a8", or a `QuantConfig`. target: the runtime to export to; None to simulate only.
-
-    The module keeps its type, its parameters and its state_dict keys; only its `forward` is wrapped. Raises
-    `PreparationError` where a call cannot be followed or has no integer form on the target, with its source line.
-    """
-    config = QuantConfig.parse(quant)
-    target_named(target)
-    _refuse_unfit(module)
-    args, kwargs = bind_examples(module, example_inputs)
-    recording = record(module, args, kwargs)
-    refuse_branches(module, recording, args, kwargs, target_named(target))
-    plan = make_plan(recording, config, target_named(target))
-    handle = Handle(module, config, target, plan, recording, (args, kwargs))
-    # a graph compiled before would go on running without quantizers
-    torch.compiler.reset()
-    return handle
 
 
 def handle_of(module: nn.Module) -> "Handle | None":
@@ -66,32 +38,6 @@ def forward_of(module: nn.Module) -> Callable:
     """The module's own forward, whether it is prepared or not; its signature tells the names of the inputs."""
     handle = handle_of(module)
     return module.forward if handle is None else handle.original_forward
-
-
-def _refuse_unfit(module: nn.Module) -> None:
-    """Raise `PreparationError` for what cannot be prepared on its face."""
-    if not isinstance(module, nn.Module):
-        raise PreparationError(f"the module is {module!r}; pass an instance of torch.nn.Module.")
-    if isinstance(module, torch._dynamo.OptimizedModule):
-        raise PreparationError("the module is a torch.compile wrapper; prepare the original module, then compile it.")
-    for name, parameter in module.named_parameters():
-        if torch.nn.parameter.is_lazy(parameter):
-            raise PreparationError(f"the parameter {name} has no shape yet; run the network on one batch first.")
-    for name, part in module.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            raise PreparationError(
-                f"{f'the sub-module {name!r}' if name else 'the module'} is a TorchScript module, whose calls cannot "
-                "be intercepted; pass the original nn.Module."
-            )
-        if handle_of(part) is not None:
-            which = f"sub-module {name!r}" if name else "module"
-            raise PreparationError(f"the {which} is prepared already; call remove() on its handle first.")
-        if isinstance(part, torch.ao.quantization.FakeQuantizeBase) or type(part).__module__.startswith(
-            "torch.ao.nn.quantized"
-        ):
-            raise PreparationError(
-                f"{name!r} is a {type(part).__name__}, quantized by other means; pass the float network."
-            )
 
 
 class Handle:
@@ -219,8 +165,8 @@ class Handle:
         if not torch.compiler.is_compiling() and count_real(args, kwargs) > self._real_inputs:
             raise AddressError(
                 f"the forward was given {count_real(args, kwargs)} real tensors and was recorded with "
-                f"{self._real_inputs}, so one "
-                "would pass unquantized; prepare again with example_inputs that hold them all."
+                f"{self._real_inputs}, so one would pass unquantized; prepare again with example_inputs that hold them "
+                "all."
             )
         if not torch.compiler.is_compiling() and kinds_of(args, kwargs) != self._input_kinds:
             check_kinds(self.original_forward, self.examples, args, kwargs)
@@ -323,8 +269,7 @@ class Handle:
         if missing or foreign:
             raise CheckpointError(
                 f"the checkpoint's quantizers are not this network's: missing {missing[:3] or 'none'}, unknown "
-                f"{foreign[:3] or 'none'}; "
-                "load it into the network and quantization it was made with."
+                f"{foreign[:3] or 'none'}; load it into the network and quantization it was made with."
             )
         for name, quantizer in self.quantizers.items():
             own = quantizer.state_dict()
@@ -333,8 +278,7 @@ class Handle:
                     found = tuple(state[name][key].shape) if key in state[name] else "nothing"
                     raise CheckpointError(
                         f"the checkpoint holds {found} for {name}.{key}, this network needs shape "
-                        f"{tuple(tensor.shape)}; "
-                        "load it into the network and quantization it was made with."
+                        f"{tuple(tensor.shape)}; load it into the network and quantization it was made with."
                     )
         for name, quantizer in self.quantizers.items():
             quantizer.load_state_dict(state[name])

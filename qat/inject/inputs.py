@@ -23,7 +23,7 @@ def bind_examples(module: nn.Module, example_inputs) -> tuple[tuple, dict]:
     else:
         args, kwargs = (example_inputs,), {}
     register_dataclasses((args, kwargs))
-    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = tensors_of((args, kwargs))
     if not tensors:
         raise PreparationError(
             f"example_inputs hold no tensor but {type(example_inputs).__name__}; pass one batch of inputs."
@@ -45,6 +45,11 @@ def bind_examples(module: nn.Module, example_inputs) -> tuple[tuple, dict]:
     except TypeError as error:
         raise PreparationError(f"example_inputs do not fit {type(module).__name__}.forward: {error}.") from error
     return args, kwargs
+
+
+def tensors_of(structure) -> list[Tensor]:
+    """Every tensor in nested tuples, lists, dicts and registered dataclasses."""
+    return [leaf for leaf in pytree.tree_leaves(structure) if isinstance(leaf, Tensor)]
 
 
 def register_dataclasses(structure) -> None:
@@ -112,10 +117,8 @@ def count_real(args: tuple, kwargs: dict) -> int:
 
 
 def _tensors(args: tuple, kwargs: dict) -> list[Tensor]:
-    leaves = (*args, *kwargs.values())
-    if not all(isinstance(leaf, Tensor) for leaf in leaves):
-        leaves = pytree.tree_leaves((args, kwargs))
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    leaves = [*args, *kwargs.values()]
+    return leaves if all(isinstance(leaf, Tensor) for leaf in leaves) else tensors_of((args, kwargs))
 
 
 def kinds_of(args: tuple, kwargs: dict) -> list[tuple[int, bool]]:
@@ -128,7 +131,7 @@ def check_kinds(forward: Callable, examples: tuple[tuple, dict], args: tuple, kw
     for path, given, recorded in _beside_examples(forward, examples, args, kwargs):
         if given.dim() != recorded.dim() or given.is_floating_point() != recorded.is_floating_point():
             raise AddressError(
-                f"the input {path} is {_in_words(given)} and was recorded as {_in_words(recorded)}; pass it with "
+                f"the input {path} is {in_words(given)} and was recorded as {in_words(recorded)}; pass it with "
                 f"{recorded.dim()} dimensions of {'real numbers' if recorded.is_floating_point() else 'integers'}, or "
                 "prepare again with such example_inputs."
             )
@@ -154,7 +157,8 @@ def _beside_examples(forward: Callable, examples: tuple[tuple, dict], args: tupl
             yield path, tensor, recorded[path]
 
 
-def _in_words(tensor: Tensor) -> str:
+def in_words(tensor: Tensor) -> str:
+    """The dtype and the shape of a tensor, for errors."""
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
 
 

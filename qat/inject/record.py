@@ -1,6 +1,5 @@
 """One forward of a network, written down: which torch calls it makes, where, and which values flow between them."""
 
-import contextlib
 import functools
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from qat.errors import PreparationError, QATError
+from qat.errors import PreparationError
 from qat.inject import addresses
 from qat.inject.addresses import START, AmbiguousCallError
 from qat.inject.aliases import Aliases
@@ -26,7 +25,8 @@ from qat.inject.calls import (
 from qat.inject.choices import COMPARING, with_constants
 from qat.inject.control_flow import reads_a_number
 from qat.inject.followed import Followed, refuse_unfit
-from qat.inject.inputs import input_paths, key_of, register_dataclasses
+from qat.inject.inputs import input_paths, key_of, register_dataclasses, tensors_of
+from qat.inject.known_calls import KnownCalls
 from qat.inject.masks import mask_of
 from qat.inject.opened import OPENED
 from qat.inject.operations import (
@@ -42,8 +42,9 @@ from qat.inject.operations import (
     writes_in_place,
     written_operand,
 )
-from qat.inject.origins import LONGEST_WAY, Key, Origin, Origins
-from qat.inject.pointwise import PLAIN, is_elementary, is_pointwise
+from qat.inject.origins import Key, Origins
+from qat.inject.pointwise import is_elementary, is_pointwise
+from qat.inject.recorded_forward import RunningModules, recorded_forward
 from qat.inject.undisturbed import undisturbed
 
 
@@ -58,13 +59,13 @@ def record(module: nn.Module, args: tuple, kwargs: dict) -> Recording:
         recorder = _Recorder(module, recording, reach)
         try:
             # compiled parts run as they are written, and are refused with their line
-            with undisturbed(module), torch.compiler.set_stance("force_eager"), recorder.module_stack():
+            with undisturbed(module), torch.compiler.set_stance("force_eager"), recorder.running.watching():
                 for training in (True, False):
                     module.train(training)
                     recorder.run(training, args, kwargs)
             return recording
         except AmbiguousCallError as ambiguous:
-            if not recorder.look_further_back(ambiguous.previous):
+            if not recorder.known.look_further_back(ambiguous.previous):
                 raise
 
 
@@ -75,44 +76,14 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.module = module
         self.recording = recording
-        self.reach = reach
         self.constants = {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())}
         self.constant_memory = {
             tensor.untyped_storage().data_ptr(): name
             for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.numel()
         }  # fmt: skip
-        self.modules = {id(part): name for name, part in module.named_modules()}
-        self.leaves = {name: not list(part.children()) for name, part in module.named_modules()}
-        self.types = {
-            name: tuple(base.__name__ for base in type(part).__mro__[:-2]) for name, part in module.named_modules()
-        }
-        self.addresses: dict[tuple, int] = {}
-        self.keys: dict[int, Key] = {}  # address -> what identifies its calls
-        self.places: dict[int, tuple] = {}  # address -> what of that the code itself shows
-        self.layers: dict[str, int] = {}
+        self.running = RunningModules(module)
+        self.known = KnownCalls(module, recording, reach)
         self.opened = 0  # functions of several computations that run, one inside of another
-
-    @contextlib.contextmanager
-    def module_stack(self):
-        """Know which module runs, while inside."""
-        self.stack: list[str] = [""]
-        handles = []
-        for part in self.module.modules():
-            if part is self.module:
-                continue
-            handles.append(part.register_forward_pre_hook(self._enter))
-            handles.append(part.register_forward_hook(self._leave, always_call=True))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _enter(self, part, inputs):
-        self.stack.append(self.modules[id(part)])
-
-    def _leave(self, part, inputs, outputs):
-        self.stack.pop()
 
     def run(self, training: bool, args: tuple, kwargs: dict) -> None:
         """One forward in one mode."""
@@ -122,11 +93,11 @@ class _Recorder(TorchFunctionMode):
         self.sequence: list[int] = []
         self.previous = START
         self.training = training
-        self.batch = next((shape[0] for shape in map(Tensor.size, _tensors_of((args, kwargs))) if shape), 1)
-        given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        given = tensors_of((args, kwargs))
+        self.batch = next((tensor.shape[0] for tensor in given if tensor.dim()), 1)
         self.followed = Followed([*self.module.parameters(), *self.module.buffers(), *given])
-        self.origins = Origins(self.reach)
-        self.stack[1:] = []
+        self.origins = Origins(self.known.reach)
+        self.running.clear()
         self.integral: set[int] = set()  # values that integers among the inputs decide alone, such as a mask's
         self.codes: dict[int, Tensor] = {}  # tensors that are no real values but depend on the inputs: indices, masks
         self.measured: set[int] = set()  # those of them that depend on real values
@@ -161,14 +132,6 @@ class _Recorder(TorchFunctionMode):
             path for path, leaf in leaves
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and id(leaf) not in self.values
         )  # fmt: skip
-
-    def look_further_back(self, address: int) -> bool:
-        """Split `address` next time by more of its operands' way; False where nothing more is known of it."""
-        if address == START:
-            return False
-        key = self.keys[address]
-        self.reach[key] = 2 * self.reach.get(key, 0) or 1
-        return self.reach[key] <= LONGEST_WAY
 
     def _refuse_hidden(self, leaf) -> None:
         if isinstance(leaf, Tensor) or not any(
@@ -229,7 +192,10 @@ class _Recorder(TorchFunctionMode):
             kind = Kind.CAST
         for tensor in tensors:
             self.followed.check(tensor, operation, addresses.source_of(frame))
-        call = self._call(operation, kind, frame, origin)
+        call = self.known.at(
+            operation, kind, frame, self.previous, tuple(self.running.paths), origin, self.origins,
+            opened=self.opened > 0,
+        )  # fmt: skip
         rewrites = depends and _is_to_be_rewritten(operation, kind, function, args, kwargs)
         if rewrites and self._counts_in_training(args, kwargs):  # a statistic, no part of what the network computes
             depends = rewrites = False
@@ -248,7 +214,7 @@ class _Recorder(TorchFunctionMode):
         self.followed.add(result)
         self.aliases.note_view(operation, args, result)
         if depends:
-            refuse_unfit([*tensors, *others, *_tensors_of(result)], operation, addresses.source_of(frame))
+            refuse_unfit([*tensors, *others, *tensors_of(result)], operation, addresses.source_of(frame))
         if counted:
             site = addresses.site_of(frame)
             self.recording.transitions.add(self.previous, site, call.address, call.layer)
@@ -256,7 +222,7 @@ class _Recorder(TorchFunctionMode):
             self.sequence.append(call.address)
         for operand in operands:
             call.operands.setdefault(operand.slot, set()).add(operand)
-        self.origins.remember(output_tensors(result), origin, self.keys[call.address] if counted else None)
+        self.origins.remember(output_tensors(result), origin, self.known.keys[call.address] if counted else None)
         if depends:
             self._note_codes(result, depends, measures)
             outputs = output_tensors(result)
@@ -309,49 +275,6 @@ class _Recorder(TorchFunctionMode):
                 if measures:
                     self.measured.add(id(leaf))
 
-    def _call(self, operation: Operation, kind: Kind, frame, origin: Origin) -> Call:
-        path = self.stack[-1]
-        owned = self.leaves[path] and path
-        site = addresses.site_of(frame)
-        place = (tuple(self.stack), site, operation.name, origin.named)
-        followed = None if kind is Kind.PASS else self.recording.transitions.steps.get((self.previous, site))
-        if followed is not None and self.places[followed] == place:
-            return self.recording.calls[followed]  # only the way here differs, which the network's forward cannot see
-        # what moves a value is told apart by that value, a layer by its parameters, the rest by the layer before it
-        known_as = origin.constants or origin.layer
-        if operation.name in PLAIN and not origin.named:  # one parameter may be cut into constants for many layers
-            known_as = (*origin.constants, origin.layer)
-        key = (*place, origin.value if kind is Kind.PASS else known_as)
-        known_by = (key, self.origins.way_behind(key, origin))
-        if addresses.inside_compiled(frame):
-            raise PreparationError(
-                f"{operation.name} at {addresses.source_of(frame)} runs in a part of the network that was given to "
-                "torch.compile, where it would pass unquantized; take torch.compile off that part, and compile the "
-                "prepared network as a whole."
-            )
-        if addresses.inside_checkpoint(frame) == "reentrant":
-            raise PreparationError(
-                f"{addresses.source_of(frame)} runs under reentrant activation checkpointing, whose recomputation "
-                "cannot be followed; pass use_reentrant=False to torch.utils.checkpoint.checkpoint."
-            )
-        if addresses.inside_checkpoint(frame):
-            self.recording.checkpointed = True
-        if known_by not in self.addresses:
-            address = self.addresses[known_by] = len(self.addresses)
-            self.keys[address], self.places[address] = key, place
-            base = path if owned and not self.opened else ".".join(filter(None, (path, operation.name)))
-            count = self.layers[base] = self.layers.get(base, 0) + 1
-            self.recording.calls[address] = Call(
-                address=address,
-                operation=operation,
-                kind=kind,
-                layer=base if count == 1 else f"{base}#{count}",
-                module=path,
-                types=self.types[path] if owned else (operation.name,),
-                source=addresses.source_of(frame),
-            )
-        return self.recording.calls[self.addresses[known_by]]
-
     def _out_of_place(self, call: Call, operation, function, args, kwargs, frame):
         """The call rewritten to leave its operand alone; later uses of the operand see the result instead."""
         source = addresses.source_of(frame)
@@ -396,35 +319,4 @@ def _shape_of(tensor: Tensor, derived: bool, batch: int) -> tuple[int, ...]:
     return (rows, *shape[1:]) if repeats else shape
 
 
-def _tensors_of(result) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
-
-
-def recorded_forward(mode: TorchFunctionMode, module: nn.Module, args: tuple, kwargs: dict):
-    """The module's own forward under `mode`; chains of code positions end at this frame.
-
-    Raises `PreparationError` where the network itself fails on these inputs.
-    """
-    try:
-        with mode:
-            return module.forward(*args, **kwargs)
-    except QATError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
-        raise PreparationError(
-            f"{type(module).__name__}.forward fails on the example inputs, {_in_words(args, kwargs)} "
-            f"({type(error).__name__}: {reason}); pass inputs as the network gets them, in "
-            "QATCallback(example_inputs=...) or qat.prepare(module, inputs)."
-        ) from error
-
-
-def _in_words(args: tuple, kwargs: dict) -> str:
-    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    return " and ".join(
-        f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}" for tensor in tensors
-    )
-
-
-addresses.mark_root(recorded_forward.__code__)
 addresses.mark_plumbing(_Recorder.__torch_function__.__code__)

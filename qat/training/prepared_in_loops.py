@@ -6,7 +6,8 @@ import pytorch_lightning
 import torch
 from torch import Tensor, nn
 
-from qat.inject.handle import Handle, handle_of, prepare
+from qat.inject.handle import Handle, handle_of
+from qat.inject.prepare import prepare
 from qat.schedule import QuantState
 from qat.spec import QuantConfig
 from qat.training.checkpoint_state import packed, refuse_other_module, state_in, unpack

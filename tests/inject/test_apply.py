@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from qat.inject.handle import prepare
+from qat.inject.prepare import prepare
 from qat.lowering.convert import convert
 from qat.schedule import QuantState
 from qat.spec import QuantConfig, QuantSpec

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qat.errors import ConversionError
 from qat.inject import exact
-from qat.inject.handle import prepare
+from qat.inject.prepare import prepare
 from qat.integer.values import Grid
 from qat.lowering.convert import convert
 from qat.spec import QuantConfig, QuantSpec

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from qat.errors import CheckpointError, PreparationError
-from qat.inject.handle import forward_of, handle_of, prepare
+from qat.inject.handle import forward_of, handle_of
+from qat.inject.prepare import prepare
 from qat.lowering.convert import convert
 from qat.schedule import QuantState
 from qat.spec import QuantConfig, Rule

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from qat.errors import AddressError, PreparationError
-from qat.inject.handle import prepare
 from qat.inject.inputs import bind_examples, count_real, input_paths, map_input, positional_names
+from qat.inject.prepare import prepare
 from qat.lowering.convert import convert
 
 

@@ -8,8 +8,8 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from qat.errors import AddressError, PreparationError
 from qat.inject.calls import Operand
-from qat.inject.handle import prepare
 from qat.inject.origins import LONGEST_WAY, Origins
+from qat.inject.prepare import prepare
 from qat.lowering.convert import convert
 from qat.spec import QuantConfig, Rule
 

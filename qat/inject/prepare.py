@@ -1,0 +1,63 @@
+"""`prepare`: inject fake quantizers into a network."""
+
+import torch
+from torch import nn
+
+from qat.errors import PreparationError
+from qat.inject.control_flow import refuse_branches
+from qat.inject.handle import Handle, handle_of
+from qat.inject.inputs import bind_examples
+from qat.inject.plan import make_plan
+from qat.inject.record import record
+from qat.spec import QuantConfig
+from qat.targets import target_named
+
+
+def prepare(
+    module: nn.Module, example_inputs, quant: str | QuantConfig = "w8a8", target: str | None = "onnxruntime"
+) -> Handle:
+    """Inject fake quantizers into `module`, in place, with observers and fake quantization on.
+
+    example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; dimension 0 is the batch.
+    quant: a preset such as "w4a8", or a `QuantConfig`. target: the runtime to export to; None to simulate only.
+
+    The module keeps its type, its parameters and its state_dict keys; only its `forward` is wrapped. Raises
+    `PreparationError` where a call cannot be followed or has no integer form on the target, with its source line.
+    """
+    config = QuantConfig.parse(quant)
+    target_named(target)
+    _refuse_unfit(module)
+    args, kwargs = bind_examples(module, example_inputs)
+    recording = record(module, args, kwargs)
+    refuse_branches(module, recording, args, kwargs, target_named(target))
+    plan = make_plan(recording, config, target_named(target))
+    handle = Handle(module, config, target, plan, recording, (args, kwargs))
+    # a graph compiled before would go on running without quantizers
+    torch.compiler.reset()
+    return handle
+
+
+def _refuse_unfit(module: nn.Module) -> None:
+    """Raise `PreparationError` for what cannot be prepared on its face."""
+    if not isinstance(module, nn.Module):
+        raise PreparationError(f"the module is {module!r}; pass an instance of torch.nn.Module.")
+    if isinstance(module, torch._dynamo.OptimizedModule):
+        raise PreparationError("the module is a torch.compile wrapper; prepare the original module, then compile it.")
+    for name, parameter in module.named_parameters():
+        if torch.nn.parameter.is_lazy(parameter):
+            raise PreparationError(f"the parameter {name} has no shape yet; run the network on one batch first.")
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise PreparationError(
+                f"{f'the sub-module {name!r}' if name else 'the module'} is a TorchScript module, whose calls cannot "
+                "be intercepted; pass the original nn.Module."
+            )
+        if handle_of(part) is not None:
+            which = f"sub-module {name!r}" if name else "module"
+            raise PreparationError(f"the {which} is prepared already; call remove() on its handle first.")
+        if isinstance(part, torch.ao.quantization.FakeQuantizeBase) or type(part).__module__.startswith(
+            "torch.ao.nn.quantized"
+        ):
+            raise PreparationError(
+                f"{name!r} is a {type(part).__name__}, quantized by other means; pass the float network."
+            )
