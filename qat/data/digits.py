@@ -2,7 +2,7 @@
 
 import torch
 
-from qat.data.module import InMemoryDataModule, check_share
+from qat.data.module import InMemoryDataModule, check_held_out
 from qat.data.tensors import TensorData, stratified_split
 from qat.errors import ConfigurationError, MissingExtraError
 
@@ -28,13 +28,7 @@ class DigitsDataModule(InMemoryDataModule):
         limit: int | None = None,
     ):
         super().__init__(batch_size, seed, limit)
-        check_share("val_share", val_share)
-        check_share("test_share", test_share)
-        if val_share + test_share >= 1.0:
-            raise ConfigurationError(
-                f"data.val_share {val_share} and data.test_share {test_share} leave nothing to train on; "
-                "make their sum smaller than 1."
-            )
+        check_held_out(val_share, test_share)
         self.split_seed, self.val_share, self.test_share = split_seed, val_share, test_share
 
     def setup(self, stage: str | None = None) -> None:

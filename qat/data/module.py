@@ -61,5 +61,16 @@ def check_share(name: str, share: float) -> None:
         raise ConfigurationError(f"data.{name} is {share}; a share of the samples lies between 0 and 1.")
 
 
+def check_held_out(val_share: float, test_share: float) -> None:
+    """Refuse shares of the samples for validation and test that leave none to train on."""
+    check_share("val_share", val_share)
+    check_share("test_share", test_share)
+    if val_share + test_share >= 1.0:
+        raise ConfigurationError(
+            f"data.val_share {val_share} and data.test_share {test_share} leave nothing to train on; make their sum "
+            "smaller than 1."
+        )
+
+
 def _as_it_is(batch):
     return batch

@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from qat.data.module import InMemoryDataModule, check_share
+from qat.data.module import InMemoryDataModule, check_held_out
 from qat.data.tensors import TensorData
 from qat.errors import ConfigurationError
 
@@ -113,13 +113,7 @@ class TextDataModule(InMemoryDataModule):
         num_workers: int = 0,
     ):
         super().__init__(batch_size, seed, limit, num_workers)
-        check_share("val_share", val_share)
-        check_share("test_share", test_share)
-        if val_share + test_share >= 1.0:
-            raise ConfigurationError(
-                f"data.val_share {val_share} and data.test_share {test_share} leave nothing to train on; "
-                "make their sum smaller than 1."
-            )
+        check_held_out(val_share, test_share)
         for name, value, least in (("vocabulary_size", vocabulary_size, 2), ("block_size", block_size, 2)):
             if value < least:
                 raise ConfigurationError(f"data.{name} is {value}; set it to a whole number from {least} on.")
