@@ -4,7 +4,7 @@ import torch
 
 from qat.data.module import InMemoryDataModule, check_held_out
 from qat.data.tensors import TensorData, stratified_split
-from qat.errors import ConfigurationError, MissingExtraError
+from qat.errors import MissingExtraError
 
 #: Pixels count how many of a 4 x 4 field's points are inked, 0..16.
 MAX_PIXEL = 16
