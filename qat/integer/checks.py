@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from qat.errors import ProgramError
+from qat.integer.lengths import Length, lengths_in
 from qat.integer.operations import ComputingOperation, MovingOperation, Operation
 from qat.integer.values import Constant, IndexRange, Value
 
@@ -28,8 +29,10 @@ def check_edges(program: "IntegerProgram") -> None:
         raise ProgramError(f"{len(program.outputs)} outputs cannot be returned as one tensor; use 'tuple' or 'dict'.")
     _check_unique([edge.name for edge in (*program.inputs, *program.outputs)], "inputs and outputs")
     _check_unique([edge.value for edge in program.inputs], "values of inputs")
-    _check_unique([entry.name for entry in (*program.values, *program.constants)], "values and constants")
-    _check_unique([operation.name for operation in program.operations], "operations")
+    parts = (program, *program.bodies)
+    entries = [entry.name for part in parts for entry in (*part.values, *part.constants)]
+    _check_unique(entries, "values and constants")
+    _check_unique([operation.name for part in parts for operation in part.operations], "operations")
     for edge in (*program.inputs, *program.outputs):
         known = program.named.get(edge.value)
         if edge.codes and known is not None and isinstance(known.grid, IndexRange):
@@ -56,10 +59,11 @@ def check_order(program: "IntegerProgram") -> None:
         for name in operation.inputs:
             if name not in made:
                 raise operation.error(f"uses {name!r}, which nothing before it makes")
-        if operation.output not in declared or operation.output in made:
-            state = "made twice" if operation.output in made else "not declared"
-            raise operation.error(f"makes {operation.output!r}, a value that is {state}")
-        made.add(operation.output)
+        for name in operation.outputs:
+            if name not in declared or name in made:
+                state = "made twice" if name in made else "not declared"
+                raise operation.error(f"makes {name!r}, a value that is {state}")
+            made.add(name)
     for edge in program.outputs:
         if edge.value not in made or edge.value not in declared:
             raise ProgramError(f"output {edge.name!r} comes from a value {edge.value!r} that nothing makes.")
@@ -67,13 +71,44 @@ def check_order(program: "IntegerProgram") -> None:
         raise ProgramError(f"nothing makes the value {min(unmade)!r}.")
 
 
+def check_lengths(program: "IntegerProgram") -> None:
+    """Refuse sizes that follow no input, and a program that does not fit together at a shorter length."""
+    longest = {entry.symbol: entry.longest for entry in program.lengths}
+    _check_unique([entry.symbol for entry in program.lengths], "lengths")
+    for length in lengths_in((program.values, program.operations, program.constants)):
+        if longest.get(length.symbol) != length.longest:
+            raise ProgramError(
+                f"a size follows {length.symbol!r} of at most {length.longest}, which is no length of the program."
+            )
+    for entry in program.lengths:
+        if input_of(program, entry.symbol) is None:
+            raise ProgramError(
+                f"no input has {entry.symbol!r} as the size of a dimension; name only lengths of inputs."
+            )
+        for length in entry.samples():
+            try:
+                program.at(**{entry.symbol: length})
+            except ProgramError as error:
+                raise ProgramError(f"with {entry.symbol} {length}: {error}") from error
+
+
+def input_of(program: "IntegerProgram", symbol: str) -> tuple[str, int] | None:
+    """(name of an input, dimension) whose size is the length `symbol` itself; None where there is none."""
+    for edge in program.inputs:
+        for dim, size in enumerate(program.named[edge.value].shape, start=1):
+            if isinstance(size, Length) and size.describe() == symbol:
+                return edge.name, dim
+    return None
+
+
 def check_operation(operation: Operation, known: Known) -> None:
     """Refuse an operation whose shapes, grids or multipliers do not fit, or whose accumulator could overflow."""
-    sources, output = [known[name] for name in operation.inputs], known[operation.output]
+    sources = [known[name] for name in operation.inputs]
+    output, *others = (known[name] for name in operation.outputs)
     check_operands(operation, sources)
     _check_shape(operation, sources, output)
     _check_grids(operation, sources, output)
-    operation.check_between(sources, output)
+    operation.check_between(sources, output, *others)
     _check_accumulator(operation, known)
 
 
@@ -99,7 +134,9 @@ def _check_grids(operation: Operation, sources: list[Value | Constant], output: 
     grid = output.grid
     if isinstance(operation, MovingOperation):
         expected = operation.output_grid(*sources)
-        if expected != grid:
+        # indices may be declared to reach further: where a length is added up, as far as the longest
+        covered = isinstance(expected, IndexRange) and isinstance(grid, IndexRange) and expected.count <= grid.count
+        if expected != grid and not covered:
             raise operation.error(
                 f"moves {sources[0].name!r} to codes on {expected}, but {output.name!r} is on {grid}; put a Requantize "
                 "between"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
+from qat.integer.lengths import Length
 from qat.integer.packing import pack, unpack
 from qat.integer.values import MAX_NAME_LENGTH, Weight, WeightGrid, check_shape
 
@@ -23,6 +24,8 @@ from qat.integer.values import MAX_NAME_LENGTH, Weight, WeightGrid, check_shape
 MAX_LIST = 4096
 #: Integers in a field: shapes, codes and mantissas, all of which fit.
 MAX_INTEGER = 2**53
+#: What a `Length` is written as.
+LENGTH_PARTS = ("symbol", "longest", "multiple", "offset", "divisor")
 
 
 class Encoder:
@@ -54,6 +57,8 @@ class Encoder:
             return self.fields(value, name)
         if isinstance(value, tuple):
             return [self.value(entry, name) for entry in value]
+        if isinstance(value, Length):
+            return {part: getattr(value, part) for part in LENGTH_PARTS}
         return value
 
     def _put_packed(self, name: str, weight: Weight) -> str:
@@ -107,6 +112,8 @@ class Decoder:
             return value
         if kind is bool and isinstance(value, bool):
             return value
+        if kind is int and isinstance(value, dict):
+            return self._length(value, name)
         if kind is int and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER:
             return value
         if kind is float and isinstance(value, float) and math.isfinite(value):
@@ -119,6 +126,17 @@ class Decoder:
             raise ProgramError(
                 f"the tensor {min(self._tensors)!r} belongs to nothing in the program; the file is damaged."
             )
+
+    def _length(self, value: dict, name: str) -> Length:
+        """A size that follows a length."""
+        if set(value) != set(LENGTH_PARTS) or not isinstance(value["symbol"], str):
+            raise ProgramError(f"{name} is {str(value)[:80]!r}; a length has exactly {', '.join(LENGTH_PARTS)}.")
+        numbers = {part: self.value(value[part], int, name) for part in LENGTH_PARTS if part != "symbol"}
+        if any(isinstance(number, Length) for number in numbers.values()) or numbers["divisor"] < 1:
+            raise ProgramError(
+                f"{name} is {str(value)[:80]!r}; the parts of a length are numbers, its divisor above 0."
+            )
+        return Length(value["symbol"][:MAX_NAME_LENGTH], **numbers)
 
     def _tuple(self, value: Any, kinds: tuple, name: str) -> tuple:
         if not isinstance(value, list) or len(value) > MAX_LIST:

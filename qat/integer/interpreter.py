@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
+from qat.integer.checks import input_of
 from qat.integer.kernels import compute
+from qat.integer.lengths import Length, at_lengths
 from qat.integer.operations import Operation
 from qat.integer.program import Input, Inputs, IntegerProgram
 from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
@@ -26,6 +28,7 @@ def run_real(program: IntegerProgram, inputs: Inputs):
     Edges that carry codes or indices are taken and given as they are.
     """
     tensors = named_inputs(program, inputs)
+    program = program.at(**lengths_of(program, tensors))
     size = len(next(iter(tensors.values())))
     samples = max(_CHUNK // max(math.prod(value.shape) for value in program.values), 1)
     pieces = []
@@ -74,9 +77,13 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
         if tensor.layout != torch.strided or tensor.is_complex():
             kind = f"{tensor.dtype} with layout {tensor.layout}"
             raise ProgramError(f"input {edge.name!r} is {kind}; give a dense tensor of real numbers.")
-        if tensor.dim() != len(shape) + 1 or tuple(tensor.shape[1:]) != tuple(shape) or not len(tensor):
+        fits = tensor.dim() == len(shape) + 1 and all(
+            size == wanted or isinstance(wanted, Length) for size, wanted in zip(tensor.shape[1:], shape, strict=True)
+        )
+        if not fits or not len(tensor):
+            sizes = (size.describe() if isinstance(size, Length) else str(size) for size in shape)
             raise ProgramError(
-                f"input {edge.name!r} has shape {tuple(tensor.shape)}; expected (batch, {', '.join(map(str, shape))}) "
+                f"input {edge.name!r} has shape {tuple(tensor.shape)}; expected (batch, {', '.join(sizes)}) "
                 "with a batch of at least 1."
             )
         tensors[edge.name] = _typed(tensor, edge, value.grid)
@@ -84,6 +91,24 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
     if len(set(sizes.values())) > 1:
         raise ProgramError(f"inputs have different batch sizes, {sizes}; they must be equal.")
     return tensors
+
+
+def lengths_of(program: IntegerProgram, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """The lengths of inputs, by symbol. Raises `ProgramError` where inputs do not agree on one."""
+    found: dict[str, int] = {}
+    for entry in program.lengths:
+        name, dim = input_of(program, entry.symbol)
+        found[entry.symbol] = tensors[name].shape[dim]
+    for edge in program.inputs:
+        given = tuple(tensors[edge.name].shape[1:])
+        expected = at_lengths(program.value(edge.value).shape, found)
+        if given != expected:
+            lengths = ", ".join(f"{symbol} {length}" for symbol, length in found.items())
+            raise ProgramError(
+                f"input {edge.name!r} has shape {given} behind the batch, but another input has {lengths}, which makes "
+                f"it {expected}; pad them to one length."
+            )
+    return found
 
 
 def _typed(tensor: Tensor, edge: Input, grid: AnyGrid) -> Tensor:
@@ -175,10 +200,13 @@ def run(
 ) -> dict[str, Tensor]:
     """Run on codes. codes: of the inputs, by value name, (N, *shape) of their grid's dtype, on any device.
 
+    A program of several lengths runs at that of its inputs.
+
     take_over: from an operation and the codes it made to the codes that later operations see in their place.
 
     Returns the codes of every value, or where not `keep_all` of those that the outputs need.
     """
+    program = program.at(**lengths_of(program, {edge.name: codes[edge.value] for edge in program.inputs}))
     first = next(iter(codes.values()))
     batch, device = len(first), first.device
     held: dict[str, Tensor] = {}

@@ -14,8 +14,9 @@ from os import PathLike
 from torch import Tensor
 
 from qat.errors import ProgramError
-from qat.integer.checks import check_edges, check_operation, check_order
+from qat.integer.checks import check_edges, check_lengths, check_operation, check_order
 from qat.integer.fixed_point import Multiplier, SumMultipliers
+from qat.integer.lengths import Length, LengthRange, at_lengths
 from qat.integer.operations import (
     Add,
     ArgMax,
@@ -62,12 +63,16 @@ from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, Weight
 
 __all__ = [
     "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "CumulativeSum", "Divide", "Embedding",
-    "Expand", "Gather", "Grid", "IndexProduct", "IndexRange", "IndexSum", "IndexTable", "Input", "IntegerProgram",
-    "Layer", "Linear", "LogSoftmax", "LogSoftmaxFactors", "MatMul", "Max", "MaxPool", "Mean", "Mul", "Multiplier",
-    "Negate", "Normalize", "NormalizeFactors", "Output", "Pad", "Ratio", "Requantize", "Reshape", "Select", "Slice",
-    "Softmax", "SoftmaxFactors", "Sum", "SumMultipliers", "Table", "Take", "TopKIndices", "TopKValues", "Transpose",
-    "Value", "Weight", "WeightGrid", "float32", "table_codes",
+    "Expand", "Gather", "Grid", "IndexProduct", "IndexRange", "IndexSum", "IndexTable", "Input",
+    "IntegerProgram", "Layer", "Length", "LengthRange", "Linear", "LogSoftmax", "LogSoftmaxFactors", "MatMul",
+    "Max", "MaxPool", "Mean", "Mul", "Multiplier", "Negate", "Normalize", "NormalizeFactors", "Output", "Pad",
+    "Ratio", "Requantize", "Reshape", "Select", "Slice", "Softmax", "SoftmaxFactors", "Sum", "SumMultipliers",
+    "Table", "Take", "TopKIndices", "TopKValues", "Transpose", "Value", "Weight", "WeightGrid", "float32",
+    "table_codes",
 ]  # fmt: skip
+
+#: Programs of one length that a program keeps: training data comes in buckets of a few.
+MAX_PROGRAMS = 16
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -124,6 +129,7 @@ class IntegerProgram:
     inputs, outputs: tensors at the edges, in the order of the network's arguments and results.
     values: every integer tensor, inputs and results of operations. constants: operands that never change.
     output_structure: what `program(inputs)` returns: "tensor" (one output), "tuple" or "dict" (by output name).
+    lengths: what the sizes that are a `Length` follow. The shapes are those of the longest inputs.
     """
 
     inputs: tuple[Input, ...]
@@ -132,12 +138,14 @@ class IntegerProgram:
     operations: tuple[Operation, ...]
     constants: tuple[Constant, ...] = ()
     output_structure: str = "tensor"
+    lengths: tuple[LengthRange, ...] = ()
 
     def __post_init__(self):
         check_edges(self)
         check_order(self)
         for operation in self.operations:
             check_operation(operation, self.named)
+        check_lengths(self)
 
     def __call__(self, inputs: Inputs):
         """Run the reference interpreter. inputs: real (or index) tensor(s), by position or by input name.
@@ -148,6 +156,44 @@ class IntegerProgram:
         from qat.integer.interpreter import run_real
 
         return run_real(self, inputs)
+
+    def at(self, **lengths: int) -> "IntegerProgram":
+        """The program of inputs of one length, `program.at(length=12)`; those that are not named are the longest.
+
+        Raises `ProgramError` for a length that inputs cannot have.
+        """
+        known = {entry.symbol: entry for entry in self.lengths}
+        for symbol, length in lengths.items():
+            if symbol not in known:
+                names = ", ".join(known) or "none"
+                raise ProgramError(f"the program has no length {symbol!r}; its lengths are: {names}.")
+            entry = known[symbol]
+            if not entry.shortest <= length <= entry.longest:
+                raise ProgramError(
+                    f"{symbol} is {length}; the program takes {entry.shortest} to {entry.longest}. Prepare the network "
+                    "with example_inputs of the longest length that it will meet."
+                )
+        if not known:
+            return self
+        chosen = tuple(lengths.get(symbol, entry.longest) for symbol, entry in known.items())
+        if chosen not in self._of_one_length:
+            while len(self._of_one_length) >= MAX_PROGRAMS:
+                self._of_one_length.pop(next(iter(self._of_one_length)))
+            sizes = dict(zip(known, chosen, strict=True))
+            self._of_one_length[chosen] = IntegerProgram(
+                self.inputs,
+                self.outputs,
+                at_lengths(self.values, sizes),
+                at_lengths(self.operations, sizes),
+                tuple(constant.at(sizes) for constant in self.constants),
+                self.output_structure,
+            )
+        return self._of_one_length[chosen]
+
+    @functools.cached_property
+    def _of_one_length(self) -> dict[tuple[int, ...], "IntegerProgram"]:
+        """Programs of one length that were asked for lately."""
+        return {}
 
     @functools.cached_property
     def named(self) -> dict[str, Value | Constant]:

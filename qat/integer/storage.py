@@ -21,6 +21,7 @@ from torch import Tensor
 from qat.errors import ProgramError
 from qat.files import written_whole
 from qat.integer.codec import Decoder, Encoder
+from qat.integer.lengths import LengthRange
 from qat.integer.operations import OPERATIONS
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import Constant, Value
@@ -41,6 +42,7 @@ _FIELDS = {
     "values",
     "constants",
     "operations",
+    "lengths",
     "tensors_sha256",
     "sha256",
 }
@@ -61,6 +63,7 @@ def save(program: IntegerProgram, directory: str | PathLike) -> None:
             {"kind": type(operation).__name__} | encoder.fields(operation, operation.name)
             for operation in program.operations
         ],
+        "lengths": [encoder.fields(entry, "") for entry in program.lengths],
     }
     content = save_tensors(dict(sorted(encoder.tensors.items())))
     document["tensors_sha256"] = hashlib.sha256(content).hexdigest()
@@ -79,10 +82,12 @@ def load(directory: str | PathLike) -> IntegerProgram:
             f"{directory / JSON_NAME} has version {str(document.get('version'))[:40]!r}, this package reads "
             f"{VERSION}; export the program again."
         )
-    if set(document) != _FIELDS or document["sha256"] != _digest(document):
+    # a file of before there were lengths has none
+    if set(document) | {"lengths"} != _FIELDS or document.get("sha256") != _digest(document):
         raise ProgramError(
             f"{directory / JSON_NAME} is damaged: its content does not have its digest; export it again."
         )
+    document.setdefault("lengths", [])
     content = _read(directory / TENSORS_NAME, MAX_TENSORS_BYTES, document["tensors_sha256"])
     decoder = Decoder(_tensors(content, directory / TENSORS_NAME))
     program = IntegerProgram(
@@ -92,6 +97,7 @@ def load(directory: str | PathLike) -> IntegerProgram:
         constants=_entries(decoder, document, "constants", Constant),
         operations=_entries(decoder, document, "operations", None),
         output_structure=decoder.value(document["output_structure"], str, "output_structure"),
+        lengths=_entries(decoder, document, "lengths", LengthRange),
     )
     decoder.check_all_used()
     return program
@@ -107,8 +113,11 @@ def _entries(decoder: Decoder, document: dict, section: str, kind: type | None) 
         if not isinstance(entry, dict):
             raise ProgramError(f"an entry of {section} is a {type(entry).__name__}; expected an object.")
         entry_kind = kind
+        # files of before edges carried codes, and before constants followed a length
         if kind in (Input, Output):
-            entry = {"codes": False} | entry  # a file of before there were edges that carry codes
+            entry = {"codes": False} | entry
+        if kind is Constant:
+            entry = {"sizes": []} | entry
         if kind is None:
             entry = dict(entry)
             name = entry.pop("kind", None)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
+from qat.integer.lengths import at_lengths
 
 #: Widest activation code. Two 16-bit factors still multiply inside int64 with room for their sum.
 MAX_ACTIVATION_BITS = 16
@@ -140,6 +142,7 @@ AnyGrid = Grid | IndexRange
 class Value:
     """One integer tensor of the program. shape: without dimension 0, which is the batch and has any size.
 
+    A size that follows the length of an input is a `qat.integer.lengths.Length`.
     grid: what its codes stand for; an `IndexRange` where they are no real numbers.
     """
 
@@ -156,23 +159,34 @@ class Value:
 class Constant:
     """An integer tensor that is the same in every run, an operand of an operation that also takes a value.
 
-    codes: integer tensor of `shape` (no batch dimension), broadcast over the batch.
+    codes: integer tensor (no batch dimension), broadcast over the batch.
+    sizes: its shape, where some of it are a `Length`: shorter inputs take as much from the front. () where none is.
     """
 
     name: str
     grid: Grid | IndexRange
     codes: Tensor
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self):
         check_name(self.name, "a constant")
         check_shape(self.shape, f"constant {self.name!r}")
         check_dtype(self.codes, self.grid.dtype, f"the codes of constant {self.name!r}")
         check_range(self.codes, self.grid.quant_min, self.grid.quant_max, f"the codes of constant {self.name!r}")
+        if self.sizes and self.sizes != tuple(self.codes.shape):
+            raise ProgramError(f"constant {self.name!r} has sizes {self.sizes} and codes of {tuple(self.codes.shape)}.")
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the codes, without a batch dimension."""
-        return tuple(self.codes.shape)
+        return self.sizes or tuple(self.codes.shape)
+
+    def at(self, lengths: Mapping[str, int]) -> "Constant":
+        """What inputs of these lengths, by symbol, take of it."""
+        if not self.sizes:
+            return self
+        cut = tuple(slice(size) for size in at_lengths(self.sizes, lengths))
+        return Constant(self.name, self.grid, self.codes[cut])
 
 
 @dataclass(frozen=True)

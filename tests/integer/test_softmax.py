@@ -150,6 +150,25 @@ def test_an_output_coarser_than_its_results_is_refused():
         softmax_of([1, 2], HALVES, Grid(2.0**-100, 0, 0, 255), kind="log_softmax")
 
 
+FACTORS = SoftmaxFactors.from_grids(HALVES, SHARES, 3)
+
+
+@pytest.mark.parametrize("factors", [SoftmaxFactors, LogSoftmaxFactors])
+def test_factors_are_the_same_for_all_counts_up_to_a_capacity(factors):
+    target = SHARES if factors is SoftmaxFactors else Grid(0.5, 255, 0, 255)
+    few, most, more = (factors.from_grids(HALVES, target, count) for count in (1, 1023, 1024))
+    assert few.matches(most)
+    assert not most.matches(more)
+    assert more.matches(factors.from_grids(HALVES, target, 65_535))
+
+
+def test_factors_of_longer_rows_serve_shorter_ones():
+    program = programs()
+    softmax, log_softmax = program.operations
+    longer = dataclasses.replace(softmax, factors=SoftmaxFactors.from_grids(HALVES, SHARES, 5000))
+    dataclasses.replace(program, operations=(longer, log_softmax))
+
+
 def programs():
     """A program with a masked softmax and a log-softmax."""
     builder = ProgramBuilder()
@@ -175,7 +194,7 @@ def test_is_saved_and_loaded(tmp_path):
         (0, {"dim": 3}, "the batch is dimension 0"),
         (0, {"inputs": ("x", "mask", "mask")}, "at most one mask"),
         (0, {"inputs": ("x", "x")}, "a mask is on"),
-        (0, {"factors": SoftmaxFactors.from_grids(HALVES, SHARES, 4)}, "not SoftmaxFactors.from_grids"),
+        (0, {"factors": dataclasses.replace(FACTORS, divisor_factor=FACTORS.divisor_factor + 1)}, "not SoftmaxFactors"),
         (0, {"factors": SoftmaxFactors.from_grids(SHARES, SHARES, 3)}, "not SoftmaxFactors.from_grids"),
         (1, {"dim": 0}, "the batch is dimension 0"),
         (1, {"factors": LogSoftmaxFactors.from_grids(HALVES, SHARES, 3)}, "not LogSoftmaxFactors.from_grids"),

@@ -41,6 +41,11 @@ class Operation:
             raise self.error(f"takes {self.arity or 'at least 1'} inputs, not {len(self.inputs)}")
         self.check()
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Every value that the operation makes, `output` first."""
+        return (self.output,)
+
     def check(self) -> None:
         """Refuse fields that contradict one another."""
 
@@ -48,8 +53,8 @@ class Operation:
         """Shape of the output, without the batch."""
         return shapes[0]
 
-    def check_between(self, sources: Sequence[Value | Constant], output: Value) -> None:
-        """Refuse fields that do not follow from the grids and shapes of the inputs and the output."""
+    def check_between(self, sources: Sequence[Value | Constant], output: Value, *others: Value) -> None:
+        """Refuse fields that do not follow from the grids and shapes of the inputs and the outputs."""
 
     def error(self, problem: str) -> ProgramError:
         """An error that names this operation and where it came from."""

@@ -17,6 +17,8 @@ from qat.integer.values import Grid, check_dtype
 #: rounded by half its last bit, and a sum of n of them, all alike, by n times that: with 21 bits and 1,023 of them by
 #: a 16th of a step of 8-bit shares at most.
 _FEWEST_NARROW_BITS = 21
+#: Most elements of a sum: with the fewest bits inside int32, of long sequences, and of any value.
+_CAPACITIES = (2**10 - 1, 2**16 - 1, 2**31 - 1)
 #: A sum of exponentials, times a 24-bit mantissa, stays below 2^61.
 _PRODUCT_BITS = 61
 #: Bits of a numerator, `exponential << numerator_shift`: of 8-bit results it fits int32 with half of the divisor, and
@@ -49,7 +51,8 @@ class SoftmaxFactors:
 
     @classmethod
     def from_grids(cls, source: Grid, target: Grid, count: int) -> "SoftmaxFactors":
-        """The most accurate factors with which nothing overflows. count: how many elements a sum is over."""
+        """Factors with which nothing overflows. count: how many elements a sum is over, rounded up to a capacity."""
+        count = capacities(count)[0]
         bits, numerator = fraction_bits(count, target), numerator_bits(target)
         shift = numerator - bits
         mantissa, exponent = math.frexp(target.scale)
@@ -113,6 +116,14 @@ def exponentials_match(first: Tensor, second: Tensor) -> bool:
     return int((first.to(torch.int64) - second.to(torch.int64)).abs().max()) <= 1
 
 
+def capacities(count: int) -> list[int]:
+    """Counts of elements that factors for `count` of them may be made for, the usual one first.
+
+    They are few, so that shorter sequences are computed with the factors of the longest.
+    """
+    return [capacity for capacity in _CAPACITIES if capacity >= count]
+
+
 def fraction_bits(count: int, target: Grid) -> int:
     """Fractional bits of exponentials of which `count` are added."""
     narrow = 31 - count.bit_length()
@@ -160,7 +171,10 @@ class Softmax(ComputingOperation):
         if len(sources) == 2 and sources[1].grid != MASK_GRID:
             raise self.error(f"has a mask {sources[1].name!r} on {sources[1].grid}; a mask is on {MASK_GRID}")
         scores = sources[0]
-        if not self.factors.matches(SoftmaxFactors.from_grids(scores.grid, output.grid, scores.shape[self.dim - 1])):
+        if not any(
+            self.factors.matches(SoftmaxFactors.from_grids(scores.grid, output.grid, capacity))
+            for capacity in capacities(scores.shape[self.dim - 1])
+        ):
             raise self.error("has factors that are not SoftmaxFactors.from_grids of its grids and its dimension")
 
     def reach(self, sources, output):
@@ -200,7 +214,8 @@ class LogSoftmaxFactors:
 
     @classmethod
     def from_grids(cls, source: Grid, target: Grid, count: int) -> "LogSoftmaxFactors":
-        """The most accurate factors with which nothing overflows. count: how many elements a sum is over."""
+        """Factors with which nothing overflows. count: how many elements a sum is over, rounded up to a capacity."""
+        count = capacities(count)[0]
         ratio = source.scale / target.scale
         largest = (source.quant_max - source.quant_min) * ratio + math.log(max(count, 2)) / target.scale + 1
         shift = (_LOG_SUM_BITS if target.bits <= 8 else _WIDE_LOG_SUM_BITS) - math.ceil(math.log2(largest))
@@ -252,7 +267,10 @@ class LogSoftmax(ComputingOperation):
 
     def check_between(self, sources, output):
         scores = sources[0]
-        if not self.factors.matches(LogSoftmaxFactors.from_grids(scores.grid, output.grid, scores.shape[self.dim - 1])):
+        if not any(
+            self.factors.matches(LogSoftmaxFactors.from_grids(scores.grid, output.grid, capacity))
+            for capacity in capacities(scores.shape[self.dim - 1])
+        ):
             raise self.error("has factors that are not LogSoftmaxFactors.from_grids of its grids and its dimension")
 
     def reach(self, sources, output):

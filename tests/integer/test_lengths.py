@@ -1,0 +1,202 @@
+"""Sizes that follow a length, and programs that have them."""
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qat.errors import ProgramError
+from qat.integer.builder import ProgramBuilder
+from qat.integer.interpreter import run_real
+from qat.integer.lengths import Length, LengthRange, at_lengths, lengths_in
+from qat.integer.program import Add, Constant, Expand, Grid, IntegerProgram, Reshape, SumMultipliers, Value
+
+HALVES = Grid(0.5, 0, 0, 255)
+LENGTH = Length("length", 6)
+
+
+def test_a_length_is_the_size_at_the_longest():
+    assert (LENGTH, LENGTH + 1, 2 * LENGTH, (LENGTH - 3) // 2) == (6, 7, 12, 1)
+    assert (2 * LENGTH + 1).at(4) == 9
+    assert ((LENGTH - 3) // 2).at(5) == 1
+    assert (LENGTH + 1) - LENGTH == 1
+    assert not isinstance((LENGTH + 1) - LENGTH, Length)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["+", "-", "*", "//"]), st.integers(1, 5)), max_size=5),
+    st.integers(20, 40),
+    st.integers(1, 20),
+)
+def test_arithmetic_is_that_of_integers_at_every_length(steps, longest, shorter):
+    size, expected, at_shorter = Length("length", longest), longest, shorter
+    for sign, number in steps:
+        compute = {
+            "+": lambda x, n=number: x + n,
+            "-": lambda x, n=number: x - n,
+            "*": lambda x, n=number: n * x,
+            "//": lambda x, n=number: x // n,
+        }[sign]
+        size, expected, at_shorter = compute(size), compute(expected), compute(at_shorter)
+    assert size == expected
+    if isinstance(size, Length):  # a product behind a division is a plain number, right at the longest
+        assert size.at(shorter) == at_shorter
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(LENGTH, "length"), (2 * LENGTH - 1, "2*length-1"), ((LENGTH + 1) // 2, "(length+1)//2")],
+)
+def test_is_described_as_an_expression(size, text):
+    assert size.describe() == text
+
+
+def test_is_copied_with_what_it_follows():
+    for twin in (copy.deepcopy(LENGTH + 1), pickle.loads(pickle.dumps(LENGTH + 1))):
+        assert twin.follows_like(LENGTH + 1)
+        assert twin.at(2) == 3
+
+
+def test_lengths_are_found_and_replaced_in_fields_and_tuples():
+    value = Value("x", (LENGTH, 4), HALVES)
+    assert list(lengths_in((value,))) == [6]
+    assert at_lengths(value, {"length": 3}).shape == (3, 4)
+    other = Value("y", (2, 4), HALVES)
+    assert at_lengths(other, {"length": 3}) is other
+
+
+def adding():
+    """x (length, 2) plus positions (6, 2) of 0 to 11 halves, flattened."""
+    builder = ProgramBuilder()
+    x = builder.input("x", (6, 2), HALVES)
+    positions = builder.constant("positions", torch.arange(12).reshape(6, 2), HALVES)
+    builder.output("y", builder.add("sum", x, positions, HALVES))
+    program = builder.build()
+    values = tuple(dataclasses.replace(value, shape=(LENGTH, 2)) for value in program.values)
+    (constant,) = program.constants
+    constant = dataclasses.replace(constant, sizes=(LENGTH, 2))
+    lengths = (LengthRange("length", 1, 6),)
+    return dataclasses.replace(program, values=values, constants=(constant,), lengths=lengths)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 6])
+def test_a_program_runs_at_every_length(length):
+    x = torch.ones(3, length, 2)
+    expected = 1 + torch.arange(12.0).reshape(6, 2)[:length] / 2
+    assert torch.equal(adding()(x), expected.expand(3, length, 2))
+
+
+def test_a_program_of_one_length_is_a_plain_one():
+    program = adding().at(length=4)
+    assert not program.lengths
+    assert not list(lengths_in((program.values, program.operations, program.constants)))
+    assert program.value("positions").codes.shape == (4, 2)
+    assert adding().at().value("positions").codes.shape == (6, 2)
+
+
+def test_is_kept_when_it_was_made_once():
+    program = adding()
+    assert program.at(length=4) is program.at(length=4)
+
+
+@pytest.mark.parametrize("length", [7, 12])
+def test_a_longer_input_is_refused(length):
+    with pytest.raises(ProgramError, match=f"length is {length}; the program takes 1 to 6"):
+        adding()(torch.ones(1, length, 2))
+
+
+def test_an_unknown_length_is_refused():
+    with pytest.raises(ProgramError, match="no length 'size'; its lengths are: length"):
+        adding().at(size=3)
+
+
+def test_another_shape_is_refused_with_the_expression():
+    with pytest.raises(ProgramError, match=r"expected \(batch, length, 2\)"):
+        adding()(torch.ones(1, 6, 3))
+
+
+def test_is_saved_and_loaded(tmp_path):
+    program = adding()
+    program.save(tmp_path)
+    loaded = IntegerProgram.load(tmp_path)
+    assert loaded.lengths == program.lengths
+    for length in (2, 6):
+        x = torch.rand(2, length, 2) * 10
+        assert torch.equal(loaded(x), program(x))
+
+
+def test_inputs_of_two_lengths_are_refused():
+    builder = ProgramBuilder()
+    x, y = builder.input("x", (6,), HALVES), builder.input("y", (6,), HALVES)
+    builder.output("z", builder.add("sum", x, y, HALVES))
+    program = builder.build()
+    values = tuple(dataclasses.replace(value, shape=(LENGTH,)) for value in program.values)
+    program = dataclasses.replace(program, values=values, lengths=(LengthRange("length", 1, 6),))
+    assert run_real(program, (torch.ones(1, 3), torch.ones(1, 3))).tolist() == [[2.0, 2.0, 2.0]]
+    with pytest.raises(ProgramError, match="another input has length 3"):
+        run_real(program, (torch.ones(1, 3), torch.ones(1, 4)))
+
+
+def test_a_size_that_is_right_for_the_longest_only_is_refused():
+    operation = Reshape(name="flat", source="", inputs=("x",), output="flat", shape=(12,))
+    program = adding()
+    values = (program.values[0], Value("flat", (12,), HALVES))
+    with pytest.raises(ProgramError, match="with length 1: .*cannot turn"):
+        dataclasses.replace(
+            program, values=values, operations=(operation,), constants=(),
+            outputs=(dataclasses.replace(program.outputs[0], value="flat"),),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ((), "is no length of the program"),
+        ((LengthRange("length", 1, 7),), "is no length of the program"),
+        ((LengthRange("length", 1, 6), LengthRange("other", 1, 6)), "no input has 'other'"),
+        ((LengthRange("length", 1, 6), LengthRange("length", 1, 6)), "two lengths are named"),
+    ],
+)
+def test_lengths_that_contradict_the_program_are_refused(lengths, message):
+    with pytest.raises(ProgramError, match=message):
+        dataclasses.replace(adding(), lengths=lengths)
+
+
+@pytest.mark.parametrize(("shortest", "longest"), [(0, 3), (4, 3)])
+def test_a_range_without_lengths_is_refused(shortest, longest):
+    with pytest.raises(ProgramError, match="a length is 1 or more"):
+        LengthRange("length", shortest, longest)
+
+
+def test_a_name_of_no_letters_is_refused():
+    with pytest.raises(ProgramError, match="use letters"):
+        LengthRange("2*n", 1, 3)
+
+
+def test_a_constant_of_other_sizes_than_its_codes_is_refused():
+    with pytest.raises(ProgramError, match="has sizes"):
+        Constant("c", HALVES, torch.zeros(4, dtype=torch.uint8), sizes=(LENGTH,))
+
+
+def test_shapes_in_fields_follow():
+    grid = HALVES
+    operations = (
+        Expand(name="wide", source="", inputs=("x",), output="wide", shape=(LENGTH, 3)),
+        Add(name="sum", source="", inputs=("wide", "wide"), output="sum", clamp_min=0, clamp_max=255,
+            factors=SumMultipliers.from_grids(grid, grid, grid)),
+    )  # fmt: skip
+    builder = ProgramBuilder()
+    builder.output("y", builder.input("x", (6, 1), grid))
+    program = builder.build()
+    program = dataclasses.replace(
+        program,
+        values=tuple(Value(name, (LENGTH, size), grid) for name, size in (("x", 1), ("wide", 3), ("sum", 3))),
+        operations=operations,
+        outputs=(dataclasses.replace(program.outputs[0], value="sum"),),
+        lengths=(LengthRange("length", 2, 6),),
+    )
+    assert program(torch.ones(1, 2, 1)).tolist() == [[[2.0, 2.0, 2.0]] * 2]
