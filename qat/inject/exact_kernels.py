@@ -12,8 +12,8 @@ from qat.integer.kernels import compute
 from qat.integer.operations import Operation
 from qat.integer.values import Grid
 
-#: Makes an operation, given its output grid and the bounds of its codes.
-Make = Callable[[Grid, int, int], Operation]
+#: Makes an operation, given its output grid, the bounds of its codes and how many operands it has.
+Make = Callable[[Grid, int, int, int], Operation]
 
 
 @dataclass
