@@ -157,14 +157,6 @@ def _(x: Tensor, name: str) -> Tensor:
     return torch.empty_like(x)
 
 
-def is_exporting() -> bool:
-    """Whether `torch.export` traces this code for lowering, which shows quantizers as markers.
-
-    Dynamo is asked first: while it compiles, some versions of torch (2.11) say that they export, too.
-    """
-    return not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting()
-
-
 def _scale_of(x: Tensor, scale) -> Tensor:
     """`scale` as a float32 tensor beside `x`: dividing by a Python number multiplies by its reciprocal on a GPU."""
     return torch.as_tensor(scale, dtype=torch.float32, device=x.device)

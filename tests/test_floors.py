@@ -14,7 +14,7 @@ FLOORS = [
     {"errors"},
     {"files"},
     {"spec", "schedule"},
-    {"functional", "folding", "range_search"},
+    {"functional", "folding", "range_search", "tracing"},
     {"observers", "kernels"},
     {"quantizers", "targets"},
     {"integer"},

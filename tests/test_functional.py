@@ -230,11 +230,3 @@ def test_the_marker_is_one_node_of_an_exported_graph():
     graph = torch.export.export(Marked(), (x,)).graph
     marked = [node for node in graph.nodes if node.target == torch.ops.qat.fake_quantize.default]
     assert [node.args[1] for node in marked] == ["first"]
-
-
-@pytest.mark.parametrize("compiling", [False, True])
-@pytest.mark.parametrize("exporting", [False, True])
-def test_a_compiler_that_says_it_exports_is_still_compiling(monkeypatch, compiling, exporting):
-    monkeypatch.setattr(torch.compiler, "is_dynamo_compiling", lambda: compiling)
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
-    assert functional.is_exporting() is (exporting and not compiling)

@@ -23,6 +23,7 @@ from qat.inject.tables import Mapped, Regions
 from qat.inject.weighted import WeightedForm
 from qat.integer.values import Grid
 from qat.quantizers import FakeQuantize
+from qat.tracing import is_traced
 
 
 class Accumulators:
@@ -198,7 +199,7 @@ class Accumulators:
         source, weight = self.quantizers[action.input_quantizer], self.quantizers[action.weight_quantizer]
         if weight.spec.group_size is not None:
             return None
-        if not torch.compiler.is_compiling() and not (source.ready and weight.ready):
+        if not is_traced() and not (source.ready and weight.ready):
             return None
         return source.scale_in_force(), weight.scale_in_force() / weight.kernel_weight().step
 

@@ -8,7 +8,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from qat.errors import AddressError
-from qat.functional import is_exporting
 from qat.inject import addresses
 from qat.inject.accumulators import Accumulators
 from qat.inject.actions import Action
@@ -29,6 +28,7 @@ from qat.inject.operations import (
     writes_in_place,
     written_operand,
 )
+from qat.tracing import is_exporting, is_traced
 
 
 class QuantMode(TorchFunctionMode):
@@ -52,7 +52,7 @@ class QuantMode(TorchFunctionMode):
         self.widens = handle.widens
         self.folds = handle.folds
         #: eval mode computes the integers' codes; only there, since it has no gradient
-        self.exact = self.folds and not training and not torch.compiler.is_compiling()
+        self.exact = self.folds and not training and not is_traced()
         self.accumulators = Accumulators(handle)
         self.sequence = handle.sequences[training]
 
@@ -179,7 +179,7 @@ class QuantMode(TorchFunctionMode):
         """The arguments of a division: a divisor that was rounded to 0 counts as one step, as in the integer kernel."""
         for slot, name in (*action.operands, *action.weights):
             quantizer = self.quantizers[name]
-            if slot in (("args", 1), ("kwargs", "other")) and (torch.compiler.is_compiling() or quantizer.ready):
+            if slot in (("args", 1), ("kwargs", "other")) and (is_traced() or quantizer.ready):
                 divisor = operand_at(args, kwargs, slot)
                 step = quantizer.scale_in_force().to(divisor.dtype)
                 args, kwargs = with_operand(args, kwargs, slot, torch.where(divisor == 0, step, divisor))
@@ -194,7 +194,7 @@ class QuantMode(TorchFunctionMode):
     def _mask(self, action: Action, operation, args, kwargs):
         """Leave scores out, in the one way that the softmax behind it knows."""
         scores = operand_at(args, kwargs, action.scores)
-        is_known = torch.compiler.is_compiling()  # compiled and exported code cannot look at them
+        is_known = is_traced()  # compiled and exported code cannot look at them
         mask = mask_of(operation, args, kwargs, lambda operand: operand is scores, is_known)
         if mask is None:
             raise AddressError(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from qat.errors import AddressError, CheckpointError, QATError
-from qat.functional import is_exporting
 from qat.inject import addresses
 from qat.inject.apply import QuantMode, widened
 from qat.inject.calls import Recording
@@ -25,6 +24,7 @@ from qat.inject.plan import Plan
 from qat.quantizers import FakeQuantize, make_fake_quantize
 from qat.schedule import QuantState
 from qat.spec import QuantConfig
+from qat.tracing import is_exporting, is_traced
 
 
 def handle_of(module: nn.Module) -> "Handle | None":
@@ -103,14 +103,14 @@ class Handle:
             quantizer.begin()
         args, kwargs = self._quantize_inputs(args, kwargs)
         mode = QuantMode(self)
-        if torch.compiler.is_compiling():
+        if is_traced():
             result = quantized_forward(mode, self, args, kwargs)
         else:
             result = self._run(mode, args, kwargs)
         mode.check_complete()
         for quantizer in self.quantizers.values():
             quantizer.end()
-            if not torch.compiler.is_compiling():
+            if not is_traced():
                 quantizer.commit()
         return mode.current(result)
 
@@ -158,17 +158,17 @@ class Handle:
     @property
     def widens(self) -> bool:
         """Whether computations on codes leave autocast, whose narrow types cannot hold their results, for float32."""
-        on = torch.compiler.is_compiling() or self.state.fake_quantize
+        on = is_traced() or self.state.fake_quantize
         return torch.is_autocast_enabled(self._device.type) and on
 
     def _quantize_inputs(self, args: tuple, kwargs: dict):
-        if not torch.compiler.is_compiling() and count_real(args, kwargs) > self._real_inputs:
+        if not is_traced() and count_real(args, kwargs) > self._real_inputs:
             raise AddressError(
                 f"the forward was given {count_real(args, kwargs)} real tensors and was recorded with "
                 f"{self._real_inputs}, so one would pass unquantized; prepare again with example_inputs that hold them "
                 "all."
             )
-        if not torch.compiler.is_compiling() and kinds_of(args, kwargs) != self._input_kinds:
+        if not is_traced() and kinds_of(args, kwargs) != self._input_kinds:
             check_kinds(self.original_forward, self.examples, args, kwargs)
         if self.widens:
             args, kwargs = widened((args, kwargs))

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qat.functional import is_exporting
 from qat.inject.choices import is_value_sized
+from qat.tracing import is_exporting
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:

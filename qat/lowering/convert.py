@@ -48,6 +48,7 @@ from qat.lowering.state import (
     source_line,
 )
 from qat.lowering.written_norms import MeanSquare, step_of_norm
+from qat.tracing import unseen_by_the_network
 
 aten = torch.ops.aten
 
@@ -120,11 +121,12 @@ class _FlatInputs(nn.Module):
         return tuple(leaf for leaf in self.leaves if isinstance(leaf, Tensor))
 
     def forward(self, *tensors):
-        """Put the tensors back in their places."""
+        """Put the tensors back in their places, and run the network as its eval forward runs."""
         remaining = iter(tensors)
         leaves = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self.structure)
-        return self.network(*args, **kwargs)
+        with unseen_by_the_network():
+            return self.network(*args, **kwargs)
 
 
 def _exported(module: nn.Module, handle: Handle) -> torch.export.ExportedProgram:

@@ -18,6 +18,7 @@ from qat.functional import Grid
 from qat.observers import Observer
 from qat.range_search import choose_scale_mse
 from qat.spec import WIDTHS, QuantSpec
+from qat.tracing import is_exporting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +205,7 @@ class FakeQuantize(nn.Module):
 
         Autocast does not touch what happens here: elementwise operations and reductions keep their float32 inputs.
         """
-        if functional.is_exporting():
+        if is_exporting():
             return torch.ops.qat.fake_quantize(x, self.name)
         if torch.compiler.is_compiling():
             return self._forward_on_tensors(x)
