@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_map_only
 from qat.emitters import emitter_of, latency
 from qat.errors import ConfigurationError
 from qat.inject.handle import handle_of
-from qat.integer.interpreter import dequantize, from_edge, named_inputs
+from qat.integer.interpreter import from_edge, named_inputs
 from qat.integer.program import Input, IntegerProgram, Output
+from qat.integer.reals import dequantize
 from qat.integer.values import AnyGrid, IndexRange
 
 

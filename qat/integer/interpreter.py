@@ -15,6 +15,7 @@ from qat.integer.kernels import compute
 from qat.integer.lengths import Length, at_lengths
 from qat.integer.operations import Operation
 from qat.integer.program import Input, Inputs, IntegerProgram
+from qat.integer.reals import dequantize, quantize
 from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
 
 #: Elements of the largest value that `run_real` computes at a time: they stay in a cache, and a call with a whole
@@ -169,27 +170,6 @@ def to_edge(tensor: Tensor, grid: AnyGrid, codes: bool) -> Tensor:
     if isinstance(grid, IndexRange) or not codes:
         return dequantize(tensor, grid)
     return (tensor.to(torch.int32) + grid.unsigned_offset).to(edge_dtype(grid, codes))
-
-
-def quantize(real: Tensor, grid: AnyGrid) -> Tensor:
-    """clamp(round_half_even(fl32(real / scale)) + zero_point), as codes of `grid.dtype`. real: float32.
-
-    Indices are their own codes.
-    """
-    if isinstance(grid, IndexRange):
-        return real.to(grid.dtype)
-    lowest, highest = grid.reach
-    scale = torch.tensor(grid.scale, dtype=torch.float32, device=real.device)
-    steps = torch.round(real / scale).clamp_(lowest, highest)
-    return (steps.to(torch.int32) + grid.zero_point).to(grid.dtype)
-
-
-def dequantize(codes: Tensor, grid: AnyGrid) -> Tensor:
-    """fl32(scale * (code - zero_point)), float32; indices as they are, int64."""
-    if isinstance(grid, IndexRange):
-        return codes.to(grid.dtype)
-    scale = torch.tensor(grid.scale, dtype=torch.float32, device=codes.device)
-    return (codes.to(torch.int32) - grid.zero_point).to(torch.float32) * scale
 
 
 def run(

@@ -9,8 +9,8 @@ from qat.emitters.onnxruntime.float_nodes import FloatNodes
 from qat.emitters.onnxruntime.float_nonlinear import NONLINEAR_FORMS
 from qat.emitters.onnxruntime.graph import array_of, pads_of
 from qat.integer import operations as ops
-from qat.integer.interpreter import dequantize
 from qat.integer.operations import Operation
+from qat.integer.reals import dequantize
 from qat.integer.values import Constant, Grid, Value
 
 

@@ -23,9 +23,10 @@ from qat.emitters.onnxruntime.graph import array_of
 from qat.emitters.onnxruntime.session import float_ops, open_session, run_session
 from qat.emitters.onnxruntime.writer import Writer, is_wide, tensor_of
 from qat.errors import ExportError
-from qat.integer.interpreter import dequantize, named_inputs, quantize_inputs, run, to_edge
+from qat.integer.interpreter import named_inputs, quantize_inputs, run, to_edge
 from qat.integer.operations import Operation, Softmax
 from qat.integer.program import IntegerProgram
+from qat.integer.reals import dequantize
 
 INT8_OFFSET = 128
 #: Share of an island's codes that may be one off before something else than rounding is suspected; of random codes it
