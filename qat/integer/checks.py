@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from qat.errors import ProgramError
 from qat.integer.lengths import Length, lengths_in
-from qat.integer.operations import ComputingOperation, MovingOperation, Operation
+from qat.integer.operations import ComputingOperation, Operation
 from qat.integer.values import Constant, IndexRange, Value
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _check_shape(operation: Operation, sources: list[Value | Constant], output: 
 
 def _check_grids(operation: Operation, sources: list[Value | Constant], output: Value) -> None:
     grid = output.grid
-    if isinstance(operation, MovingOperation):
+    if not isinstance(operation, ComputingOperation):
         expected = operation.output_grid(*sources)
         # indices may be declared to reach further: where a length is added up, as far as the longest
         covered = isinstance(expected, IndexRange) and isinstance(grid, IndexRange) and expected.count <= grid.count

@@ -34,6 +34,7 @@ from qat.integer.operations import (
     Linear,
     LogSoftmax,
     LogSoftmaxFactors,
+    Loop,
     MatMul,
     Max,
     MaxPool,
@@ -64,7 +65,7 @@ from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, Weight
 __all__ = [
     "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "CumulativeSum", "Divide", "Embedding",
     "Expand", "Gather", "Grid", "IndexProduct", "IndexRange", "IndexSum", "IndexTable", "Input",
-    "IntegerProgram", "Layer", "Length", "LengthRange", "Linear", "LogSoftmax", "LogSoftmaxFactors", "MatMul",
+    "IntegerProgram", "Layer", "Length", "LengthRange", "Linear", "LogSoftmax", "LogSoftmaxFactors", "Loop", "MatMul",
     "Max", "MaxPool", "Mean", "Mul", "Multiplier", "Negate", "Normalize", "NormalizeFactors", "Output", "Pad",
     "Ratio", "Requantize", "Reshape", "Select", "Slice", "Softmax", "SoftmaxFactors", "Sum", "SumMultipliers",
     "Table", "Take", "TopKIndices", "TopKValues", "Transpose", "Value", "Weight", "WeightGrid", "float32",
@@ -200,6 +201,11 @@ class IntegerProgram:
         """Values and constants by name."""
         return {entry.name: entry for entry in (*self.values, *self.constants)}
 
+    @property
+    def bodies(self) -> tuple["IntegerProgram", ...]:
+        """The steps of its loops."""
+        return tuple(operation.body for operation in self.operations if isinstance(operation, Loop))
+
     def value(self, name: str) -> Value | Constant:
         """The value or constant of that name."""
         return self.named[name]
@@ -207,8 +213,7 @@ class IntegerProgram:
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The operations as a report shows them, in order."""
-        known = self.named
-        return tuple(_layer(operation, known[operation.output]) for operation in self.operations)
+        return tuple(_layer(operation, output) for operation, output in self.computations())
 
     @property
     def bytes(self) -> int:
@@ -218,7 +223,7 @@ class IntegerProgram:
     @property
     def float_bytes(self) -> int:
         """Bytes of the same weights and biases in float32."""
-        return sum(4 * count for operation in self.operations for count in _counts(operation))
+        return sum(4 * count for operation, _ in self.computations() for count in _counts(operation))
 
     def with_integer_edges(self, *patterns: str) -> "IntegerProgram":
         """The same program, whose inputs and outputs of these names take and give codes instead of real numbers.
@@ -248,8 +253,16 @@ class IntegerProgram:
         return dataclasses.replace(self, inputs=inputs, outputs=outputs)
 
     def weighted(self) -> Iterator[Operation]:
-        """The operations that have a weight: sums of products, embeddings."""
-        return (operation for operation in self.operations if hasattr(operation, "weight"))
+        """The operations that have a weight: sums of products, embeddings, also in loops."""
+        return (operation for operation, _ in self.computations() if hasattr(operation, "weight"))
+
+    def computations(self) -> Iterator[tuple[Operation, Value]]:
+        """Every operation with its output, in order, and in the place of a loop those of its step."""
+        for operation in self.operations:
+            if isinstance(operation, Loop):
+                yield from operation.body.computations()
+            else:
+                yield operation, self.named[operation.output]
 
     def save(self, directory: str | PathLike) -> None:
         """Write program.json and program.safetensors into `directory`, each complete or not at all."""

@@ -63,7 +63,9 @@ class Loop(Operation):
     def output_shape(self, *shapes):
         lengths = [shape[:1] for shape in shapes[: len(self.sequences)]]
         if not all(lengths) or len(set(lengths)) > 1:
-            raise self.error(f"has sequences of {list(map(tuple, shapes[: len(lengths)]))}, whose steps are not as many")
+            raise self.error(
+                f"has sequences of {list(map(tuple, shapes[: len(lengths)]))}, whose steps are not as many"
+            )
         return (*lengths[0], *self._entry(self.body.outputs[-1]).shape)
 
     def output_grid(self, *sources) -> AnyGrid:
