@@ -1,6 +1,7 @@
 """Writing an integer program operation by operation: names, shapes and multipliers follow from what is given."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from qat.integer import operations as ops
 from qat.integer.assembly import Assembly, Clamp
 from qat.integer.fixed_point import Multiplier, SumMultipliers
+from qat.integer.program import IntegerProgram
 from qat.integer.values import Grid, Weight, float32
 
 Pairs = tuple[tuple[int, int], ...]
@@ -313,6 +315,26 @@ class ProgramBuilder(Assembly):
         kinds = {"values": ops.TopKValues, "indices": ops.TopKIndices}
         names = (self._moving(kind, f"{name}/{key}", (source,), module, **settings) for key, kind in kinds.items())
         return tuple(names)
+
+    def loop(
+        self,
+        name: str,
+        sequences: tuple[str, ...],
+        states: tuple[str, ...],
+        body: IntegerProgram,
+        reverse: bool = False,
+        module: str | None = None,
+    ) -> tuple[str, ...]:
+        """`body` for every step of the sequences: its stacked last output, and the states behind the last step.
+
+        Those are called as the body's outputs, behind `name`/.
+        """
+        last = tuple(f"{name}/{edge.name}" for edge in body.outputs[:-1])
+        settings = dict(body=body, last=last, reverse=reverse)
+        output = self._moving(ops.Loop, name, (*sequences, *states), module, **settings)
+        for state, edge in zip(last, body.outputs, strict=False):
+            self._known[state] = replace(body.value(edge.value), name=state)
+        return output, *last
 
     def _weighted(self, kind, name, source, weight, grid, bias, clamp, module, **settings) -> str:
         bias = torch.zeros(len(weight.codes), dtype=torch.int32) if bias is None else bias

@@ -1,6 +1,7 @@
-"""Frozen dataclasses to json and back, by the types of their fields; tensors go by name to a table beside it.
+"""Programs, and the frozen dataclasses that they are made of, to json and back, by the types of their fields.
 
-Each type that a field can have has one way out and one way in, so a new kind of operation needs nothing here.
+Tensors go by name to a table beside it. Each type that a field can have has one way out and one way in, so a new kind
+of operation needs nothing here.
 """
 
 import dataclasses
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
-from qat.integer.lengths import Length
+from qat.integer.lengths import Length, LengthRange
+from qat.integer.operations import OPERATIONS
 from qat.integer.packing import pack, unpack
-from qat.integer.values import MAX_NAME_LENGTH, Weight, WeightGrid, check_shape
+from qat.integer.program import Input, IntegerProgram, Output
+from qat.integer.values import MAX_NAME_LENGTH, Constant, Value, Weight, WeightGrid, check_shape
 
 #: Longest list in a field; concatenations are the only ones that are not bound by the rank.
 MAX_LIST = 4096
@@ -26,6 +29,20 @@ MAX_LIST = 4096
 MAX_INTEGER = 2**53
 #: What a `Length` is written as.
 LENGTH_PARTS = ("symbol", "longest", "multiple", "offset", "divisor")
+#: What a program is written as, and the kind of each section's entries: operations name theirs.
+SECTIONS = {
+    "inputs": Input,
+    "outputs": Output,
+    "values": Value,
+    "constants": Constant,
+    "operations": None,
+    "output_structure": str,
+    "lengths": LengthRange,
+}
+MAX_ENTRIES = 20_000
+#: Programs inside of one another: a network, and the step of a loop.
+MAX_DEPTH = 2
+_KINDS = {kind.__name__: kind for kind in OPERATIONS}
 
 
 class Encoder:
@@ -34,6 +51,21 @@ class Encoder:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._packed: dict[tuple, str] = {}
+
+    def program(self, program: IntegerProgram) -> dict[str, Any]:
+        """All of a program. Names of constants and operations are unique in it, and in the bodies of its loops."""
+        return {
+            "output_structure": program.output_structure,
+            "inputs": [self.fields(edge, "") for edge in program.inputs],
+            "outputs": [self.fields(edge, "") for edge in program.outputs],
+            "values": [self.fields(value, "") for value in program.values],
+            "constants": [self.fields(constant, f"constant.{constant.name}") for constant in program.constants],
+            "operations": [
+                {"kind": type(operation).__name__} | self.fields(operation, operation.name)
+                for operation in program.operations
+            ],
+            "lengths": [self.fields(entry, "") for entry in program.lengths],
+        }
 
     def fields(self, item: Any, owner: str) -> dict[str, Any]:
         """All fields of a dataclass object."""
@@ -53,10 +85,12 @@ class Encoder:
             }
         if isinstance(value, Tensor):
             return self._put(name, value)
+        if isinstance(value, IntegerProgram):
+            return self.program(value)
         if dataclasses.is_dataclass(value):
             return self.fields(value, name)
         if isinstance(value, tuple):
-            return [self.value(entry, name) for entry in value]
+            return [self.value(entry, f"{name}.{index}") for index, entry in enumerate(value)]
         if isinstance(value, Length):
             return {part: getattr(value, part) for part in LENGTH_PARTS}
         return value
@@ -84,6 +118,41 @@ class Decoder:
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)
         self._unpacked: dict[tuple, Tensor] = {}
+        self._depth = 0
+
+    def program(self, document: Any) -> IntegerProgram:
+        """A program of its sections. Its own checks raise `ProgramError` where they contradict one another."""
+        if not isinstance(document, dict) or set(document) != set(SECTIONS):
+            raise ProgramError(f"a program has exactly the sections {', '.join(SECTIONS)}.")
+        if self._depth == MAX_DEPTH:
+            raise ProgramError("a loop is inside of the body of another loop; a step has none.")
+        self._depth += 1
+        parts = {name: self._section(document[name], kind, name) for name, kind in SECTIONS.items()}
+        self._depth -= 1
+        return IntegerProgram(**parts)
+
+    def _section(self, entries: Any, kind: type | None, name: str) -> Any:
+        if kind is str:
+            return self.value(entries, str, name)
+        if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
+            raise ProgramError(f"{name} must be a list of at most {MAX_ENTRIES} entries.")
+        return tuple(self._entry(entry, kind, name) for entry in entries)
+
+    def _entry(self, entry: Any, kind: type | None, section: str) -> Any:
+        if not isinstance(entry, dict):
+            raise ProgramError(f"an entry of {section} is a {type(entry).__name__}; expected an object.")
+        # files of before edges carried codes, and before constants followed a length
+        if kind in (Input, Output):
+            entry = {"codes": False} | entry
+        if kind is Constant:
+            entry = {"sizes": []} | entry
+        if kind is None:
+            entry = dict(entry)
+            name = entry.pop("kind", None)
+            if not isinstance(name, str) or name not in _KINDS:
+                raise ProgramError(f"an operation is of kind {str(name)[:40]!r}; known are {', '.join(_KINDS)}.")
+            kind = _KINDS[name]
+        return self.fields(entry, kind, section)
 
     def fields(self, entry: Any, kind: type, owner: str) -> Any:
         """A dataclass object of `kind`. Its own checks raise `ProgramError` for values that contradict one another."""
@@ -106,6 +175,8 @@ class Decoder:
             return self._weight(value, name)
         if kind is Tensor:
             return self._take(self.value(value, str, name))
+        if kind is IntegerProgram:
+            return self.program(value)
         if dataclasses.is_dataclass(kind):
             return self.fields(value, kind, name)
         if kind is str and isinstance(value, str) and len(value) <= 2 * MAX_NAME_LENGTH:
@@ -177,5 +248,5 @@ class Decoder:
 
 @functools.cache
 def _field_types(kind: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, localns={"IntegerProgram": IntegerProgram})
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

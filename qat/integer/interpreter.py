@@ -3,6 +3,7 @@
 `run` takes and gives codes and shows every value on the way; `run_real` is what calling a program does.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.integer.checks import input_of
-from qat.integer.kernels import compute
+from qat.integer.kernels import compute, loops
 from qat.integer.lengths import Length, at_lengths
-from qat.integer.operations import Operation
+from qat.integer.operations import Loop, Operation
 from qat.integer.program import Input, Inputs, IntegerProgram
 from qat.integer.reals import dequantize, quantize
 from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
@@ -199,11 +200,15 @@ def run(
     kept = {edge.value for edge in program.outputs}
     for index, operation in enumerate(program.operations):
         operands, sources = ([table[name] for name in operation.inputs] for table in (held, grids))
-        result = compute(operation, operands, sources, grids[operation.output])
-        result = result if take_over is None else take_over(operation, result)
-        held[operation.output] = _checked(program, operation.output, result, batch)
+        if isinstance(operation, Loop):
+            results = loops.loop(operation, operands, functools.partial(run, operation.body, keep_all=False))
+        else:
+            result = compute(operation, operands, sources, grids[operation.output])
+            results = (result if take_over is None else take_over(operation, result),)
+        for name, result in zip(operation.outputs, results, strict=True):
+            held[name] = _checked(program, name, result, batch)
         if not keep_all:
-            for name in {*operation.inputs, operation.output}:
+            for name in {*operation.inputs, *operation.outputs}:
                 if name not in kept and last_use.get(name, -1) <= index:
                     held.pop(name, None)
     names = {constant.name for constant in program.constants}

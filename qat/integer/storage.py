@@ -20,11 +20,8 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.files import written_whole
-from qat.integer.codec import Decoder, Encoder
-from qat.integer.lengths import LengthRange
-from qat.integer.operations import OPERATIONS
-from qat.integer.program import Input, IntegerProgram, Output
-from qat.integer.values import Constant, Value
+from qat.integer.codec import SECTIONS, Decoder, Encoder
+from qat.integer.program import IntegerProgram
 
 VERSION = 1
 JSON_NAME, TENSORS_NAME = "program.json", "program.safetensors"
@@ -32,39 +29,14 @@ JSON_NAME, TENSORS_NAME = "program.json", "program.safetensors"
 MAX_JSON_BYTES, MAX_TENSORS_BYTES, MAX_HEADER_BYTES = 2**25, 2**32, 2**23
 #: Most brackets and commas of a json, each of which may cost a Python object: 2^20 take 100 MB.
 MAX_JSON_ITEMS = 2**20
-MAX_ENTRIES = 20_000
-_KINDS = {kind.__name__: kind for kind in OPERATIONS}
-_FIELDS = {
-    "version",
-    "output_structure",
-    "inputs",
-    "outputs",
-    "values",
-    "constants",
-    "operations",
-    "lengths",
-    "tensors_sha256",
-    "sha256",
-}
+_FIELDS = {"version", *SECTIONS, "tensors_sha256", "sha256"}
 
 
 def save(program: IntegerProgram, directory: str | PathLike) -> None:
     """Write both files into `directory`, which is made where there is none. Raises `ExportError` where it cannot be."""
     directory = Path(directory)
     encoder = Encoder()
-    document: dict[str, Any] = {
-        "version": VERSION,
-        "output_structure": program.output_structure,
-        "inputs": [encoder.fields(edge, "") for edge in program.inputs],
-        "outputs": [encoder.fields(edge, "") for edge in program.outputs],
-        "values": [encoder.fields(value, "") for value in program.values],
-        "constants": [encoder.fields(constant, f"constant.{constant.name}") for constant in program.constants],
-        "operations": [
-            {"kind": type(operation).__name__} | encoder.fields(operation, operation.name)
-            for operation in program.operations
-        ],
-        "lengths": [encoder.fields(entry, "") for entry in program.lengths],
-    }
+    document: dict[str, Any] = {"version": VERSION} | encoder.program(program)
     content = save_tensors(dict(sorted(encoder.tensors.items())))
     document["tensors_sha256"] = hashlib.sha256(content).hexdigest()
     document["sha256"] = _digest(document)
@@ -90,42 +62,9 @@ def load(directory: str | PathLike) -> IntegerProgram:
     document.setdefault("lengths", [])
     content = _read(directory / TENSORS_NAME, MAX_TENSORS_BYTES, document["tensors_sha256"])
     decoder = Decoder(_tensors(content, directory / TENSORS_NAME))
-    program = IntegerProgram(
-        inputs=_entries(decoder, document, "inputs", Input),
-        outputs=_entries(decoder, document, "outputs", Output),
-        values=_entries(decoder, document, "values", Value),
-        constants=_entries(decoder, document, "constants", Constant),
-        operations=_entries(decoder, document, "operations", None),
-        output_structure=decoder.value(document["output_structure"], str, "output_structure"),
-        lengths=_entries(decoder, document, "lengths", LengthRange),
-    )
+    program = decoder.program({key: document[key] for key in SECTIONS})
     decoder.check_all_used()
     return program
-
-
-def _entries(decoder: Decoder, document: dict, section: str, kind: type | None) -> tuple:
-    """The objects of one section. kind: their class, or None for operations, which name theirs."""
-    entries = document[section]
-    if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
-        raise ProgramError(f"{section} must be a list of at most {MAX_ENTRIES} entries.")
-    objects = []
-    for entry in entries:
-        if not isinstance(entry, dict):
-            raise ProgramError(f"an entry of {section} is a {type(entry).__name__}; expected an object.")
-        entry_kind = kind
-        # files of before edges carried codes, and before constants followed a length
-        if kind in (Input, Output):
-            entry = {"codes": False} | entry
-        if kind is Constant:
-            entry = {"sizes": []} | entry
-        if kind is None:
-            entry = dict(entry)
-            name = entry.pop("kind", None)
-            if not isinstance(name, str) or name not in _KINDS:
-                raise ProgramError(f"an operation is of kind {str(name)[:40]!r}; known are {', '.join(_KINDS)}.")
-            entry_kind = _KINDS[name]
-        objects.append(decoder.fields(entry, entry_kind, section))
-    return tuple(objects)
 
 
 def _digest(document: dict) -> str:

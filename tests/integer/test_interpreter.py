@@ -178,6 +178,13 @@ def program_of_every_operation(source):
     for name in builder.top_k("top", z, 2, 1):
         builder.output(f"out {name}", name)
     y = builder.mean("mean", y, (1,), fine)
+    steps = ProgramBuilder()
+    state = steps.add("next", steps.input("step", (18,), fine), steps.input("before", (18,), fine), fine)
+    steps.output("state", state)
+    steps.output("output", state)
+    body = steps.build("tuple").with_integer_edges("*")
+    first = builder.constant("first", torch.full((18,), 120), fine)
+    y = builder.loop("loop", (builder.reshape("sequence", y, (1, 18)),), (first,), body)[0]
     builder.output("logits", builder.linear("last", builder.reshape("flat", y, (18,)), weight(8, 3, 18), fine))
     return builder.build("dict")
 

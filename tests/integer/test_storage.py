@@ -34,7 +34,16 @@ def stored_program(seed=0, bits=4):
     y = builder.concatenate("cat", (y, builder.requantize("r", y, grid, factor=0.7)), 1)
     y = builder.average_pool("pool", builder.max_pool("max", y, (2,), ceil_mode=True), (3,), grid)
     y = builder.linear("fc", builder.reshape("flat", y, (6,)), weight(4, 6), grid)
-    builder.output("logits", y)
+    step = ProgramBuilder()
+    entry, before = step.input("entry", (2,), grid), step.input("before", (2,), grid)
+    state = step.add("next", step.linear("recurrent", before, weight(2, 2), grid, module="net.loop"), entry, grid)
+    state = step.mul("scaled", state, step.constant("factor", torch.tensor([3]), Grid(0.5, 0, 0, 15)), grid)
+    step.output("state", state)
+    step.output("output", state)
+    body = step.build("tuple").with_integer_edges("*")
+    first = builder.constant("first", torch.tensor([7, 30]), grid)
+    y = builder.loop("loop", (builder.reshape("sequence", y, (2, 2)),), (first,), body, reverse=True)[0]
+    builder.output("logits", builder.reshape("joined", y, (4,)))
     return builder.build("dict")
 
 
@@ -79,6 +88,47 @@ def test_a_tensor_that_two_layers_share_is_stored(tmp_path):
     assert len(IntegerProgram.load(tmp_path).layers) == 2
     names = load_tensors((tmp_path / FILES[1]).read_bytes())
     assert [name for name in names if name.endswith("weight.codes")] == ["first.weight.codes"]
+
+
+def test_a_loop_is_stored_with_the_weights_of_its_step(saved):
+    loaded, program = IntegerProgram.load(saved), stored_program()
+    (loop,) = (operation for operation in loaded.operations if operation.name == "loop")
+    assert loop.reverse and loop.last == ("loop/state",)
+    assert [layer.name for layer in loop.body.layers] == ["recurrent", "next", "scaled"]
+    weights = list(zip(loaded.weighted(), program.weighted(), strict=True))
+    assert len(weights) == 3
+    assert all(torch.equal(read.weight.codes, written.weight.codes) for read, written in weights)
+
+
+def loop_of(document):
+    return next(operation for operation in document["operations"] if operation["name"] == "loop")
+
+
+def test_loops_inside_of_loops_are_refused_before_they_are_read(saved):
+    document = json.loads((saved / FILES[0]).read_text())
+    for _ in range(80):
+        loop_of(document)["body"]["operations"] = [json.loads(json.dumps(loop_of(document)))]
+    (saved / FILES[0]).write_text(json.dumps(redigested(document)))
+    with pytest.raises(ProgramError, match="a loop is inside of the body of another loop"):
+        IntegerProgram.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda body: body.pop("values"), "a program has exactly the sections"),
+        (lambda body: body["operations"][0]["weight"].update(codes="missing"), "tensor 'missing' is missing"),
+        (lambda body: body["operations"].clear(), "output 'state' comes from a value 'scaled' that nothing makes"),
+        (lambda body: body["values"].append(body["values"][0]), "are named"),
+        (lambda body: body.update(output_structure="dict"), "its outputs a tuple"),
+    ],
+)
+def test_a_damaged_step_of_a_loop_is_refused(saved, change, message):
+    document = json.loads((saved / FILES[0]).read_text())
+    change(loop_of(document)["body"])
+    (saved / FILES[0]).write_text(json.dumps(redigested(document)))
+    with pytest.raises(ProgramError, match=message):
+        IntegerProgram.load(saved)
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
