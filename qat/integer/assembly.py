@@ -4,6 +4,7 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.integer.checks import check_operands
+from qat.integer.lengths import LengthRange, lengths_in
 from qat.integer.operations import MovingOperation, Operation
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import AnyGrid, Constant, IndexRange, Value
@@ -26,9 +27,12 @@ class Assembly:
         self._known[name] = Value(name, tuple(shape), grid)
         return name
 
-    def constant(self, name: str, codes: Tensor, grid: AnyGrid) -> str:
-        """A constant operand, for operations that take one. codes: any integer dtype, without the batch."""
-        self._known[name] = Constant(name, grid, codes.to(grid.dtype))
+    def constant(self, name: str, codes: Tensor, grid: AnyGrid, sizes: tuple[int, ...] = ()) -> str:
+        """A constant operand, for operations that take one. codes: any integer dtype, without the batch.
+
+        sizes: its shape, where some of it follow a length.
+        """
+        self._known[name] = Constant(name, grid, codes.to(grid.dtype), sizes)
         return name
 
     def output(self, name: str, source: str) -> None:
@@ -36,14 +40,17 @@ class Assembly:
         self._outputs.append(Output(name, source))
 
     def build(self, output_structure: str = "tensor") -> IntegerProgram:
-        """The checked program."""
+        """The checked program, for inputs of every length from 1 to the longest."""
+        values = tuple(entry for entry in self._known.values() if isinstance(entry, Value))
+        longest = {size.symbol: size.longest for size in lengths_in(values)}
         return IntegerProgram(
             inputs=tuple(self._inputs),
             outputs=tuple(self._outputs),
-            values=tuple(entry for entry in self._known.values() if isinstance(entry, Value)),
+            values=values,
             constants=tuple(entry for entry in self._known.values() if isinstance(entry, Constant)),
             operations=tuple(self._operations),
             output_structure=output_structure,
+            lengths=tuple(LengthRange(symbol, 1, most) for symbol, most in longest.items()),
         )
 
     def grid(self, source: str) -> AnyGrid:

@@ -13,7 +13,7 @@ from qat.errors import ProgramError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import run_real
 from qat.integer.lengths import Length, LengthRange, at_lengths, lengths_in
-from qat.integer.program import Add, Constant, Expand, Grid, IntegerProgram, Reshape, SumMultipliers, Value
+from qat.integer.program import Constant, Grid, IntegerProgram, Reshape, Value
 
 HALVES = Grid(0.5, 0, 0, 255)
 LENGTH = Length("length", 6)
@@ -72,15 +72,10 @@ def test_lengths_are_found_and_replaced_in_fields_and_tuples():
 def adding():
     """x (length, 2) plus positions (6, 2) of 0 to 11 halves, flattened."""
     builder = ProgramBuilder()
-    x = builder.input("x", (6, 2), HALVES)
-    positions = builder.constant("positions", torch.arange(12).reshape(6, 2), HALVES)
+    x = builder.input("x", (LENGTH, 2), HALVES)
+    positions = builder.constant("positions", torch.arange(12).reshape(6, 2), HALVES, (LENGTH, 2))
     builder.output("y", builder.add("sum", x, positions, HALVES))
-    program = builder.build()
-    values = tuple(dataclasses.replace(value, shape=(LENGTH, 2)) for value in program.values)
-    (constant,) = program.constants
-    constant = dataclasses.replace(constant, sizes=(LENGTH, 2))
-    lengths = (LengthRange("length", 1, 6),)
-    return dataclasses.replace(program, values=values, constants=(constant,), lengths=lengths)
+    return builder.build()
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 6])
@@ -131,11 +126,9 @@ def test_is_saved_and_loaded(tmp_path):
 
 def test_inputs_of_two_lengths_are_refused():
     builder = ProgramBuilder()
-    x, y = builder.input("x", (6,), HALVES), builder.input("y", (6,), HALVES)
+    x, y = builder.input("x", (LENGTH,), HALVES), builder.input("y", (LENGTH,), HALVES)
     builder.output("z", builder.add("sum", x, y, HALVES))
     program = builder.build()
-    values = tuple(dataclasses.replace(value, shape=(LENGTH,)) for value in program.values)
-    program = dataclasses.replace(program, values=values, lengths=(LengthRange("length", 1, 6),))
     assert run_real(program, (torch.ones(1, 3), torch.ones(1, 3))).tolist() == [[2.0, 2.0, 2.0]]
     with pytest.raises(ProgramError, match="another input has length 3"):
         run_real(program, (torch.ones(1, 3), torch.ones(1, 4)))
@@ -183,20 +176,8 @@ def test_a_constant_of_other_sizes_than_its_codes_is_refused():
 
 
 def test_shapes_in_fields_follow():
-    grid = HALVES
-    operations = (
-        Expand(name="wide", source="", inputs=("x",), output="wide", shape=(LENGTH, 3)),
-        Add(name="sum", source="", inputs=("wide", "wide"), output="sum", clamp_min=0, clamp_max=255,
-            factors=SumMultipliers.from_grids(grid, grid, grid)),
-    )  # fmt: skip
     builder = ProgramBuilder()
-    builder.output("y", builder.input("x", (6, 1), grid))
-    program = builder.build()
-    program = dataclasses.replace(
-        program,
-        values=tuple(Value(name, (LENGTH, size), grid) for name, size in (("x", 1), ("wide", 3), ("sum", 3))),
-        operations=operations,
-        outputs=(dataclasses.replace(program.outputs[0], value="sum"),),
-        lengths=(LengthRange("length", 2, 6),),
-    )
-    assert program(torch.ones(1, 2, 1)).tolist() == [[[2.0, 2.0, 2.0]] * 2]
+    wide = builder.expand("wide", builder.input("x", (LENGTH, 1), HALVES), (LENGTH, 3))
+    flat = builder.reshape("flat", wide, (3 * LENGTH,))
+    builder.output("y", builder.add("sum", flat, flat, HALVES))
+    assert builder.build()(torch.ones(1, 2, 1)).tolist() == [[2.0] * 6]

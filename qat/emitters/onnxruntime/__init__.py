@@ -99,12 +99,16 @@ def _by_name(program: IntegerProgram, outputs) -> dict[str, torch.Tensor]:
 
 
 def _random_inputs(program: IntegerProgram) -> Iterator[dict[str, torch.Tensor]]:
-    """Real inputs by name, of random codes."""
+    """Real inputs by name, of random codes, of the longest and of shorter lengths."""
     generator = torch.Generator().manual_seed(CHECK_SEED)
-    for size in CHECK_BATCHES:
+    shorter = [program.at(**{entry.symbol: length}) for entry in program.lengths for length in entry.samples()]
+    cases = [(size, program) for size in CHECK_BATCHES] + [
+        (size, case) for size in CHECK_BATCHES[:2] for case in shorter
+    ]
+    for size, case in cases:
         inputs = {}
-        for edge in program.inputs:
-            value = program.value(edge.value)
+        for edge in case.inputs:
+            value = case.value(edge.value)
             limits = value.grid.quant_min, value.grid.quant_max + 1
             codes = torch.randint(*limits, (size, *value.shape), generator=generator)
             inputs[edge.name] = to_edge(codes, value.grid, edge.codes)

@@ -19,6 +19,7 @@ class Arithmetic:
         self.graph, self.operation, self.dtype = writer.graph, operation, dtype
         self._writer = writer
         self._target = tensor_of(operation.output)
+        self._rank = len(writer.shape(operation.output)) + 1
         self._constants: dict[tuple, str] = {}
         self._count = 0
 
@@ -42,6 +43,21 @@ class Arithmetic:
         operands = [entry if isinstance(entry, str) else self.constant(entry, dtype) for entry in (first, second)]
         return self.node(kind, *operands)
 
+    def of_rows(self, kind: str, first, second, dtype: type = numpy.int64) -> str:
+        """`apply` for what is one number a row.
+
+        Its numbers have as many dimensions as a row's: beside a scalar the runtime (1.32) goes through [8, 128, 1]
+        numbers in 22 microseconds, beside [[[n]]] in 6.
+        """
+        operands = [entry if isinstance(entry, str) else self._of_every_row(entry, dtype) for entry in (first, second)]
+        return self.node(kind, *operands)
+
+    def _of_every_row(self, number: int, dtype: type) -> str:
+        key = (dtype, number, self._rank)
+        if key not in self._constants:
+            self._constants[key] = self.constant(numpy.full([1] * self._rank, number), dtype)
+        return self._constants[key]
+
     def cast(self, tensor: str, dtype: type) -> str:
         """`tensor` as another type; bits beyond it are dropped."""
         return self.node("Cast", tensor, to=helper.np_dtype_to_tensor_dtype(numpy.dtype(dtype)))
@@ -50,25 +66,43 @@ class Arithmetic:
         """A reduction over `dims`, which stay with size 1."""
         return self.node(kind, tensor, self.constant(numpy.array(dims), numpy.int64), keepdims=1)
 
+    def sum_last(self, tensor: str, size: int) -> str:
+        """Sums of int32 or int64 numbers over the last dimension, of `size`, which stays with size 1.
+
+        As a product with ones it takes a third to a half of what a ReduceSum does.
+        """
+        return self.node("MatMul", tensor, self.constant(numpy.ones((size, 1))))
+
     def look_up(self, table, dtype: type, places: str, shape: tuple[int, ...]) -> str:
         """Entries of a flat `table` at int32 `places`, whose shape is `shape` behind the batch."""
         flat = self.node("Reshape", places, self.constant(numpy.array([-1]), numpy.int64))
         found = self.node("GatherElements", self.constant(table, dtype), flat, axis=0)
-        return self.node("Reshape", found, self.constant(numpy.array([-1, *shape]), numpy.int64))
+        return self.node("Reshape", found, self.constant((-1, *shape), numpy.int64))
 
     def gather(self, table: Sequence[int], places: str) -> str:
         """int64 entries of a table at a few int64 `places`."""
         return self.node("Gather", self.constant(numpy.array(table), numpy.int64), places)
 
-    def count_reached(self, numbers: str, thresholds: Sequence[int]) -> str:
-        """How many of the thresholds each of a few int64 numbers is at least; int64."""
-        last = self.constant(numpy.array([-1]), numpy.int64)
-        reached = self.node(
-            "GreaterOrEqual",
-            self.node("Unsqueeze", numbers, last),
-            self.constant(numpy.array(thresholds), numpy.int64),
+    def count_reached(self, numbers: str, thresholds: Sequence[int], at_end: bool) -> str:
+        """How many of the thresholds each of a few int64 numbers is at least; int32.
+
+        at_end: whether the last dimension of `numbers` has size 1, so that the comparisons can stand there.
+        """
+        last = None if at_end else self.constant(numpy.array([-1]), numpy.int64)
+        compared = self.node("Unsqueeze", numbers, last) if last else numbers
+        reached = self.node("GreaterOrEqual", compared, self.constant(numpy.array(thresholds), numpy.int64))
+        ones = self.constant(numpy.ones((len(thresholds), 1)), numpy.int8)
+        count = self.node("MatMulInteger", self.cast(reached, numpy.uint8), ones)
+        return self.node("Squeeze", count, last) if last else count
+
+    def finish_counted(self, counted: str) -> None:
+        """The codes of the operation: `counted`, which count from the lowest code of the tensor's type, clamped."""
+        writer, operation = self._writer, self.operation
+        offset = writer.grid(operation.output).unsigned_offset
+        limits = [self.constant(limit + offset) for limit in (operation.clamp_min, operation.clamp_max)]
+        self.graph.node(
+            "Cast", [self.node("Clip", counted, *limits)], self._target, to=writer.tensor_type(operation.output)
         )
-        return self.node("ReduceSum", self.cast(reached, numpy.int64), last, keepdims=0)
 
     def finish(self, steps: str, reach: tuple[int, int] | None = None) -> None:
         """The codes of the operation: `steps` plus the zero point, clamped, as uint8, or int32 of wide ones.

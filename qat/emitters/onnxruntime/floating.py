@@ -19,13 +19,18 @@ from qat.integer.program import IntegerProgram
 
 def emit_float(program: IntegerProgram, path: str | PathLike) -> None:
     """Write the float32 network behind `program` as an ONNX file with the same inputs and outputs, none of codes."""
-    program, graph = program.with_real_edges(), Graph()
+    program = program.with_real_edges()
+    graph = Graph(program)
     for edge in program.inputs:
         graph.claim(edge.name)
         graph.node("Identity", [edge.name], _real(edge.value))
     for constant in program.constants:
         reals = array_of(dequantize(constant.codes, constant.grid))[None]
-        graph.constant(_real(constant.name), reals, reals.dtype)
+        name = _real(constant.name)
+        if constant.sizes:
+            graph.cut(graph.constant(f"{name}/longest", reals, reals.dtype), name, constant.sizes, 1)
+        else:
+            graph.constant(name, reals, reals.dtype)
     for operation in program.operations:
         _write(graph, program, operation)
     for edge in program.outputs:

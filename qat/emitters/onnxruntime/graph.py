@@ -10,7 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from qat.errors import ExportError
+from qat.integer.checks import input_of
 from qat.integer.interpreter import edge_dtype
+from qat.integer.lengths import Length
 from qat.integer.packing import pack
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import AnyGrid, Weight
@@ -30,14 +32,19 @@ EDGE_TYPES = {
 
 
 class Graph:
-    """Collects nodes and initializers."""
+    """Collects nodes and initializers.
 
-    def __init__(self) -> None:
+    program: whose edges the file has; a size that follows the length of an input is computed from that input.
+    """
+
+    def __init__(self, program: IntegerProgram) -> None:
+        self.program = program
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.opset = OPSET
         self._names: set[str] = set()
         self._weights: dict[tuple, str] = {}
+        self._sizes: dict[tuple, str] = {}
 
     def node(self, kind: str, inputs: Iterable[str], output: str, domain: str = "", **attributes) -> str:
         """Add a node of one output. Returns the output's name."""
@@ -54,7 +61,12 @@ class Graph:
         return outputs
 
     def constant(self, name: str, array, dtype) -> str:
-        """Add an initializer. array: anything numpy takes. Returns its name."""
+        """Add an initializer. array: anything numpy takes. Returns its name.
+
+        A tuple of sizes, of which some follow a length, is computed by nodes instead.
+        """
+        if isinstance(array, tuple | list) and any(isinstance(entry, Length) for entry in array):
+            return self._computed(tuple(array))
         self.claim(name)
         array = numpy.ascontiguousarray(numpy.asarray(array, dtype=dtype)).reshape(numpy.shape(array))
         self.initializers[name] = numpy_helper.from_array(array, name)
@@ -91,6 +103,53 @@ class Graph:
             wide = self.node("Add", [wide, offset], f"{name}/shifted")
         return self.node("Cast", [wide], name, to=TensorProto.INT8)
 
+    def cut(self, constant: str, name: str, sizes: tuple[int, ...], first: int) -> str:
+        """As much of a constant of the longest `sizes` as inputs of a length take. first: the dimension of sizes[0]."""
+        dims = [dim for dim, size in enumerate(sizes) if isinstance(size, Length)]
+        if not dims:
+            return constant
+        starts = self.constant(f"{name}/starts", [0] * len(dims), numpy.int64)
+        axes = self.constant(f"{name}/axes", [dim + first for dim in dims], numpy.int64)
+        ends = self.constant(f"{name}/ends", tuple(sizes[dim] for dim in dims), numpy.int64)
+        return self.node("Slice", [constant, starts, ends, axes], name)
+
+    def _computed(self, sizes: tuple[int, ...]) -> str:
+        """Sizes of which some follow a length, as an int64 tensor (n,) that nodes make once for all that ask for it."""
+        key = tuple((entry.describe(),) if isinstance(entry, Length) else entry for entry in sizes)
+        if key not in self._sizes:
+            parts = [
+                self._size(entry) if isinstance(entry, Length) else self._shared(str(entry), [entry]) for entry in sizes
+            ]
+            name = f"sizes/{','.join(entry.describe() if isinstance(entry, Length) else str(entry) for entry in sizes)}"
+            self._sizes[key] = self.node("Concat", parts, name, axis=0) if len(parts) > 1 else parts[0]
+        return self._sizes[key]
+
+    def _size(self, size: Length) -> str:
+        """A size that follows a length, int64 (1,)."""
+        key = (size.describe(),)
+        if key in self._sizes:
+            return self._sizes[key]
+        name = f"sizes/of/{size.describe()}"
+        if size.describe() == size.symbol:
+            source, dim = input_of(self.program, size.symbol)
+            result = self.node("Shape", [source], name, start=dim, end=dim + 1)
+        else:
+            result = self._size(Length(size.symbol, size.longest))
+            steps = [("Mul", size.multiple, 1), ("Add", size.offset, 0), ("Div", size.divisor, 1)]
+            steps = [(kind, number) for kind, number, nothing in steps if number != nothing]
+            for place, (kind, number) in enumerate(steps, start=1):
+                target = name if place == len(steps) else f"{name}/{place}"
+                result = self.node(kind, [result, self._shared(str(number), [number])], target)
+        self._sizes[key] = result
+        return result
+
+    def _shared(self, text: str, numbers: list[int]) -> str:
+        """One int64 constant for all sizes that need it."""
+        key = (text, "number")
+        if key not in self._sizes:
+            self._sizes[key] = self.constant(f"sizes/number/{text}", numbers, numpy.int64)
+        return self._sizes[key]
+
     def repeat(self, constant: str, shape: tuple[int, ...], like: str, target: str) -> str:
         """A constant of batch 1 as often as `like` has samples. shape: without the batch."""
         batch = self.node("Shape", [like], f"{target}/batch", start=0, end=1)
@@ -105,7 +164,9 @@ class Graph:
             values = [program.value(edge.value) for edge in edges]
             infos.append(
                 [
-                    helper.make_tensor_value_info(edge.name, edge_type(edge, value.grid), ["batch", *value.shape])
+                    helper.make_tensor_value_info(
+                        edge.name, edge_type(edge, value.grid), ["batch", *dims_of(value.shape)]
+                    )
                     for edge, value in zip(edges, values, strict=True)
                 ]
             )
@@ -127,6 +188,11 @@ class Graph:
         if name in self._names:
             raise ExportError(f"two tensors of the file would be named {name!r}; rename an input, output or layer.")
         self._names.add(name)
+
+
+def dims_of(shape: tuple[int, ...]) -> tuple[int | str, ...]:
+    """Dimensions of an edge as a file declares them: expressions for what follows a length."""
+    return tuple(size.describe() if isinstance(size, Length) else size for size in shape)
 
 
 def edge_type(edge: Input | Output, grid: AnyGrid) -> int:

@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, from_numpy
 
+from qat.emitters.onnxruntime.graph import dims_of
 from qat.errors import ExportError
 from qat.integer.interpreter import edge_dtype
 from qat.integer.program import IntegerProgram
@@ -106,7 +107,7 @@ def check_edges(session, program: IntegerProgram, path: str | PathLike) -> None:
         values = [program.value(edge.value) for edge in edges]
         types = [_TYPE_NAMES[edge_dtype(value.grid, edge.codes)] for edge, value in zip(edges, values, strict=True)]
         described = zip(edges, types, values, strict=True)
-        wanted.append(", ".join(_described(edge.name, kind, value.shape) for edge, kind, value in described))
+        wanted.append(", ".join(_described(edge.name, kind, dims_of(value.shape)) for edge, kind, value in described))
     if found != wanted:
         raise ExportError(
             f"{path} is the file of another program: it makes {found[1]} of {found[0]}, and the program makes "
@@ -149,6 +150,8 @@ def float_ops(path: str | PathLike) -> list[str]:
     for node in graph.node:
         for output in node.output:
             types.setdefault(output, _output_type(node, types))
+        if node.op_type == "Shape":  # it reads no number
+            continue
         moving = [name for name in node.input if name and name not in constants]
         floats = any(types.get(name, TensorProto.FLOAT) in FLOAT_TYPES for name in (*moving, *node.output) if name)
         first = node.op_type == "QuantizeLinear" and set(moving) <= inputs
@@ -167,6 +170,8 @@ def unfolded_ops(path: str | PathLike) -> list[str]:
 
 def _output_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
     """Type of what `node` makes; a real number where it cannot be told, so that nothing passes unseen."""
+    if node.op_type == "Shape":
+        return TensorProto.INT64
     if node.op_type == "Cast":
         return next(attribute.i for attribute in node.attribute if attribute.name == "to")
     if node.op_type == "DequantizeLinear":

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from qat.emitters.onnxruntime.graph import Graph, array_of
 from qat.errors import ExportError
+from qat.integer.lengths import Length
 from qat.integer.operations import ComputingOperation
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
@@ -33,7 +34,7 @@ class Writer:
 
     def __init__(self, program: IntegerProgram) -> None:
         self.program = program
-        self.graph = Graph()
+        self.graph = Graph(program)
         self._grids: dict[str, tuple[str, str]] = {}
         self._zeros: dict[str, str] = {}
 
@@ -99,7 +100,11 @@ class Writer:
         """Codes that never change, with a batch of 1."""
         codes = array_of(constant.codes).astype(numpy.int64) + self.offset(constant.name)
         dtype = helper.tensor_dtype_to_np_dtype(self.tensor_type(constant.name))
-        self.graph.constant(tensor_of(constant.name), codes[None], dtype)
+        name = tensor_of(constant.name)
+        if not constant.sizes:
+            self.graph.constant(name, codes[None], dtype)
+            return
+        self.graph.cut(self.graph.constant(f"{name}/longest", codes[None], dtype), name, constant.sizes, 1)
 
     def output(self, edge: Output) -> None:
         """Codes to a real output; indices, and codes that stay codes, as they are."""
@@ -146,6 +151,9 @@ class Writer:
 
     def reshape(self, source: str, target: str, shape: tuple[int, ...]) -> str:
         """shape: with the batch in front, 0 to keep it."""
+        follows = [place for place, size in enumerate(shape) if isinstance(size, Length)]
+        if len(follows) == 1 and -1 not in shape:  # the only size that is not known: the runtime finds it
+            shape = (*shape[: follows[0]], -1, *shape[follows[0] + 1 :])
         wanted = self.graph.constant(f"{target}/shape", shape, numpy.int64)
         return self.graph.node("Reshape", [source, wanted], target)
 
