@@ -40,9 +40,9 @@ class Assembly:
         self._outputs.append(Output(name, source))
 
     def build(self, output_structure: str = "tensor") -> IntegerProgram:
-        """The checked program, for inputs of every length from 1 to the longest."""
+        """The checked program, for inputs of every length up to the one that sizes were given with."""
         values = tuple(entry for entry in self._known.values() if isinstance(entry, Value))
-        longest = {size.symbol: size.longest for size in lengths_in(values)}
+        recorded = {size.symbol: size.recorded for size in lengths_in(values)}
         return IntegerProgram(
             inputs=tuple(self._inputs),
             outputs=tuple(self._outputs),
@@ -50,7 +50,7 @@ class Assembly:
             constants=tuple(entry for entry in self._known.values() if isinstance(entry, Constant)),
             operations=tuple(self._operations),
             output_structure=output_structure,
-            lengths=tuple(LengthRange(symbol, 1, most) for symbol, most in longest.items()),
+            lengths=tuple(LengthRange(symbol, 1, most, most) for symbol, most in recorded.items()),
         )
 
     def grid(self, source: str) -> AnyGrid:

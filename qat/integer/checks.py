@@ -73,12 +73,12 @@ def check_order(program: "IntegerProgram") -> None:
 
 def check_lengths(program: "IntegerProgram") -> None:
     """Refuse sizes that follow no input, and a program that does not fit together at a shorter length."""
-    longest = {entry.symbol: entry.longest for entry in program.lengths}
+    recorded = {entry.symbol: entry.recorded for entry in program.lengths}
     _check_unique([entry.symbol for entry in program.lengths], "lengths")
     for length in lengths_in((program.values, program.operations, program.constants)):
-        if longest.get(length.symbol) != length.longest:
+        if recorded.get(length.symbol) != length.recorded:
             raise ProgramError(
-                f"a size follows {length.symbol!r} of at most {length.longest}, which is no length of the program."
+                f"a size follows {length.symbol!r}, recorded with {length.recorded}, which is no length of the program."
             )
     for entry in program.lengths:
         if input_of(program, entry.symbol) is None:
@@ -134,7 +134,7 @@ def _check_grids(operation: Operation, sources: list[Value | Constant], output: 
     grid = output.grid
     if not isinstance(operation, ComputingOperation):
         expected = operation.output_grid(*sources)
-        # indices may be declared to reach further: where a length is added up, as far as the longest
+        # indices may be declared to reach further: where a length is added up, as far as the recorded one
         covered = isinstance(expected, IndexRange) and isinstance(grid, IndexRange) and expected.count <= grid.count
         if expected != grid and not covered:
             raise operation.error(

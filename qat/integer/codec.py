@@ -28,7 +28,7 @@ MAX_LIST = 4096
 #: Integers in a field: shapes, codes and mantissas, all of which fit.
 MAX_INTEGER = 2**53
 #: What a `Length` is written as.
-LENGTH_PARTS = ("symbol", "longest", "multiple", "offset", "divisor")
+LENGTH_PARTS = ("symbol", "recorded", "multiple", "offset", "divisor")
 #: What a program is written as, and the kind of each section's entries: operations name theirs.
 SECTIONS = {
     "inputs": Input,

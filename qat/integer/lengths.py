@@ -1,7 +1,7 @@
-"""Sizes that follow the length of an input: one program for sequences of any length up to a longest.
+"""Sizes that follow the length of an input: one program for sequences of many lengths.
 
-A `Length` is the size at the longest length, an ordinary integer, that also knows how it follows. So whatever reads
-shapes sees the largest case, which bounds every accumulator, and `at_lengths` makes the program of one length.
+A `Length` is the size at the length that the network was recorded with, an ordinary integer, that also knows how it
+follows. So whatever reads shapes sees a program of that length, and `at_lengths` makes the program of another.
 """
 
 import dataclasses
@@ -17,26 +17,26 @@ from qat.errors import ProgramError
 class Length(int):
     """`(multiple * n + offset) // divisor` of a length n of the inputs that is called `symbol`.
 
-    Its value as an integer is that of the longest n. Adding and multiplying integers gives a `Length` again; what
-    leads out of that form gives a plain integer, which is right for the longest length only: `IntegerProgram` is
-    checked at shorter ones as well.
+    Its value as an integer is that of the recorded n. Adding and multiplying integers gives a `Length` again; what
+    leads out of that form gives a plain integer, which is right for the recorded length only: `IntegerProgram` is
+    checked at others as well.
     """
 
     symbol: str
     multiple: int
     offset: int
     divisor: int
-    longest: int
+    recorded: int
 
-    def __new__(cls, symbol: str, longest: int, multiple: int = 1, offset: int = 0, divisor: int = 1) -> "Length":
-        """longest: the largest n."""
-        size = super().__new__(cls, (multiple * longest + offset) // divisor)
-        size.symbol, size.longest = symbol, longest
+    def __new__(cls, symbol: str, recorded: int, multiple: int = 1, offset: int = 0, divisor: int = 1) -> "Length":
+        """recorded: the n of the integer value."""
+        size = super().__new__(cls, (multiple * recorded + offset) // divisor)
+        size.symbol, size.recorded = symbol, recorded
         size.multiple, size.offset, size.divisor = multiple, offset, divisor
         return size
 
     def __getnewargs__(self):
-        return self.symbol, self.longest, self.multiple, self.offset, self.divisor
+        return self.symbol, self.recorded, self.multiple, self.offset, self.divisor
 
     def at(self, length: int) -> int:
         """The size where the inputs have this length."""
@@ -70,7 +70,7 @@ class Length(int):
 
     def _changed(self, **parts) -> "int | Length":
         form = {"multiple": self.multiple, "offset": self.offset, "divisor": self.divisor} | parts
-        return Length(self.symbol, self.longest, **form) if form["multiple"] else form["offset"] // form["divisor"]
+        return Length(self.symbol, self.recorded, **form) if form["multiple"] else form["offset"] // form["divisor"]
 
     def _form(self) -> tuple[str, int, int, int]:
         return self.symbol, self.multiple, self.offset, self.divisor
@@ -88,24 +88,32 @@ class Length(int):
 
 @dataclass(frozen=True)
 class LengthRange:
-    """The lengths that inputs may have. symbol: the name of the length. shortest, longest: both included."""
+    """The lengths that inputs may have. symbol: the name of the length. shortest, longest: both included.
+
+    recorded: the one that the shapes of the program show.
+    """
 
     symbol: str
     shortest: int
+    recorded: int
     longest: int
 
     def __post_init__(self):
         if not isinstance(self.symbol, str) or not self.symbol.isidentifier():
             raise ProgramError(f"a length is called {str(self.symbol)[:40]!r}; use letters, digits and _.")
-        if not 1 <= self.shortest <= self.longest:
+        if not 1 <= self.shortest <= self.recorded <= self.longest:
             raise ProgramError(
-                f"{self.symbol!r} is {self.shortest} to {self.longest}; a length is 1 or more, and the longest last."
+                f"{self.symbol!r} is {self.shortest} to {self.longest}, recorded with {self.recorded}; a length is "
+                "1 or more, and these must ascend."
             )
 
-    def samples(self) -> list[int]:
-        """Lengths to check at, besides the longest: the shortest, and one between."""
-        between = {self.shortest, (self.shortest + self.longest) // 2}
-        return sorted(between - {self.longest})
+    def samples(self, longest: int | None = None) -> list[int]:
+        """Lengths to check at besides the recorded one: the shortest, one between, and the longest.
+
+        longest: at most that, where a check takes time with the length.
+        """
+        most = self.longest if longest is None else min(longest, self.longest)
+        return sorted({self.shortest, (self.shortest + self.recorded) // 2, most} - {self.recorded})
 
 
 def lengths_in(item: Any) -> Iterator[Length]:

@@ -19,7 +19,7 @@ HALVES = Grid(0.5, 0, 0, 255)
 LENGTH = Length("length", 6)
 
 
-def test_a_length_is_the_size_at_the_longest():
+def test_a_length_is_the_size_at_the_recorded_length():
     assert (LENGTH, LENGTH + 1, 2 * LENGTH, (LENGTH - 3) // 2) == (6, 7, 12, 1)
     assert (2 * LENGTH + 1).at(4) == 9
     assert ((LENGTH - 3) // 2).at(5) == 1
@@ -43,7 +43,7 @@ def test_arithmetic_is_that_of_integers_at_every_length(steps, longest, shorter)
         }[sign]
         size, expected, at_shorter = compute(size), compute(expected), compute(at_shorter)
     assert size == expected
-    if isinstance(size, Length):  # a product behind a division is a plain number, right at the longest
+    if isinstance(size, Length):  # a product behind a division is a plain number, right at the recorded length
         assert size.at(shorter) == at_shorter
 
 
@@ -134,7 +134,7 @@ def test_inputs_of_two_lengths_are_refused():
         run_real(program, (torch.ones(1, 3), torch.ones(1, 4)))
 
 
-def test_a_size_that_is_right_for_the_longest_only_is_refused():
+def test_a_size_that_is_right_for_the_recorded_length_only_is_refused():
     operation = Reshape(name="flat", source="", inputs=("x",), output="flat", shape=(12,))
     program = adding()
     values = (program.values[0], Value("flat", (12,), HALVES))
@@ -149,9 +149,9 @@ def test_a_size_that_is_right_for_the_longest_only_is_refused():
     ("lengths", "message"),
     [
         ((), "is no length of the program"),
-        ((LengthRange("length", 1, 7),), "is no length of the program"),
-        ((LengthRange("length", 1, 6), LengthRange("other", 1, 6)), "no input has 'other'"),
-        ((LengthRange("length", 1, 6), LengthRange("length", 1, 6)), "two lengths are named"),
+        ((LengthRange("length", 1, 7, 7),), "is no length of the program"),
+        ((LengthRange("length", 1, 6, 6), LengthRange("other", 1, 6, 6)), "no input has 'other'"),
+        ((LengthRange("length", 1, 6, 6), LengthRange("length", 1, 6, 6)), "two lengths are named"),
     ],
 )
 def test_lengths_that_contradict_the_program_are_refused(lengths, message):
@@ -159,15 +159,25 @@ def test_lengths_that_contradict_the_program_are_refused(lengths, message):
         dataclasses.replace(adding(), lengths=lengths)
 
 
-@pytest.mark.parametrize(("shortest", "longest"), [(0, 3), (4, 3)])
-def test_a_range_without_lengths_is_refused(shortest, longest):
+@pytest.mark.parametrize("numbers", [(0, 3, 3), (4, 3, 3), (1, 4, 3)])
+def test_a_range_without_lengths_is_refused(numbers):
     with pytest.raises(ProgramError, match="a length is 1 or more"):
-        LengthRange("length", shortest, longest)
+        LengthRange("length", *numbers)
+
+
+def test_what_has_no_constant_runs_at_longer_lengths_than_recorded():
+    builder = ProgramBuilder()
+    x = builder.input("x", (LENGTH, 2), HALVES)
+    builder.output("y", builder.add("sum", x, x, HALVES))
+    program = dataclasses.replace(builder.build(), lengths=(LengthRange("length", 1, 6, 100),))
+    assert program(torch.ones(1, 100, 2)).sum() == 400
+    with pytest.raises(ProgramError, match="with length 100: .*cannot broadcast"):
+        dataclasses.replace(adding(), lengths=(LengthRange("length", 1, 6, 100),))
 
 
 def test_a_name_of_no_letters_is_refused():
     with pytest.raises(ProgramError, match="use letters"):
-        LengthRange("2*n", 1, 3)
+        LengthRange("2*n", 1, 3, 3)
 
 
 def test_a_constant_of_other_sizes_than_its_codes_is_refused():

@@ -8,12 +8,14 @@ from os import PathLike
 from pathlib import Path
 
 import numpy
+from onnx import TensorProto
 
 from qat.emitters.onnxruntime.float_forms import FLOAT_FORMS, FloatNodes
+from qat.emitters.onnxruntime.forms.loops import scan
 from qat.emitters.onnxruntime.graph import Graph, array_of
 from qat.errors import ExportError
 from qat.integer.interpreter import dequantize
-from qat.integer.operations import ComputingOperation, Operation
+from qat.integer.operations import ComputingOperation, Loop, Operation
 from qat.integer.program import IntegerProgram
 
 
@@ -24,18 +26,28 @@ def emit_float(program: IntegerProgram, path: str | PathLike) -> None:
     for edge in program.inputs:
         graph.claim(edge.name)
         graph.node("Identity", [edge.name], _real(edge.value))
+    _write_operations(graph, program)
+    for edge in program.outputs:
+        graph.node("Identity", [_real(edge.value)], edge.name)
+    Path(path).write_bytes(graph.to_bytes(program))
+
+
+def _write_operations(graph: Graph, program: IntegerProgram) -> None:
+    """Add the nodes of a program, or of one step of a loop."""
     for constant in program.constants:
         reals = array_of(dequantize(constant.codes, constant.grid))[None]
         name = _real(constant.name)
         if constant.sizes:
-            graph.cut(graph.constant(f"{name}/longest", reals, reals.dtype), name, constant.sizes, 1)
+            graph.cut(graph.constant(f"{name}/whole", reals, reals.dtype), name, constant.sizes, 1)
         else:
             graph.constant(name, reals, reals.dtype)
     for operation in program.operations:
-        _write(graph, program, operation)
-    for edge in program.outputs:
-        graph.node("Identity", [_real(edge.value)], edge.name)
-    Path(path).write_bytes(graph.to_bytes(program))
+        if isinstance(operation, Loop):
+            step = graph.inner(operation.body)
+            _write_operations(step, operation.body)
+            scan(graph, step, program, operation, _real, lambda name: TensorProto.FLOAT)
+        else:
+            _write(graph, program, operation)
 
 
 def _real(value: str) -> str:

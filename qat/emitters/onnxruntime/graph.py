@@ -1,7 +1,7 @@
 """An ONNX graph in the making: nodes and initializers with unique names, then deterministic bytes."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy
 import onnx
@@ -45,6 +45,16 @@ class Graph:
         self._names: set[str] = set()
         self._weights: dict[tuple, str] = {}
         self._sizes: dict[tuple, str] = {}
+        self._outer: Graph | None = None
+
+    def inner(self, program: IntegerProgram) -> "Graph":
+        """A graph for an attribute of a node of this one, which sees everything here. program: of one step of a loop.
+
+        Its constants are held here, where the runtime prepares them once, as are weights with what unpacks them.
+        """
+        graph = Graph(program)
+        graph.initializers, graph._names, graph._outer = self.initializers, self._names, self
+        return graph
 
     def node(self, kind: str, inputs: Iterable[str], output: str, domain: str = "", **attributes) -> str:
         """Add a node of one output. Returns the output's name."""
@@ -78,6 +88,8 @@ class Graph:
         A narrow type is cast, and scaled where its grid has a step or an offset, by nodes that the runtime computes
         once, when it loads the file. Equal codes, as of a weight that two layers share, are stored once.
         """
+        if self._outer is not None:
+            return self._outer.weight(name, weight)
         grid = weight.grid
         key = grid, tuple(weight.codes.shape), hashlib.sha256(array_of(weight.codes).tobytes()).digest()
         if key in self._weights:
@@ -104,7 +116,7 @@ class Graph:
         return self.node("Cast", [wide], name, to=TensorProto.INT8)
 
     def cut(self, constant: str, name: str, sizes: tuple[int, ...], first: int) -> str:
-        """As much of a constant of the longest `sizes` as inputs of a length take. first: the dimension of sizes[0]."""
+        """As much of a constant of `sizes` as inputs of a length take. first: the dimension of sizes[0]."""
         dims = [dim for dim, size in enumerate(sizes) if isinstance(size, Length)]
         if not dims:
             return constant
@@ -134,7 +146,7 @@ class Graph:
             source, dim = input_of(self.program, size.symbol)
             result = self.node("Shape", [source], name, start=dim, end=dim + 1)
         else:
-            result = self._size(Length(size.symbol, size.longest))
+            result = self._size(Length(size.symbol, size.recorded))
             steps = [("Mul", size.multiple, 1), ("Add", size.offset, 0), ("Div", size.divisor, 1)]
             steps = [(kind, number) for kind, number, nothing in steps if number != nothing]
             for place, (kind, number) in enumerate(steps, start=1):
@@ -170,7 +182,7 @@ class Graph:
                     for edge, value in zip(edges, values, strict=True)
                 ]
             )
-        used = {name for node in self.nodes for name in node.input}
+        used = set(names_read(self.nodes))
         initializers = [tensor for name, tensor in self.initializers.items() if name in used]
         graph = helper.make_graph(self.nodes, "qat", *infos, initializers)
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", MICROSOFT_OPSET)]
@@ -188,6 +200,19 @@ class Graph:
         if name in self._names:
             raise ExportError(f"two tensors of the file would be named {name!r}; rename an input, output or layer.")
         self._names.add(name)
+
+
+def names_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """The tensors that nodes read, and those that graphs inside of them read."""
+    for node in nodes:
+        yield from node.input
+        for graph in graphs_of(node):
+            yield from names_read(graph.node)
+
+
+def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs that a node runs, such as the body of a loop."""
+    return [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
 
 
 def dims_of(shape: tuple[int, ...]) -> tuple[int | str, ...]:

@@ -32,9 +32,9 @@ def is_wide(grid: AnyGrid) -> bool:
 class Writer:
     """Writes operations into a graph; remembers which grids have their constants."""
 
-    def __init__(self, program: IntegerProgram) -> None:
+    def __init__(self, program: IntegerProgram, graph: Graph | None = None) -> None:
         self.program = program
-        self.graph = Graph(program)
+        self.graph = graph or Graph(program)
         self._grids: dict[str, tuple[str, str]] = {}
         self._zeros: dict[str, str] = {}
 
@@ -104,7 +104,7 @@ class Writer:
         if not constant.sizes:
             self.graph.constant(name, codes[None], dtype)
             return
-        self.graph.cut(self.graph.constant(f"{name}/longest", codes[None], dtype), name, constant.sizes, 1)
+        self.graph.cut(self.graph.constant(f"{name}/whole", codes[None], dtype), name, constant.sizes, 1)
 
     def output(self, edge: Output) -> None:
         """Codes to a real output; indices, and codes that stay codes, as they are."""
