@@ -27,6 +27,7 @@ from qat.integer.operations import (
     Divide,
     Embedding,
     Expand,
+    FloatIsland,
     Gather,
     IndexProduct,
     IndexSum,
@@ -64,7 +65,7 @@ from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, Weight
 
 __all__ = [
     "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "CumulativeSum", "Divide", "Embedding",
-    "Expand", "Gather", "Grid", "IndexProduct", "IndexRange", "IndexSum", "IndexTable", "Input",
+    "Expand", "FloatIsland", "Gather", "Grid", "IndexProduct", "IndexRange", "IndexSum", "IndexTable", "Input",
     "IntegerProgram", "Layer", "Length", "LengthRange", "Linear", "LogSoftmax", "LogSoftmaxFactors", "Loop", "MatMul",
     "Max", "MaxPool", "Mean", "Mul", "Multiplier", "Negate", "Normalize", "NormalizeFactors", "Output", "Pad",
     "Ratio", "Requantize", "Reshape", "Select", "Slice", "Softmax", "SoftmaxFactors", "Sum", "SumMultipliers",
@@ -74,6 +75,9 @@ __all__ = [
 
 #: Programs of one length that a program keeps: training data comes in buckets of a few.
 MAX_PROGRAMS = 16
+
+#: Width of the constants of a float island.
+FLOAT_BITS = 32
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -130,7 +134,7 @@ class IntegerProgram:
     inputs, outputs: tensors at the edges, in the order of the network's arguments and results.
     values: every integer tensor, inputs and results of operations. constants: operands that never change.
     output_structure: what `program(inputs)` returns: "tensor" (one output), "tuple" or "dict" (by output name).
-    lengths: what the sizes that are a `Length` follow. The shapes are those of the longest inputs.
+    lengths: what the sizes that are a `Length` follow. The shapes are those of recorded lengths.
     """
 
     inputs: tuple[Input, ...]
@@ -159,7 +163,7 @@ class IntegerProgram:
         return run_real(self, inputs)
 
     def at(self, **lengths: int) -> "IntegerProgram":
-        """The program of inputs of one length, `program.at(length=12)`; those that are not named are the longest.
+        """The program of inputs of one length, `program.at(length=12)`; those that are not named are as recorded.
 
         Raises `ProgramError` for a length that inputs cannot have.
         """
@@ -176,7 +180,7 @@ class IntegerProgram:
                 )
         if not known:
             return self
-        chosen = tuple(lengths.get(symbol, entry.longest) for symbol, entry in known.items())
+        chosen = tuple(lengths.get(symbol, entry.recorded) for symbol, entry in known.items())
         if chosen not in self._of_one_length:
             while len(self._of_one_length) >= MAX_PROGRAMS:
                 self._of_one_length.pop(next(iter(self._of_one_length)))
@@ -224,6 +228,11 @@ class IntegerProgram:
     def float_bytes(self) -> int:
         """Bytes of the same weights and biases in float32."""
         return sum(4 * count for operation, _ in self.computations() for count in _counts(operation))
+
+    @property
+    def float_operations(self) -> tuple[FloatIsland, ...]:
+        """The operations that compute in real numbers (`name`, `source`, `function`), none in an integer program."""
+        return tuple(operation for operation, _ in self.computations() if isinstance(operation, FloatIsland))
 
     def with_integer_edges(self, *patterns: str) -> "IntegerProgram":
         """The same program, whose inputs and outputs of these names take and give codes instead of real numbers.
@@ -279,7 +288,9 @@ class IntegerProgram:
 
 
 def _counts(operation: Operation) -> tuple[int, int]:
-    """How many weights and biases an operation has."""
+    """How many weights and biases an operation has, or real constants."""
+    if isinstance(operation, FloatIsland):
+        return sum(values.numel() for values in operation.constants.values()), 0
     weight, bias = getattr(operation, "weight", None), getattr(operation, "bias", None)
     return 0 if weight is None else weight.codes.numel(), 0 if bias is None else bias.numel()
 
@@ -287,12 +298,16 @@ def _counts(operation: Operation) -> tuple[int, int]:
 def _layer(operation: Operation, output: Value) -> Layer:
     weight = getattr(operation, "weight", None)
     weights, biases = _counts(operation)
+    if isinstance(operation, FloatIsland):
+        bits, size = (FLOAT_BITS if weights else None), weights * FLOAT_BITS // 8
+    else:
+        bits, size = (None, 0) if weight is None else (weight.grid.bits, weight.packed_bytes)
     return Layer(
         name=operation.name,
         source=operation.source,
         kind=type(operation).__name__,
-        weight_bits=None if weight is None else weight.grid.bits,
+        weight_bits=bits,
         activation_bits=output.grid.bits,
         weight_count=weights,
-        bytes=(0 if weight is None else weight.packed_bytes) + 4 * biases,
+        bytes=size + 4 * biases,
     )

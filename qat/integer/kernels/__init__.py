@@ -13,6 +13,7 @@ from qat.integer.kernels import (
     division,
     elementwise,
     indices,
+    islands,
     matrices,
     moves,
     normalize,
@@ -71,6 +72,7 @@ KERNELS: dict[type[Operation], Kernel] = {
     ops.IndexSum: lambda operation, operands, sources, target: indices.add(operands),
     ops.IndexProduct: lambda operation, operands, sources, target: indices.multiply(operands),
     ops.CumulativeSum: _moving(indices.cumulate),
+    ops.FloatIsland: islands.float_island,
     ops.Gather: lambda operation, operands, sources, target: indices.gather(operation, operands),
 }
 

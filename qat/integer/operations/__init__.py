@@ -5,6 +5,7 @@ from qat.integer.operations.choices import MASK_GRID, ArgMax, Negate, Select, To
 from qat.integer.operations.division import Divide, Ratio
 from qat.integer.operations.elementwise import Add, Mul, Requantize
 from qat.integer.operations.indices import CumulativeSum, Gather, IndexProduct, IndexSum, IndexTable
+from qat.integer.operations.islands import FloatIsland
 from qat.integer.operations.loops import Loop
 from qat.integer.operations.moves import Concatenate, Expand, Pad, Reshape, Slice, Take, Transpose
 from qat.integer.operations.normalize import Normalize, NormalizeFactors
@@ -16,8 +17,9 @@ from qat.integer.operations.weighted import Conv, Linear, WeightedOperation
 
 __all__ = [
     "MASK_GRID", "OPERATIONS", "Add", "ArgMax", "AveragePool", "ComputingOperation", "Concatenate", "Conv",
-    "CumulativeSum", "Divide", "Embedding", "Expand", "Gather", "IndexProduct", "IndexSum", "IndexTable", "Linear",
-    "LogSoftmax", "LogSoftmaxFactors", "Loop", "MatMul", "Max", "MaxPool", "Mean", "MovingOperation", "Mul", "Negate",
+    "CumulativeSum", "Divide", "Embedding", "Expand", "FloatIsland", "Gather", "IndexProduct", "IndexSum",
+    "IndexTable", "Linear", "LogSoftmax", "LogSoftmaxFactors", "Loop", "MatMul", "Max", "MaxPool", "Mean",
+    "MovingOperation", "Mul", "Negate",
     "Normalize", "NormalizeFactors", "Operation", "Pad", "Ratio", "Requantize", "Reshape", "Select", "Slice",
     "Softmax", "SoftmaxFactors", "Sum", "Table", "Take", "TopKIndices", "TopKValues", "Transpose",
     "WeightedOperation", "table_codes",
@@ -60,4 +62,5 @@ OPERATIONS: tuple[type[Operation], ...] = (
     CumulativeSum,
     Gather,
     Loop,
+    FloatIsland,
 )
