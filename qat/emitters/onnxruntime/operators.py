@@ -2,10 +2,11 @@
 
 from qat.emitters.onnxruntime.float_nonlinear import NONLINEAR_FORMS
 from qat.emitters.onnxruntime.forms import FORMS, wide
+from qat.emitters.onnxruntime.forms.loops import scan
 from qat.emitters.onnxruntime.islands import write_island
-from qat.emitters.onnxruntime.writer import Writer
+from qat.emitters.onnxruntime.writer import Writer, tensor_of
 from qat.errors import ExportError
-from qat.integer.operations import Operation
+from qat.integer.operations import Loop, Operation
 from qat.integer.program import IntegerProgram
 
 
@@ -14,18 +15,32 @@ def build(program: IntegerProgram, nonlinear: str = "integer") -> bytes:
     writer = Writer(program)
     for edge in program.inputs:
         writer.input(edge)
-    for constant in program.constants:
+    _write_operations(writer, nonlinear)
+    for edge in program.outputs:
+        writer.output(edge)
+    return writer.graph.to_bytes(program)
+
+
+def _write_operations(writer: Writer, nonlinear: str) -> None:
+    """Add the nodes of a program, or of one step of a loop."""
+    for constant in writer.program.constants:
         writer.constant(constant)
-    for operation in program.operations:
-        if wide.is_wide(writer, operation):
+    for operation in writer.program.operations:
+        if isinstance(operation, Loop):
+            _write_loop(writer, operation)
+        elif wide.is_wide(writer, operation):
             wide.write(writer, operation)
         elif nonlinear == "float_island" and type(operation) in NONLINEAR_FORMS:
             write_island(writer, operation)
         else:
             write(writer, operation)
-    for edge in program.outputs:
-        writer.output(edge)
-    return writer.graph.to_bytes(program)
+
+
+def _write_loop(writer: Writer, loop: Loop) -> None:
+    """A Scan node; its step computes with integers alone."""
+    step = Writer(loop.body, writer.graph.inner(loop.body))
+    _write_operations(step, "integer")
+    scan(writer.graph, step.graph, writer.program, loop, tensor_of, step.tensor_type)
 
 
 def write(writer: Writer, operation: Operation) -> None:

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, from_numpy
 
-from qat.emitters.onnxruntime.graph import dims_of
+from qat.emitters.onnxruntime.graph import dims_of, graphs_of
 from qat.errors import ExportError
 from qat.integer.interpreter import edge_dtype
 from qat.integer.program import IntegerProgram
@@ -142,12 +142,26 @@ def float_ops(path: str | PathLike) -> list[str]:
     scales of integer kernels, which are constants.
     """
     graph = optimized_graph(path)
-    constants = {tensor.name for tensor in graph.initializer}
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    types |= {info.name: info.type.tensor_type.elem_type for info in (*graph.input, *graph.output, *graph.value_info)}
-    inputs, outputs = {info.name for info in graph.input}, {info.name for info in graph.output}
-    found = []
+    edges = {info.name for info in graph.input}, {info.name for info in graph.output}
+    return _float_ops(graph, edges, set(), {})
+
+
+def _float_ops(
+    graph: onnx.GraphProto, edges: tuple[set[str], set[str]], constants: set[str], types: Mapping[str, int]
+) -> list[str]:
+    """Those of a graph, and of graphs inside of it, which see what is around them.
+
+    edges: inputs and outputs of the file. constants, types: of what is around the graph.
+    """
+    (inputs, outputs), found = edges, []
+    constants = constants | {tensor.name for tensor in graph.initializer}
+    types = dict(types) | {tensor.name: tensor.data_type for tensor in graph.initializer}
+    types |= {info.name: _type_of(info) for info in (*graph.input, *graph.output, *graph.value_info)}
     for node in graph.node:
+        for body in graphs_of(node):
+            found += _float_ops(body, edges, constants, types)
+            if node.op_type == "Scan":
+                types |= dict(zip(node.output, map(_type_of, body.output), strict=True))
         for output in node.output:
             types.setdefault(output, _output_type(node, types))
         if node.op_type == "Shape":  # it reads no number
@@ -163,9 +177,21 @@ def float_ops(path: str | PathLike) -> list[str]:
 
 def unfolded_ops(path: str | PathLike) -> list[str]:
     """Nodes of the optimized graph that only see constants, and so run again and again for nothing."""
-    graph = optimized_graph(path)
-    constants = {tensor.name for tensor in graph.initializer}
-    return [f"{node.op_type} {node.name}" for node in graph.node if set(node.input) <= constants]
+    return _unfolded_ops(optimized_graph(path), set())
+
+
+def _unfolded_ops(graph: onnx.GraphProto, constants: set[str]) -> list[str]:
+    """Those of a graph, and of graphs inside of it. constants: around the graph."""
+    constants = constants | {tensor.name for tensor in graph.initializer}
+    found = [f"{node.op_type} {node.name}" for node in graph.node if set(node.input) <= constants]
+    for node in graph.node:
+        for body in graphs_of(node):
+            found += _unfolded_ops(body, constants)
+    return found
+
+
+def _type_of(info: onnx.ValueInfoProto) -> int:
+    return info.type.tensor_type.elem_type
 
 
 def _output_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
