@@ -33,8 +33,7 @@ def reason_against(operation: Operation, args: tuple, kwargs: dict) -> str | Non
                     "softmax"
                 )
         case "getitem":
-            index = args[1] if isinstance(args[1], tuple) else (args[1],)
-            if any(isinstance(place, Tensor) and place.dtype == torch.bool for place in index):
+            if has_mask(args[1]):
                 return (
                     "a mask as an index, which gives as many values as it happens to be true; choose by the numbers of "
                     "the places, or keep all places with torch.where"
@@ -43,3 +42,9 @@ def reason_against(operation: Operation, args: tuple, kwargs: dict) -> str | Non
             if isinstance(kwargs.get("size", args[1] if len(args) > 1 else None), Tensor):
                 return "a size that is a tensor; give numbers"
     return None
+
+
+def has_mask(index) -> bool:
+    """Whether an index holds a mask, and so chooses as many entries as that happens to be true."""
+    places = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(place, Tensor) and place.dtype == torch.bool for place in places)

@@ -93,7 +93,8 @@ class Recording:
     look at its own frames. inputs: path -> shape. outputs: values returned. returned: where in the eval forward's
     result they are, a path of keys for each. unquantized: those of them that no operation on values made. compared:
     values of which a mask or an index is made in eval mode.
-    reads: source lines where the eval forward gets a number of real values; reads_codes: of ids and masks.
+    looks: source lines where the eval forward looks at the contents of real values, and what it does there;
+    looks_at_codes: of ids and masks.
     """
 
     calls: dict[int, Call] = field(default_factory=dict)
@@ -105,8 +106,8 @@ class Recording:
     unquantized: tuple[tuple[str, ...], ...] = ()
     compared: list[ValueId] = field(default_factory=list)
     checkpointed: bool = False
-    reads: list[str] = field(default_factory=list)
-    reads_codes: list[str] = field(default_factory=list)
+    looks: list[str] = field(default_factory=list)
+    looks_at_codes: list[str] = field(default_factory=list)
 
 
 def is_counted(kind: Kind, args: tuple, kwargs: dict) -> bool:

@@ -1,15 +1,23 @@
-"""Branches on values: code that turns a tensor into a Python number may go another way for every input."""
+"""Branches on values: code that turns a tensor into a Python number may go another way for every input.
+
+So may code whose tensors are as large as values decide.
+"""
 
 import contextlib
 import traceback
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils import _pytree as pytree
 
 from qat.errors import PreparationError
 from qat.inject import addresses
+from qat.inject.arguments import has_mask
 from qat.inject.calls import Recording
 from qat.inject.operations import Operation
 from qat.inject.undisturbed import undisturbed
@@ -19,37 +27,44 @@ from qat.targets import Target
 _READING = frozenset("item bool int index tolist is_nonzero equal allclose contains".split())
 
 
-def reads_a_number(operation: Operation, result) -> bool:
-    """Whether a call gave the network's code a Python value: what it does next may depend on that."""
-    return operation.name in _READING and not isinstance(result, Tensor)
+#: Operations that give as many entries as values happen to ask for.
+_COUNTING = frozenset("nonzero argwhere unique unique_consecutive masked_select bincount".split())
+_READS_A_NUMBER = "reads a number of a tensor that depends on the inputs, to branch on it or to go on with it,"
+_COUNTS = "makes a tensor whose size depends on the values of the inputs"
+
+
+def look_at_values(operation: Operation, args: tuple, result) -> str | None:
+    """What a call does that no file can do for all inputs, as the predicate of a sentence; None where it does not.
+
+    It gave the network's code a Python value, and what that does next may depend on it; or as many entries as there
+    happen to be.
+    """
+    if operation.name in _READING and not isinstance(result, Tensor):
+        return _READS_A_NUMBER
+    counts = operation.name in _COUNTING or (operation.name == "getitem" and has_mask(args[1]))
+    return f"{_COUNTS} ({operation.name})," if counts else None
 
 
 def refuse_branches(module: nn.Module, recording: Recording, args: tuple, kwargs: dict, target: Target | None) -> None:
-    """Raise `PreparationError`, with its line, where the eval forward reads values that depend on the inputs.
+    """Raise `PreparationError`, with its line, where the eval forward looks at values that depend on the inputs.
 
     A number read of token ids or masks may be a shortcut that exporting does not take: that shows in a forward on
     tensors without contents. Without a target any code runs, and a path that was not recorded raises when it is taken.
     """
     if target is None:
         return
-    for source in recording.reads:
-        raise _refusal(source, target)
-    if recording.reads_codes:
-        source = _branch_without_contents(module, args, kwargs)
-        if source is not None:
-            raise _refusal(source, target)
-
-
-def _refusal(source: str, target: Target) -> PreparationError:
-    return PreparationError(
-        f"{source} reads a number of a tensor that depends on the inputs, to branch on it or to go on with it, and a "
-        f"file for {target.name} has one path for all inputs; compute it with tensors (torch.where, torch.clamp), "
-        "quantize a sub-network on one side of it (module=), or train without export (target=None)."
-    )
+    found = next(iter(recording.looks), None)
+    if found is None and recording.looks_at_codes:
+        found = _branch_without_contents(module, args, kwargs)
+    if found is not None:
+        raise PreparationError(
+            f"{found} and a file for {target.name} has one path for all inputs; compute it with tensors (torch.where, "
+            "torch.clamp), quantize a sub-network on one side of it (module=), or train without export (target=None)."
+        )
 
 
 def _branch_without_contents(module: nn.Module, args: tuple, kwargs: dict) -> str | None:
-    """Source line of the first branch that needs the contents of a tensor, None if there is no such branch."""
+    """The first place that needs the contents of a tensor and what it does there, None if there is no such place."""
     attributes = [(part, dict(part.__dict__)) for part in module.modules()]
     with undisturbed(module), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         args, kwargs = pytree.tree_map_only(Tensor, mode.from_tensor, (args, kwargs))
@@ -57,7 +72,9 @@ def _branch_without_contents(module: nn.Module, args: tuple, kwargs: dict) -> st
             module.eval()
             module.forward(*args, **kwargs)
         except DataDependentOutputException as error:
-            return _source_of(error)
+            return f"{_source_of(error)} {_READS_A_NUMBER}"
+        except DynamicOutputShapeException as error:
+            return f"{_source_of(error)} {_COUNTS},"
         except Exception:  # what else fails without contents, conversion tells
             return None
         finally:

@@ -23,7 +23,7 @@ from qat.inject.calls import (
     tensor_slots,
 )
 from qat.inject.choices import COMPARING, with_constants
-from qat.inject.control_flow import reads_a_number
+from qat.inject.control_flow import look_at_values
 from qat.inject.followed import Followed, refuse_unfit
 from qat.inject.inputs import input_paths, key_of, register_dataclasses, tensors_of
 from qat.inject.known_calls import KnownCalls
@@ -184,9 +184,10 @@ class _Recorder(TorchFunctionMode):
             counted = makes_real(kind, args, kwargs, result)
             if not counted:
                 self._note_codes(result, depends, measures)
-                if depends and not self.training and reads_a_number(operation, result):
-                    noted = self.recording.reads if measures else self.recording.reads_codes
-                    noted.append(addresses.source_of(frame))
+                look = look_at_values(operation, args, result) if depends and not self.training else None
+                if look is not None:
+                    noted = self.recording.looks if measures else self.recording.looks_at_codes
+                    noted.append(f"{addresses.source_of(frame)} {look}")
                 self.origins.remember(output_tensors(result), origin)
                 return result
             kind = Kind.CAST
@@ -281,15 +282,15 @@ class _Recorder(TorchFunctionMode):
         rewritten = out_of_place(operation, function, args, kwargs)
         if rewritten is None:
             raise PreparationError(
-                f"{call.layer} writes in place at {source} ({operation.name}), which quantization cannot follow; write "
-                "the result to a new tensor instead (torch.cat, torch.where, x = x + y)."
+                f"{operation.name} in {call.module or 'the network'} at {source} writes in place, which quantization "
+                "cannot follow; write the result to a new tensor instead (torch.cat, torch.where, x = x + y)."
             )
         written = written_operand(args, kwargs)
         name = self._held_as(written)
         if name is not None and id(written) not in self.values:
             raise PreparationError(
-                f"{call.layer} writes in place into {name} at {source}, which quantization cannot follow; change "
-                "parameters and buffers outside of forward."
+                f"{operation.name} in {call.module or 'the network'} at {source} writes in place into {name}, which "
+                "quantization cannot follow; change parameters and buffers outside of forward."
             )
         self.aliases.make_stale(self.followed.sharing(written), written, source)
         return *rewritten, written

@@ -45,6 +45,23 @@ def test_a_branch_on_values_is_named_with_its_line_and_the_way_out(body):
         qat.prepare(Branching(body), IDS)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda network, x, ids: x * float(len(x.relu().nonzero())),
+        lambda network, x, ids: x + x.flatten()[torch.argwhere(x.flatten() > 0)].sum(),
+        lambda network, x, ids: x * len(ids.unique()),
+        lambda network, x, ids: x * len(ids[ids > 2]),
+    ],
+)
+def test_sizes_that_values_decide_are_named_with_their_line_before_training(body):
+    with pytest.raises(
+        PreparationError, match=r"test_control_flow\.py:\d+ makes a tensor whose size .*module=.*target"
+    ):
+        qat.prepare(Branching(body), IDS)
+    qat.prepare(Branching(body), IDS, target=None)
+
+
 def log_a_number(network, x, ids):
     network.last = x.mean().item()
     return x

@@ -134,15 +134,15 @@ def fill(net, x):
 @pytest.mark.parametrize(
     ("body", "match"),
     [
-        (write_picked_places, r"writes in place at .*test_record\.py:\d+ \(setitem\)"),
+        (write_picked_places, r"setitem in the network at .*test_record\.py:\d+ writes in place"),
         (
             write_through_a_view,
             r"test_record\.py:\d+ writes in place into memory that another tensor used later shares",
         ),
         (write_under_a_view, r"test_record\.py:\d+ writes in place into memory"),
-        (write_into_a_buffer, r"add writes in place into mean at .*test_record\.py:\d+"),
-        (write_into_a_part_of_a_buffer, r"copy writes in place into mean at"),
-        (fill, r"zero writes in place"),
+        (write_into_a_buffer, r"add in the network at .*test_record\.py:\d+ writes in place into mean"),
+        (write_into_a_part_of_a_buffer, r"copy in the network at .*test_record\.py:\d+ writes in place into mean"),
+        (fill, r"zero in the network at .*test_record\.py:\d+ writes in place"),
     ],
 )
 def test_writes_that_cannot_be_followed_are_refused_with_their_line(body, match):
