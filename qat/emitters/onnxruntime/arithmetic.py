@@ -66,12 +66,12 @@ class Arithmetic:
         """A reduction over `dims`, which stay with size 1."""
         return self.node(kind, tensor, self.constant(numpy.array(dims), numpy.int64), keepdims=1)
 
-    def sum_last(self, tensor: str, size: int) -> str:
-        """Sums of int32 or int64 numbers over the last dimension, of `size`, which stays with size 1.
+    def sum_last(self, tensor: str, size: int, dtype: type) -> str:
+        """Sums of numbers of `dtype` over the last dimension, of `size`, which stays with size 1.
 
         As a product with ones it takes a third to a half of what a ReduceSum does.
         """
-        return self.node("MatMul", tensor, self.constant(numpy.ones((size, 1))))
+        return self.node("MatMul", tensor, self.constant(numpy.ones((size, 1)), dtype))
 
     def look_up(self, table, dtype: type, places: str, shape: tuple[int, ...]) -> str:
         """Entries of a flat `table` at int32 `places`, whose shape is `shape` behind the batch."""

@@ -16,9 +16,9 @@ def matmul(writer: Writer, operation: MatMul) -> None:
     """
     first, second = operation.inputs
     graph, name = writer.graph, operation.name
-    # u8 - 128 as s8 is a flipped top bit, read as the other type.
+    # u8 - 128 as s8 is u8 + 128, which wraps around, read as the other type; an Add takes a third of a BitwiseXor.
     top = graph.constant(f"{name}/top_bit", 128, numpy.uint8)
-    flipped = graph.node("BitwiseXor", [tensor_of(second), top], f"{name}/flipped")
+    flipped = graph.node("Add", [tensor_of(second), top], f"{name}/flipped")
     zero_point = writer.grid(second).zero_point + writer.offset(second) - 128
     operands = [
         tensor_of(first),

@@ -33,10 +33,11 @@ def table(writer: Writer, operation: Table) -> None:
 
 
 def embedding(writer: Writer, operation: Embedding) -> None:
-    """Gather of int8 rows, whose top bit is then flipped: s8 + 128 as u8. A Linear with the same weight shares it."""
+    """Gather of int8 rows, to which 128 is added, which wraps around: s8 + 128 as u8. A Linear with the same weight
+    shares it."""
     graph, target = writer.graph, tensor_of(operation.output)
     weight = graph.weight(f"{operation.name}/weight", operation.weight)
     rows = graph.node("Gather", [weight, tensor_of(operation.inputs[0])], f"{target}/rows", axis=0)
     wrapped = graph.node("Cast", [rows], f"{target}/wrapped", to=TensorProto.UINT8)
     top = graph.constant(f"{target}/top_bit", 128, numpy.uint8)
-    graph.node("BitwiseXor", [wrapped, top], target)
+    graph.node("Add", [wrapped, top], target)
