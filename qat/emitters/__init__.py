@@ -19,8 +19,8 @@ def export(
     """Write `program` to `path` for `runtime`, and check that the runtime computes the same codes.
 
     nonlinear: how softmax, its logarithm, normalization and division are computed: "integer", or as a "float_island",
-    which may be faster, between integer kernels. A file with islands is not integer, and codes behind them may be one
-    off; all others are checked to be equal.
+    which may be faster, between integer kernels. What a rule left in float is an island in any case. A file with
+    islands is not integer, and a few of their codes may be one off; all others are checked to be equal.
 
     Raises `ConfigurationError` for an unknown choice, `MissingExtraError` where its packages are not installed,
     `ExportError` where the file cannot be written, is not integer or not equal; then no file is left under `path`.

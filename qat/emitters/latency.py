@@ -33,7 +33,7 @@ def of_nonlinear(emitter, program: IntegerProgram, sample: Mapping[str, Tensor],
 
     Empty where the program has none of them.
     """
-    if not emitter.islands_of(program):
+    if emitter.islands_of(program, "integer") == emitter.islands_of(program):
         return {}
     sessions = {}
     with tempfile.TemporaryDirectory() as folder:

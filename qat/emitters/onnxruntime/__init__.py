@@ -52,19 +52,19 @@ _LOG = logging.getLogger("qat")
 def emit(program: IntegerProgram, path: str | PathLike, nonlinear: str = "integer") -> None:
     """Write `program` as an ONNX file. Raises `ExportError`, and writes none, where it is not integer or not equal.
 
-    nonlinear: "integer", or "float_island", which is compared as `islands` says.
+    nonlinear: "integer", or "float_island". Islands, those of rules as well, are compared as `islands` says.
     """
-    islands = nonlinear == "float_island" and bool(islands_of(program))
     with written_whole(Path(path), build(program, nonlinear)) as temporary:
-        check(program, temporary, islands)
+        check(program, temporary, nonlinear)
 
 
-def check(program: IntegerProgram, path: str | PathLike, islands: bool = False) -> None:
+def check(program: IntegerProgram, path: str | PathLike, nonlinear: str = "integer") -> None:
     """Refuse a file that computes in real numbers, or other codes than the interpreter on random ones.
 
-    islands: whether the file may have float islands, and a few codes of theirs be one off.
+    nonlinear: as for `emit`, which says what the file may have as float islands; a few codes of theirs may be one off.
     """
-    if floats := foreign_float_ops(program, path) if islands else float_ops(path):
+    islands = islands_of(program, nonlinear)
+    if floats := foreign_float_ops(program, path, nonlinear) if islands else float_ops(path):
         raise ExportError(f"ONNX Runtime would compute {len(floats)} nodes in floating point: {', '.join(floats[:5])}.")
     if unfolded := unfolded_ops(path):
         raise ExportError(f"ONNX Runtime would unpack weights at every run: {', '.join(unfolded[:5])}.")
@@ -87,7 +87,7 @@ def check(program: IntegerProgram, path: str | PathLike, islands: bool = False) 
                 )
     if compared is not None:
         refuse_islands(found)
-        _LOG.info("float islands of %s give other codes than the integer kernels for %s", path, found)
+        _LOG.info("float islands of %s give other codes than the program for %s", path, found)
 
 
 def _by_name(program: IntegerProgram, outputs) -> dict[str, torch.Tensor]:

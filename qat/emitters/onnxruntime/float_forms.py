@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy
 from onnx import TensorProto
 
+from qat.emitters.onnxruntime import float_functions
 from qat.emitters.onnxruntime.float_nodes import FloatNodes
 from qat.emitters.onnxruntime.float_nonlinear import NONLINEAR_FORMS
 from qat.emitters.onnxruntime.graph import array_of, pads_of
@@ -235,6 +236,7 @@ def _look_up(nodes: FloatNodes) -> None:
 #: What adds the nodes of each kind of operation.
 FLOAT_FORMS: dict[type[Operation], Callable[[FloatNodes], object]] = {
     **NONLINEAR_FORMS,
+    ops.FloatIsland: float_functions.write,
     ops.Conv: _convolution,
     ops.Linear: _linear,
     ops.MatMul: _matmul,

@@ -1,9 +1,8 @@
 """An integer program as an ONNX file in QOperator form, on uint8 codes."""
 
-from qat.emitters.onnxruntime.float_nonlinear import NONLINEAR_FORMS
 from qat.emitters.onnxruntime.forms import FORMS, wide
 from qat.emitters.onnxruntime.forms.loops import scan
-from qat.emitters.onnxruntime.islands import write_island
+from qat.emitters.onnxruntime.islands import is_island, write_island
 from qat.emitters.onnxruntime.writer import Writer, tensor_of
 from qat.errors import ExportError
 from qat.integer.operations import Loop, Operation
@@ -30,7 +29,7 @@ def _write_operations(writer: Writer, nonlinear: str) -> None:
             _write_loop(writer, operation)
         elif wide.is_wide(writer, operation):
             wide.write(writer, operation)
-        elif nonlinear == "float_island" and type(operation) in NONLINEAR_FORMS:
+        elif is_island(operation, nonlinear):
             write_island(writer, operation)
         else:
             write(writer, operation)

@@ -171,8 +171,13 @@ def _float_ops(
         first = node.op_type == "QuantizeLinear" and set(moving) <= inputs
         last = node.op_type == "DequantizeLinear" and set(node.output) <= outputs
         if floats and not first and not last:
-            found.append(f"{node.op_type} {node.name}")
+            found.append(f"{node.op_type} {_place(node)}")
     return found
+
+
+def _place(node: onnx.NodeProto) -> str:
+    """The name of a node, or where the runtime put one of its own in, of a tensor of the file beside it."""
+    return next((name for name in (node.name, *node.output, *node.input) if "/" in name), node.name)
 
 
 def unfolded_ops(path: str | PathLike) -> list[str]:
@@ -200,7 +205,7 @@ def _output_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
         return TensorProto.INT64
     if node.op_type == "Cast":
         return next(attribute.i for attribute in node.attribute if attribute.name == "to")
-    if node.op_type == "DequantizeLinear":
+    if node.op_type in ("DequantizeLinear", "MatMulIntegerToFloat"):
         return TensorProto.FLOAT
     if node.op_type.startswith("QLinear") and node.op_type not in _TYPE_INPUT:
         # The zero point of the output stands last.
