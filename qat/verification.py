@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from qat.batches import input_names, real_inputs, split_batch, taken_by
 from qat.emitters import emitter_of, latency
 from qat.errors import ConfigurationError
 from qat.inject.handle import handle_of
 from qat.integer.interpreter import from_edge, named_inputs
-from qat.integer.program import Input, IntegerProgram, Output
-from qat.integer.reals import dequantize
+from qat.integer.program import IntegerProgram, Output
 from qat.integer.values import AnyGrid, IndexRange
 
 
@@ -162,10 +162,10 @@ def verify(
     mismatches: dict[str, Mismatch] = {}
     floats, islands = tuple(emitter.float_ops(path)), emitter.islands_in(program, path)
     behind_islands, island_codes = emitter.IslandComparison(program, path) if islands else None, None
-    samples, sample = 0, None
+    samples, sample, names = 0, None, input_names(program, module)
     for batch in batches:
-        inputs, targets = split_batch(program, batch)
-        tensors = named_inputs(program, inputs)
+        inputs, targets = split_batch(program, batch, names)
+        tensors = named_inputs(program, taken_by(program, names, inputs))
         sample = sample or {name: tensor[:1].contiguous() for name, tensor in tensors.items()}
         samples += len(next(iter(tensors.values())))
         expected = _by_name(program, program(tensors))
@@ -200,47 +200,6 @@ def verify(
         islands=islands,
         island_codes=island_codes,
         nonlinear_ms=latency.of_nonlinear(emitter, program, sample, repeats) if repeats else {},
-    )
-
-
-def real_inputs(program: IntegerProgram, inputs: Any) -> Any:
-    """The inputs as the network itself takes them: real numbers, also where an edge of the program carries codes."""
-    if not any(edge.codes for edge in program.inputs):
-        return inputs
-    tensors = named_inputs(program, inputs)
-    real = {edge.name: _real(program, edge, tensors[edge.name]) for edge in program.inputs}
-    if isinstance(inputs, Mapping):
-        return real
-    return next(iter(real.values())) if isinstance(inputs, Tensor) else tuple(real.values())
-
-
-def _real(program: IntegerProgram, edge: Input, tensor: Tensor) -> Tensor:
-    grid = program.value(edge.value).grid
-    return dequantize(from_edge(tensor, grid, edge.codes), grid) if edge.codes else tensor
-
-
-def split_batch(program: IntegerProgram, batch: Any) -> tuple[Any, Any]:
-    """(inputs, targets) of a batch as a data loader gives it; targets are None where there are none."""
-    names = [edge.name for edge in program.inputs]
-    if isinstance(batch, Tensor):
-        return batch, None
-    if isinstance(batch, Mapping):
-        others = [key for key in batch if key not in names]
-        if len(others) > 1 or not set(names) <= set(batch):
-            raise ConfigurationError(
-                f"a batch has {', '.join(map(str, batch))}; expected {', '.join(names)} and at most one key of targets."
-            )
-        return {name: batch[name] for name in names}, batch[others[0]] if others else None
-    if isinstance(batch, Sequence) and batch:
-        if len(batch) == 2 and not isinstance(batch[0], Tensor):
-            return batch[0], batch[1]
-        if len(batch) in (len(names), len(names) + 1):
-            inputs = batch[0] if len(names) == 1 else tuple(batch[: len(names)])
-            return inputs, batch[-1] if len(batch) > len(names) else None
-    size = f" of {len(batch)} entries" if isinstance(batch, Sequence) else ""
-    raise ConfigurationError(
-        f"a batch is a {type(batch).__name__}{size}; expected inputs or (inputs, targets), with "
-        f"{len(names)} inputs: {', '.join(names)}."
     )
 
 

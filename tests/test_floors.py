@@ -20,7 +20,7 @@ FLOORS = [
     {"integer"},
     {"inject"},
     {"lowering"},
-    {"emitters", "verification"},
+    {"emitters", "batches", "verification"},
     {"report"},
     {"training", "post_training"},
     {"callback"},

@@ -10,7 +10,7 @@ from qat.errors import ConfigurationError, ExportError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import run_real
 from qat.integer.values import Grid, IndexRange, Weight, WeightGrid
-from qat.verification import Mismatch, VerificationReport, codes_of, split_batch, verify
+from qat.verification import Mismatch, VerificationReport, codes_of, verify
 
 BYTE = Grid(0.5, 128, 0, 255)
 
@@ -107,26 +107,6 @@ def test_several_inputs_and_other_structures(tmp_path, structure):
     as_dict = verify(program, path, [({"a": first, "b": second}, None)], module=lambda a, b: program((a, b)), repeats=0)
     assert as_tuple.ok and as_dict.ok
     assert as_tuple.mismatches["fake_quant"] == as_dict.mismatches["fake_quant"] == Mismatch(0, 16, 0)
-
-
-def test_a_batch_is_split_into_inputs_and_targets():
-    one, two = classifier(), classifier(("a", "b"))
-    x, y = torch.zeros(1, 3), torch.ones(1)
-    assert split_batch(one, x)[1] is None
-    assert split_batch(one, [x, y])[1] is y
-    assert split_batch(one, (x,)) == (x, None)
-    assert split_batch(one, {"x": x, "label": y}) == ({"x": x}, y)
-    assert split_batch(one, {"x": x}) == ({"x": x}, None)
-    assert split_batch(two, (x, y)) == ((x, y), None)
-    assert split_batch(two, ((x, x), y))[1] is y
-    assert split_batch(two, (x, x, y)) == ((x, x), y)
-    assert split_batch(two, {"a": x, "b": x, "label": y})[1] is y
-    for wrong in ((x, y, y), (), 3):
-        with pytest.raises(ConfigurationError, match="expected inputs or"):
-            split_batch(one, wrong)
-    for wrong in ({"image": x}, {"x": x, "label": y, "index": y}):
-        with pytest.raises(ConfigurationError, match="expected x and at most one key of targets"):
-            split_batch(one, wrong)
 
 
 def test_mistakes_are_told(exported):

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import nn
 
 import qat
+from qat.batches import split_batch
 from qat.cli import parts
 from qat.cli.companions import deliver_companions, write_files
 from qat.cli.parts import MODEL_ONNX
@@ -29,7 +30,6 @@ from qat.report.run import read
 from qat.report.tables import certificate_line, run_table
 from qat.training.delivery import refuse_unequal, write_page, write_report
 from qat.training.discovery import find_network
-from qat.verification import split_batch
 
 #: The split that is held out of training and of every choice made while training.
 SPLIT = "test"
