@@ -88,6 +88,27 @@ def test_normalize(assert_equal_in_both, source, kind, shape, dims, gains):
         )
 
 
+@pytest.mark.parametrize(("smallest_gain", "passes"), [(0.5, 1), (1e-4, 2)])
+def test_bases_are_part_of_the_offsets_where_these_stay_inside_int32(assert_equal_in_both, smallest_gain, passes):
+    """The narrow grids clamp from both sides, below as well where a quotient is negative and is rounded up."""
+    generator = torch.Generator().manual_seed(0)
+    gain = torch.rand(48, generator=generator) * 2 + 0.5
+    gain[:24] *= -1
+    gain[0] = smallest_gain
+    shift = torch.randn(48, generator=generator) * 3
+    for source in SOURCES:
+        for target in [*TARGETS, Grid(float32(0.5), 5, 3, 9), Grid(float32(0.02), 0, 0, 255)]:
+            _, path = assert_equal_in_both(
+                lambda b, x, target=target: b.normalize("y", x, (2,), target, gain=gain, shift=shift),
+                [(5, 48)],
+                [source],
+            )
+    graph = onnx.load(path).graph
+    constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    added = [node for node in graph.node if node.op_type == "Add" and constants.get(node.input[1]) == (48,)]
+    assert len(added) == passes
+
+
 @pytest.mark.parametrize("epsilon", [0.0, 1e-30, 1e-5, 1e5])
 @pytest.mark.parametrize("kind", [{}, {"centered": False}, {"centered": False, "l2": True}])
 def test_rows_that_have_no_deviation(tmp_path, kind, epsilon):
