@@ -143,6 +143,8 @@ class Accumulators:
         exactly = copy.quantize(real, exact.grid_of(narrow))
         if narrow.measure:
             narrow.measure_rounding(real.detach(), exactly.detach())
+        if narrow.trail is not None:
+            narrow.trail.append(exactly.detach())
         return exactly.to(real.dtype)
 
     def follow(
@@ -189,6 +191,8 @@ class Accumulators:
             if isinstance(accumulator, Accumulator | Computed):
                 result = result.clamp(accumulator.low, accumulator.high)
             quantizer.measure_rounding(result.detach(), exactly.detach())
+        if quantizer.trail is not None:
+            quantizer.trail.append(exactly.detach())
         return exactly.to(self.dtype)
 
     def _scales(self, action: Action) -> tuple[Tensor, Tensor] | None:

@@ -96,7 +96,7 @@ class Handle:
         if not torch.compiler.is_dynamo_compiling():
             if not self.is_on:
                 return self.original_forward(*args, **kwargs)
-            self.runs += 1
+            self.runs += not is_exporting()
             self._follow_device()
             self._follow_mode()
         for quantizer in self.quantizers.values():

@@ -29,8 +29,10 @@ from qat.integer.fixed_point import NARROW_BITS
 from qat.integer.program import Grid, Input, IntegerProgram, Output
 from qat.lowering.chosen import Chosen, function_of_chosen, quantized_choice
 from qat.lowering.elementwise import rescale
+from qat.lowering.faithful import Quantization, check_faithful
 from qat.lowering.folded import Constants, Folded, is_constant
 from qat.lowering.indices import function_of_indices, index_range
+from qat.lowering.placement import placed_for_conversion
 from qat.lowering.pointwise import function_of_one_value
 from qat.lowering.rules import RULES
 from qat.lowering.sizes import collapsed, evaluate, is_per_size, per_size
@@ -57,7 +59,8 @@ def convert(module: nn.Module) -> IntegerProgram:
     """The integer program of a prepared network, with the weights, scales and running statistics it has now.
 
     The network is read in eval mode and left as it was. Raises `ConversionError` where a value that should be integer
-    is not, naming every such operation with its module path, source line and the way out.
+    is not, naming every such operation with its module path, source line and the way out; and where the program, run
+    on one batch, gives other codes than the eval forward (`qat.lowering.faithful`).
     """
     handle = handle_of(module)
     if handle is None:
@@ -75,11 +78,14 @@ def convert(module: nn.Module) -> IntegerProgram:
             "drop the rule."
         )
     _refuse_unobserved(handle)
-    with undisturbed(module), _eval_on_cpu(module, handle), warnings.catch_warnings():
+    with undisturbed(module), placed_for_conversion(module, handle), warnings.catch_warnings():
         # torch.export looks at every attribute of every module, deprecated ones too
         warnings.simplefilter("ignore")
         graph = _exported(module, handle)
-        return _Lowering(handle, graph).program()
+        lowering = _Lowering(handle, graph)
+        program = lowering.program()
+        check_faithful(module, handle, program, lowering.quantizations)
+        return program
 
 
 def _refuse_unobserved(handle: Handle) -> None:
@@ -89,22 +95,6 @@ def _refuse_unobserved(handle: Handle) -> None:
             f"{len(unseen)} quantizers met no data, the first of them {unseen[0]}; "
             "run training steps, or qat.quantize with batches."
         )
-
-
-@contextlib.contextmanager
-def _eval_on_cpu(module: nn.Module, handle: Handle):
-    """The module in eval mode and on the CPU, while inside; then as it was."""
-    modes = {name: part.training for name, part in module.named_modules()}
-    device = next(iter(module.parameters())).device
-    try:
-        module.eval().to("cpu")
-        handle.to("cpu")
-        yield
-    finally:
-        module.to(device)
-        handle.to(device)
-        for name, part in module.named_modules():
-            part.training = modes[name]
 
 
 class _FlatInputs(nn.Module):
@@ -177,6 +167,7 @@ class _Lowering:
         self.results: dict[Node, object] = {}
         self.inputs: list[Input] = []
         self.problems: list[str] = []
+        self.quantizations: list[Quantization] = []
 
     def program(self) -> IntegerProgram:
         """The program; raises `ConversionError` with every problem."""
@@ -248,7 +239,9 @@ class _Lowering:
             return made  # an assertion about a size
         try:
             if node.target is torch.ops.qat.fake_quantize.default:
-                return self._quantize(node, *args)
+                result = self._quantize(node, *args)
+                self.quantizations.append(Quantization(args[1], node, result))
+                return result
             if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
                 return args[0][args[1]]
             if not any(map(_is_quantized, leaves)):

@@ -64,6 +64,8 @@ class FakeQuantize(nn.Module):
         self.observer = observer
         self.measure = False
         self.measured: tuple[float, float] | None = None
+        #: where it is a list, everything that eager code rounds is added to it
+        self.trail: list[Tensor] | None = None
         self.register_buffer("width", torch.tensor(spec.bits))
         self.register_buffer("quant_min", torch.tensor(spec.quant_min))
         self.register_buffer("quant_max", torch.tensor(spec.quant_max))
@@ -222,6 +224,8 @@ class FakeQuantize(nn.Module):
         rounded = self._fake_quantize(values)
         if self.measure:
             self.measure_rounding(values.detach(), rounded.detach())
+        if self.trail is not None:
+            self.trail.append(rounded.detach())
         return rounded.to(x.dtype)
 
     def _forward_on_tensors(self, x: Tensor) -> Tensor:
