@@ -132,7 +132,9 @@ def follow(step, known: dict[int, Statistic], grid: Grid, args: tuple, kwargs: d
             dims = args[1] if len(args) > 1 else kwargs["dim"]
             return replace(before, over=1 if isinstance(dims, int) else len(dims))
         case "epsilon":
-            return replace(before, epsilon=float(_other(args, kwargs, slot)))
+            alpha = kwargs.get("alpha", 1)
+            scales_the_mean = alpha != 1 and slot != ("args", 0)
+            return None if scales_the_mean else replace(before, epsilon=float(_other(args, kwargs, slot)) * alpha)
         case "gain":
             return replace(before, gain=_other(args, kwargs, slot).detach())
     return before

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from qat.inject.operations import canonical_name
 from qat.integer.operations import MASK_GRID, CumulativeSum, IndexProduct, IndexSum, IndexTable
-from qat.integer.program import Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Select, Table, Take
+from qat.integer.program import Constant, Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Select, Table, Take
 from qat.lowering.elementwise import rescale
 from qat.lowering.pointwise import Mapped, table_builder
 from qat.lowering.state import (
@@ -35,33 +36,50 @@ _CONVERSIONS = frozenset({"to", "_to_copy", "type_as", "bool", "float", "long", 
 _ARITHMETIC = {"add": IndexSum, "mul": IndexProduct}
 _CONJUNCTIONS = frozenset({"and", "logical_and", "bitwise_and"})
 _DISJUNCTIONS = frozenset({"or", "logical_or", "bitwise_or"})
+#: What stands for values of the program while it is made.
+_VALUES = Quantized | Pending | Masked | QuantizedConstant
 _aten = torch.ops.aten
 
 
 def index_range(node: Node, example: Tensor) -> IndexRange:
     """The integers that an input of the network takes: rows of the embedding it chooses from, or a mask's 0 and 1."""
-    rows = [int(table.meta["val"].shape[0]) for table in _embeddings(node, set())]
+    rows = list(_embedding_rows(node, set(), _is_moved))
     if rows:
         return IndexRange(min(rows))
     if example.dtype == torch.bool or (example.numel() and int(example.min()) >= 0 and int(example.max()) <= 1):
         return IndexRange(2)
+    rows = list(_embedding_rows(node, set(), _is_integer))
+    if rows:
+        return IndexRange(min(rows))
     raise Unlowerable(
         f"the input takes integers of {example.dtype} up to {int(example.max())} that choose no row of an embedding; "
         "give it as real numbers, or as a mask of 0 and 1"
     )
 
 
-def _embeddings(node: Node, seen: set[Node]):
-    """Weights of the embeddings that rows are chosen from with this input, moved about or not."""
+def _embedding_rows(node: Node, seen: set[Node], follows):
+    """How many rows the embeddings have that are indexed by `node`, or by what `follows` says is made of it."""
     if node in seen:
         return
     seen.add(node)
     for user in node.users:
         if user.target is _aten.embedding.default and user.args[1] is node:
-            yield user.args[0]
-        elif user.op == "call_function" and isinstance(user.meta.get("val"), Tensor):
-            if not user.meta["val"].is_floating_point() and user.meta["val"].dtype != torch.bool:
-                yield from _embeddings(user, seen)
+            yield int(user.args[0].meta["val"].shape[0])
+        elif user.op == "call_function" and follows(user, node):
+            yield from _embedding_rows(user, seen, follows)
+
+
+def _is_integer(user: Node, node: Node) -> bool:
+    """Whether the user of a node makes integers."""
+    made = user.meta.get("val")
+    return isinstance(made, Tensor) and not made.is_floating_point() and made.dtype != torch.bool
+
+
+def _is_moved(user: Node, node: Node) -> bool:
+    """Whether what the user of a node makes are the same integers, moved about."""
+    first = user.args[0] if isinstance(user.args[0], list | tuple) else user.args[:1]
+    computes = canonical_name(user.target.__name__.partition(".")[0]) in _FUNCTIONS | {"cumsum"}
+    return _is_integer(user, node) and not computes and any(entry is node for entry in first)
 
 
 def function_of_indices(program: Program, node: Node, name: str, args: tuple, kwargs: dict, move) -> Pending | None:
@@ -81,7 +99,7 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
         return _either(program, node, *args)
     if name in _CONVERSIONS:
         return function_node(node, Mapped(source.root, source.points.to(node.meta["val"].dtype)))
-    if name in _FUNCTIONS and len(sources) == 1 and _alone(args):
+    if name in _FUNCTIONS and len(sources) == 1 and all(map(_is_number, (a for a in args if not is_discrete(a)))):
         points = [source.points if is_discrete(argument) else argument for argument in args]
         return function_node(node, Mapped(source.root, node.target(*points, **kwargs)))
     if name == "cumsum":
@@ -201,8 +219,16 @@ def function_node(node: Node, mapped: Mapped) -> Pending:
     return Pending(batch_shape(node), table_builder(node, mapped), mapped=mapped, is_table=True)
 
 
-def _alone(args: tuple) -> bool:
-    return all(argument.numel() == 1 for argument in args if isinstance(argument, Tensor))
+def _is_number(argument) -> bool:
+    """Whether an argument is a number, or a tensor of one, and so the same for every element."""
+    return argument.numel() == 1 if isinstance(argument, Tensor) else not isinstance(argument, _VALUES)
+
+
+def _constant_mask(program: Program, node: Node, mask: Tensor, rank: int) -> Constant:
+    """A mask that the network has of its own, of `rank` dimensions without the batch."""
+    mask = mask[0] if mask.dim() > rank else mask
+    codes = mask.to(torch.uint8).reshape((1,) * (rank - mask.dim()) + tuple(mask.shape))
+    return program.constant(f"{module_path(node) or 'network'}.mask", MASK_GRID, codes)
 
 
 def _either(program: Program, node: Node, first, second):
@@ -211,9 +237,7 @@ def _either(program: Program, node: Node, first, second):
         first, second = second, first
     value, shape = mask_of(program, node, first), batch_shape(node)
     if isinstance(second, Tensor):
-        second = second[0] if second.dim() > len(shape) else second
-        codes = second.to(torch.uint8).reshape((1,) * (len(shape) - second.dim()) + tuple(second.shape))
-        other = program.constant(f"{module_path(node) or 'network'}.mask", MASK_GRID, codes)
+        other = _constant_mask(program, node, second, len(shape))
     else:
         other = mask_of(program, node, second)
     return program.join(node, (value, value, other), shape, Select)
@@ -227,9 +251,7 @@ def _both(program: Program, node: Node, first, second):
     if isinstance(second, Tensor):
         if bool(second.all()):
             return value if value.shape == shape else program.move(node, value, shape, Expand, shape=shape)
-        second = second[0] if second.dim() > len(shape) else second
-        codes = second.to(torch.uint8).reshape((1,) * (len(shape) - second.dim()) + tuple(second.shape))
-        other = program.constant(f"{module_path(node) or 'network'}.mask", MASK_GRID, codes).name
+        other = _constant_mask(program, node, second, len(shape)).name
     else:
         other = mask_of(program, node, second).name
     name = program.unique(f"{module_path(node) or 'network'}.mask")

@@ -29,8 +29,10 @@ def step_of_norm(node: Node, name: str, args: tuple, kwargs: dict):
     first, second = (*args, None)[:2]
     if name == "mean" and isinstance(first, Pending) and _is_square(first.mapped):
         return MeanSquare(first.mapped.root, 1 if isinstance(second, int) else len(second))
-    if isinstance(first, MeanSquare) and name == "add" and isinstance(second, int | float):
-        return dataclasses.replace(first, epsilon=float(second))
+    if name == "add" and any(isinstance(argument, MeanSquare) for argument in (first, second)):
+        if isinstance(first, MeanSquare):
+            return _with_epsilon(first, second, **kwargs)
+        return None if kwargs else _with_epsilon(second, first)  # alpha would scale the mean
     if isinstance(first, MeanSquare) and name in ("rsqrt", "sqrt"):
         return dataclasses.replace(first, is_root=True, is_inverse=name == "rsqrt")
     pairs = ((first, second), (second, first)) if name == "mul" else ((first, second),) if name == "div" else ()
@@ -41,6 +43,12 @@ def step_of_norm(node: Node, name: str, args: tuple, kwargs: dict):
         if isinstance(value, Pending) and value.gained is not None and isinstance(other, Tensor) and name == "mul":
             return value.gained(node, other)
     return None
+
+
+def _with_epsilon(statistic: MeanSquare, epsilon, alpha=1) -> MeanSquare | None:
+    """Plus epsilon: a number, or a constant of one element."""
+    is_number = isinstance(epsilon, int | float) or (isinstance(epsilon, Tensor) and epsilon.numel() == 1)
+    return dataclasses.replace(statistic, epsilon=float(epsilon) * alpha) if is_number else None
 
 
 def _is_square(mapped) -> bool:

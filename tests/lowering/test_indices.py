@@ -1,0 +1,150 @@
+"""Integers among the inputs: ids, positions and masks of 0 and 1, alike in eval, in the program and in its file."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import qat
+from qat.errors import ConversionError
+from qat.integer.program import CumulativeSum, Embedding, Grid, IndexProduct, IndexRange, IndexSum, IndexTable, Table
+
+IDS = torch.randint(0, 10, (6, 5), generator=torch.Generator().manual_seed(0))
+MASK = (torch.arange(5) < torch.tensor([[5], [3], [1], [4], [2], [5]])).long()  # padded behind
+SMALLEST = torch.finfo(torch.float32).min
+
+
+class Tokens(nn.Module):
+    """Embedded ids, and a body that has the ids and a mask of them as well. `scores` are (N, 5, 5)."""
+
+    def __init__(self, body):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places, self.kinds = nn.Embedding(10, 8), nn.Embedding(8, 8), nn.Embedding(2, 8)
+        self.linear, self.last, self.body = nn.Linear(8, 8), nn.Linear(8, 3), body
+        self.register_buffer("offsets", torch.tensor([3, 1, 4, 1, 5, 2, 6, 0, 3, 7]))
+
+    def forward(self, ids, mask):
+        return self.last(self.body(self, self.linear(self.words(ids)), ids, mask))
+
+
+def attended(x, allowed):
+    scores = (x @ x.transpose(1, 2)).masked_fill(~allowed, SMALLEST)
+    return scores.softmax(-1) @ x
+
+
+BODIES = {  # name: (body, operations that the program has)
+    "kinds": (lambda net, x, ids, mask: x + net.kinds(mask), [Embedding]),
+    "kinds_of_ids": (lambda net, x, ids, mask: x + net.kinds((ids > 4).long()), [IndexTable]),
+    "places_counted": (lambda net, x, ids, mask: x + net.places(mask.cumsum(1)), [CumulativeSum]),
+    "places_where_there_are_any": (
+        lambda net, x, ids, mask: x + net.places(torch.cumsum(mask, 1).type_as(mask) * mask + 2),
+        [CumulativeSum, IndexProduct],
+    ),
+    "sum_of_indices": (lambda net, x, ids, mask: x + net.places((ids % 4) + mask), [IndexSum, IndexTable]),
+    "a_factor": (lambda net, x, ids, mask: x * mask.bool().unsqueeze(-1).float(), [Table]),
+    "a_mask_is_a_value": (lambda net, x, ids, mask: x + (1.0 - mask[:, :, None].bool().float()) * -2.5, [Table]),
+    "masked": (lambda net, x, ids, mask: attended(x, mask.bool()[:, None, :]), []),
+    "masked_causally": (
+        lambda net, x, ids, mask: attended(x, mask.bool()[:, None, :] & torch.ones(5, 5).tril().bool()), [],
+    ),
+    "either_of_two_masks": (
+        lambda net, x, ids, mask: attended(x, (ids != 0)[:, None, :] | torch.eye(5, dtype=torch.bool)), [],
+    ),
+    "both_of_two_masks": (
+        lambda net, x, ids, mask: attended(x, mask.bool()[:, None, :] & (mask != 0)[:, :, None]), [],
+    ),
+    "filled": (lambda net, x, ids, mask: x.masked_fill(mask[:, :, None] == 0, 0.25), []),
+    "chosen": (lambda net, x, ids, mask: torch.where(mask[:, :, None] > 0, x, net.kinds.weight[0]), []),
+    "picked": (lambda net, x, ids, mask: x[:, torch.tensor([4, 0, 0, 2, 1])], []),
+    "picked_by_pairs": (
+        lambda net, x, ids, mask: F.pad(x[:, torch.tensor([4, 0]), torch.tensor([1, 7])], (0, 6))[:, None], [],
+    ),
+}  # fmt: skip
+
+
+def observed(body, quant="w8a8", target="onnxruntime"):
+    network = Tokens(body)
+    qat.prepare(network, (IDS, MASK), quant, target)
+    network(IDS, MASK)
+    return network.eval()
+
+
+def taken_by(program):
+    """Of the inputs, those that reach an output."""
+    given = {"ids": IDS, "mask": MASK}
+    return {entry.name: given[entry.name] for entry in program.inputs}
+
+
+@pytest.mark.parametrize("quant", ["w8a8", "w4a4"])
+@pytest.mark.parametrize("name", BODIES)
+def test_eval_program_and_file_agree_on_every_code(name, quant, tmp_path):
+    body, kinds = BODIES[name]
+    network = observed(body, quant)
+    program = qat.convert(network)
+    with torch.no_grad():
+        assert torch.equal(network(IDS, MASK), program(taken_by(program)))
+    qat.export(program, tmp_path / "model.onnx")
+    report = qat.verify(program, tmp_path / "model.onnx", [(IDS, MASK)], module=network, repeats=0)
+    assert report.float_ops == ()
+    assert (report.mismatches["onnxruntime"].differing, report.mismatches["fake_quant"].differing) == (0, 0)
+    made = {type(operation) for operation in program.operations}
+    assert made.issuperset(kinds), made
+
+
+def test_ids_count_to_the_rows_they_choose_from_and_masks_to_two():
+    program = qat.convert(observed(BODIES["kinds"][0]))
+    ranges = {entry.name: program.value(entry.value).grid for entry in program.inputs}
+    assert ranges == {"ids": IndexRange(10), "mask": IndexRange(2)}
+
+
+def test_a_function_of_a_mask_has_an_entry_for_each_of_its_values():
+    program = qat.convert(observed(lambda net, x, ids, mask: x * mask.bool().unsqueeze(-1).float()))
+    (table,) = (operation for operation in program.operations if isinstance(operation, Table))
+    grid = program.value(table.output).grid
+    assert isinstance(grid, Grid)
+    assert ((table.codes.int() - grid.zero_point) * grid.scale).tolist() == pytest.approx(
+        [0.0, 1.0], abs=grid.scale / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (
+            lambda net, x, ids, mask: x + net.places((mask - 1).cumsum(1) + 6),
+            "it counts with numbers that are negative",
+        ),
+        (lambda net, x, ids, mask: x + net.places(net.offsets[ids]), "its input is not on an integer grid"),
+        (lambda net, x, ids, mask: x[torch.arange(x.shape[0]).flip(0)], "it picks samples of the batch; pick from"),
+    ],
+)
+def test_what_has_no_integers_is_named_with_its_line(body, sentence):
+    network = observed(body, target=None)
+    with pytest.raises(ConversionError, match=rf"(?s)test_indices\.py:\d+: .*{sentence}"):
+        qat.convert(network)
+
+
+def test_a_comparison_of_values_counts_as_zero_and_one():
+    network = observed(lambda net, x, ids, mask: x + (net.linear(x) > 0), target=None)
+    program = qat.convert(network)
+    assert torch.equal(network(IDS, MASK), program(taken_by(program)))
+
+
+class Counted(nn.Module):
+    """Integers that choose no row of an embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, ids):
+        return self.linear(ids.float())
+
+
+def test_integers_that_are_neither_ids_nor_a_mask_are_refused_by_the_name_of_the_input():
+    network = Counted()
+    qat.prepare(network, IDS, target=None)
+    network(IDS)
+    with pytest.raises(ConversionError, match=r"input 'ids': the input takes integers of torch\.int64 up to 9 that"):
+        qat.convert(network.eval())
