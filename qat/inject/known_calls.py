@@ -1,5 +1,6 @@
 """The calls of a recording, told apart: which executions of one place in the code are one call, under one address."""
 
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from torch import nn
@@ -11,6 +12,7 @@ from qat.inject.calls import Call, Recording
 from qat.inject.operations import Kind, Operation
 from qat.inject.origins import LONGEST_WAY, Key, Origin, Origins
 from qat.inject.pointwise import PLAIN
+from qat.inject.recurrent import RECURRENCES
 
 
 class KnownCalls:
@@ -33,12 +35,12 @@ class KnownCalls:
 
     def at(
         self, operation: Operation, kind: Kind, frame: FrameType, previous: int, modules: tuple[str, ...],
-        origin: Origin, origins: Origins, *, opened: bool,
+        origin: Origin, origins: Origins, *, opened: Sequence[Callable],
     ) -> Call:  # fmt: skip
         """The call of `operation` that runs at `frame` behind the address `previous`.
 
         modules: paths of the modules that run, the innermost last. origin: of its operands, one of `origins`. opened:
-        whether it is part of a function of several computations, whose name the layer then takes.
+        the functions of several computations that it is part of, whose name the layer then takes.
         """
         site = addresses.site_of(frame)
         place = (modules, site, operation.name, origin.named)
@@ -46,16 +48,18 @@ class KnownCalls:
         if followed is not None and self.places[followed] == place:
             return self.recording.calls[followed]  # only the way here differs, which the network's forward cannot see
         # what moves a value is told apart by that value, a layer by its parameters, the rest by the layer before it
-        known_as = origin.constants or origin.layer
+        # and the first step of a recurrence is as the others, whatever parameters its first state is made of
+        constants = origin.named if any(function in RECURRENCES for function in opened) else origin.constants
+        known_as = constants or origin.layer
         if operation.name in PLAIN and not origin.named:  # one parameter may be cut into constants for many layers
-            known_as = (*origin.constants, origin.layer)
+            known_as = (*constants, origin.layer)
         key = (*place, origin.value if kind is Kind.PASS else known_as)
         known_by = (key, origins.way_behind(key, origin))
         self._refuse_unfollowed(operation, frame)
         if known_by not in self.addresses:
             address = self.addresses[known_by] = len(self.addresses)
             self.keys[address], self.places[address] = key, place
-            self.recording.calls[address] = self._new(address, operation, kind, modules[-1], frame, opened)
+            self.recording.calls[address] = self._new(address, operation, kind, modules[-1], frame, bool(opened))
         return self.recording.calls[self.addresses[known_by]]
 
     def look_further_back(self, address: int) -> bool:

@@ -83,7 +83,7 @@ class _Recorder(TorchFunctionMode):
         }  # fmt: skip
         self.running = RunningModules(module)
         self.known = KnownCalls(module, recording, reach)
-        self.opened = 0  # functions of several computations that run, one inside of another
+        self.opened: list = []  # functions of several computations that run, one inside of another
 
     def run(self, training: bool, args: tuple, kwargs: dict) -> None:
         """One forward in one mode."""
@@ -152,10 +152,10 @@ class _Recorder(TorchFunctionMode):
         args, kwargs = self.aliases.current(args, kwargs)
         opened = OPENED.get(function)
         if opened is not None:
-            self.opened += 1
+            self.opened.append(function)
             with self:
                 result = opened(*args, **kwargs)
-            self.opened -= 1
+            self.opened.pop()
             if result is not NotImplemented:
                 return result
         operation = operation_of(function)
@@ -195,7 +195,7 @@ class _Recorder(TorchFunctionMode):
             self.followed.check(tensor, operation, addresses.source_of(frame))
         call = self.known.at(
             operation, kind, frame, self.previous, tuple(self.running.paths), origin, self.origins,
-            opened=self.opened > 0,
+            opened=self.opened,
         )  # fmt: skip
         rewrites = depends and _is_to_be_rewritten(operation, kind, function, args, kwargs)
         if rewrites and self._counts_in_training(args, kwargs):  # a statistic, no part of what the network computes
