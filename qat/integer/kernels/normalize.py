@@ -28,7 +28,7 @@ def normalize(operation: Normalize, codes: Tensor, source: Grid, target: Grid) -
         rest = (total - mean * factors.count).to(torch.int64)
     else:
         mean, rest = source.zero_point + source.unsigned_offset, 0
-    values = counted - mean
+    values = counted.sub_(mean)
     squares = values * values
     narrow = count * (source.quant_max - source.quant_min) ** 2 < 2**31
     square = squares.sum(dims, keepdim=True, dtype=dtype if narrow else torch.int64).to(torch.int64)
@@ -36,15 +36,15 @@ def normalize(operation: Normalize, codes: Tensor, source: Grid, target: Grid) -
     root = integer_root(square.clamp(min=factors.epsilon) if operation.l2 else square + factors.epsilon)
     slope = torch.div(torch.full_like(root, factors.count << factors.quotient_shift), root, rounding_mode="floor")
     # A slope beyond int32 is that of a row whose values are all 0.
-    normalized = values * slope.to(dtype)
+    normalized = values.mul_(slope.to(dtype))
     if operation.centered:
         normalized -= torch.div(rest << factors.quotient_shift, root, rounding_mode="floor").to(dtype)
     divisors, offsets, bases = (
         tensor.to(codes.device, dtype) for tensor in (factors.divisors, factors.offsets, factors.bases)
     )
     # The offsets make quotients positive, so that cutting off rounds down.
-    steps = torch.div(normalized.add_(offsets), divisors, rounding_mode="trunc").add_(bases)
-    return steps.add_(target.zero_point).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
+    steps = normalized.add_(offsets).div_(divisors, rounding_mode="trunc").add_(bases + target.zero_point)
+    return steps.clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
 
 
 def integer_root(numbers: Tensor) -> Tensor:

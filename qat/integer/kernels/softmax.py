@@ -21,25 +21,30 @@ def softmax(operation: Softmax, operands: Sequence[Tensor], sources: Sequence[Gr
     divisors = factors.divisor(row_sums(parts, operation)).clamp_(1, factors.divisor_limit)
     # `SoftmaxFactors` leaves room for a numerator and half a divisor.
     dtype = torch.int32 if factors.divisor_limit < 2**31 else torch.int64
-    numerators, divisors = parts.to(dtype) << factors.numerator_shift, divisors.to(dtype)
-    steps = torch.div(numerators.add_(divisors >> 1), divisors, rounding_mode="trunc")
+    numerators, divisors = parts.to(dtype).bitwise_left_shift_(factors.numerator_shift), divisors.to(dtype)
+    steps = numerators.add_(divisors >> 1).div_(divisors, rounding_mode="trunc")
     return steps.add_(target.zero_point).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
 
 
 def distances(operands: Sequence[Tensor], grid: Grid, dim: int) -> Tensor:
     """How far each code lies below the largest of its row that takes part, int32; of masked codes some place of the
     table."""
-    codes = operands[0].to(torch.int32)
+    # What counts from 0 is masked by a product. 8 bits are read faster than 32, and wrap around to what counts from 0.
+    if grid.bits <= 8:
+        counted = operands[0].view(torch.uint8)
+        counted = counted + -grid.quant_min % 256 if grid.quant_min else counted
+    else:
+        counted = operands[0].to(torch.int32) - grid.quant_min
     if len(operands) == 2:
-        codes = torch.where(operands[1].bool(), codes, grid.quant_min)
-    return codes.amax(dim, keepdim=True) - codes
+        counted = counted * operands[1]
+    return (counted.amax(dim, keepdim=True) - counted).to(torch.int32)
 
 
 def exponentials(table: Tensor, operands: Sequence[Tensor], grid: Grid, dim: int) -> Tensor:
     """Entries of `table` by distance, 0 where masked; int32 (N, ...)."""
     places = distances(operands, grid, dim)
     found = table.to(places.device).index_select(0, places.flatten()).reshape(places.shape)
-    return found * operands[1].to(torch.int32) if len(operands) == 2 else found
+    return found.mul_(operands[1]) if len(operands) == 2 else found
 
 
 def row_sums(parts: Tensor, operation: Softmax | LogSoftmax) -> Tensor:
@@ -55,8 +60,11 @@ def log_softmax(operation: LogSoftmax, codes: Tensor, source: Grid, target: Grid
     sums = row_sums(exponentials(factors.exponentials, [codes], source, dim), operation)
     logs = integer_log(sums, int(factors.exponentials[0]).bit_length() - 1, codes.shape[dim].bit_length())
     scaled = (logs * factors.log_factor + ((1 << factors.log_shift) >> 1)) >> factors.log_shift
-    steps = distances([codes], source, dim).to(torch.int64).mul_(factors.distance_factor).add_(scaled)
-    steps = (steps + ((1 << factors.shift) >> 1)) >> factors.shift
+    scaled += (1 << factors.shift) >> 1
+    # `LogSoftmaxFactors` leaves room for what is shifted.
+    dtype = torch.int32 if target.bits <= 8 else torch.int64
+    steps = distances([codes], source, dim).to(dtype).mul_(factors.distance_factor).add_(scaled.to(dtype))
+    steps = steps.bitwise_right_shift_(factors.shift)
     return (target.zero_point - steps).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
 
 
