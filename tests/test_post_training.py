@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import qat
-from qat.errors import ConfigurationError, ObservationError, PreparationError
+from qat.errors import ConfigurationError, ObservationError
 from qat.functional import signal_to_quantization_noise
 from qat.inject.handle import handle_of
 from qat.post_training import calibrate
@@ -99,11 +99,10 @@ def test_what_fails_half_way_leaves_the_network_as_it_was_too(given, error, mess
     assert left_as_it_was(module, network())
 
 
-def test_a_layer_left_in_float_is_refused_by_a_runtime_of_integers():
-    module = network()
-    with pytest.raises(PreparationError, match="left in float by a rule"):
-        qat.quantize(module, batches(), qat.QuantConfig(rules=[qat.Rule("3", quantize=False)]))
-    assert left_as_it_was(module, network())
+def test_a_layer_left_in_float_is_an_island_of_the_program():
+    config = qat.QuantConfig(rules=[qat.Rule("3", quantize=False)])
+    program = qat.quantize(network(), batches(), config)
+    assert [(island.name, island.function) for island in program.float_operations] == [("3", "conv2d")]
 
 
 def test_a_module_that_cannot_be_called_is_refused():

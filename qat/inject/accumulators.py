@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qat import folding, functional
 from qat.folding import BatchNorm
-from qat.inject import exact, exact_operations, written_norms
+from qat.inject import exact, exact_operations, islands, written_norms
 from qat.inject.actions import Action
 from qat.inject.calls import Slot, operand_at, with_operand
 from qat.inject.exact import Accumulator
@@ -119,6 +119,10 @@ class Accumulators:
         if not isinstance(result, Tensor) or not self._all_ready(action):
             return result
         self.dtype = result.dtype
+        if action.island:
+            grids = {slot: exact.grid_of(self.quantizers[name]) for slot, name in action.operands}
+            self.waiting[address] = islands.computed(islands.island_call(operation, function, args, kwargs), grids)
+            return result
         if operation.name == "batch_norm":
             x, batch_norm = _batch_norm_of(function, args, kwargs)
             if batch_norm.mean is not None:
@@ -230,7 +234,8 @@ def _no_bias(form: WeightedForm, bias: Tensor | None) -> Tensor | None:
 
 def _steps(real: Tensor, scale: Tensor) -> Tensor:
     """The whole numbers of `scale` that `real` is, with the gradient of the division; float32 or wider."""
-    return functional.round_ste((real if real.dtype == torch.float64 else real.float()) / scale)
+    steps = (real if real.dtype == torch.float64 else real.float()) / scale
+    return functional.round_ste(steps) if steps.requires_grad else steps.round_()
 
 
 def _folded_sums(sums: Tensor, multiplier: Tensor, dead: Tensor, bias: Tensor, along: tuple[int, ...]) -> Tensor:

@@ -1,6 +1,7 @@
 """What a prepared network does at each call: which operands it quantizes, what is fused, what its results are."""
 
 import dataclasses
+from collections.abc import Container
 from dataclasses import dataclass
 
 from qat.inject.calls import Call, Operand, Slot, ValueId
@@ -37,6 +38,7 @@ class Action:
     quantizer stands at the end of it and what is fused behind it.
     narrowed: operands of more bits than a kernel multiplies: slot, quantizer of a narrow copy, and their own quantizer.
     in_place: run out of place. form: where a layer has its weight. scores: slot of the scores that this call masks.
+    island: whether it stays in float, between the quantizers of its operands and of its result.
     """
 
     layer: str
@@ -55,6 +57,7 @@ class Action:
     form: WeightedForm | None = None
     scores: Slot | None = None
     narrowed: tuple[tuple[Slot, str, str], ...] = ()
+    island: bool = False
 
     @property
     def idle(self) -> bool:
@@ -66,14 +69,17 @@ class Action:
 class Actions:
     """Makes the action of each call. Weights and constants get their quantizers here, from `sites`.
 
-    quantizer_of: group of values -> name of its quantizer. narrows: whether layers with weights read wide values
+    quantizer_of: group of values -> name of its quantizer. islands: addresses that stay in float between quantizers.
+    narrows: whether layers with weights read wide values
     through a narrow copy.
     """
 
     def __init__(
-        self, fusion: Fusion, groups: Groups, sites: Sites, quantizer_of: dict[ValueId, str], narrows: bool = False
-    ):
+        self, fusion: Fusion, groups: Groups, sites: Sites, quantizer_of: dict[ValueId, str],
+        islands: Container[int] = (), narrows: bool = False,
+    ):  # fmt: skip
         self.narrows = narrows
+        self.islands = islands
         self.fusion = fusion
         self.calls = fusion.calls
         self.quantized = fusion.quantized
@@ -84,17 +90,26 @@ class Actions:
     def of(self, call: Call) -> Action:
         """The action of one call."""
         action = self._placed(call)
+        if call.address in self.islands:
+            operands = self._operands(call)
+            weights = tuple(self._alternating(call).items())
+            return dataclasses.replace(
+                action, head=call.address, operands=operands, weights=weights, island=True, in_place=call.in_place
+            )
         head = self.fusion.head.get(call.address, call.address)
         last = self.calls[self.fusion.chain(head)[-1]]
         ends_quantized = self._quantizer(("call", last.address, 0)) is not None and last.produces == 1
         if call.kind is Kind.JOIN or not self.quantized[head] or not ends_quantized:
             return action
-        operands = tuple(
+        return dataclasses.replace(action, head=head, operands=self._operands(call))
+
+    def _operands(self, call: Call) -> tuple[tuple[Slot, str], ...]:
+        """The quantizers of the values that a call reads, by slot."""
+        return tuple(
             (operand.slot, self._quantizer(operand.value))
             for entries in call.operands.values() for operand in entries
             if operand.value is not None and self._quantizer(operand.value) is not None
         )  # fmt: skip
-        return dataclasses.replace(action, head=head, operands=operands)
 
     def _quantizer(self, value: ValueId) -> str | None:
         """The quantizer on whose grid a value lies, None for none."""

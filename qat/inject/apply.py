@@ -7,13 +7,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from qat.errors import AddressError
+from qat.errors import AddressError, ConversionError
 from qat.inject import addresses
 from qat.inject.accumulators import Accumulators
 from qat.inject.actions import Action
 from qat.inject.addresses import START
 from qat.inject.calls import is_counted, makes_real, operand_at, substitute, tensor_slots, with_operand
 from qat.inject.choices import with_constants
+from qat.inject.islands import NoIsland, island_call, mark
 from qat.inject.masks import mask_of, masked
 from qat.inject.opened import OPENED
 from qat.inject.operations import (
@@ -146,7 +147,7 @@ class QuantMode(TorchFunctionMode):
             args, kwargs, _ = with_constants(operation, args, kwargs)
         for slot, name in action.weights:
             args, kwargs = with_operand(args, kwargs, slot, self.quantizers[name](operand_at(args, kwargs, slot)))
-        if operation.name == "div" and action.region is None and not self.exports:
+        if operation.name == "div" and action.region is None and not action.island and not self.exports:
             args, kwargs = self._without_zeros(action, args, kwargs)
         for slot, narrow, wide in action.narrowed:
             operand = self._narrowed(operand_at(args, kwargs, slot), narrow, wide)
@@ -162,6 +163,8 @@ class QuantMode(TorchFunctionMode):
         elif factor is not None:
             self.accumulators.scale(action.head, factor)
             result = function(*args, **kwargs)
+        elif self.exports and action.island:
+            result = self._marked(action, operation, function, args, kwargs)
         elif self.folds and action.folded_into is not None:
             result = self.accumulators.folded_batch_norm(address, function, args, kwargs, self.exact)
         else:
@@ -174,6 +177,17 @@ class QuantMode(TorchFunctionMode):
         if written is not None:
             self._replace(written, result)
         return result
+
+    @staticmethod
+    def _marked(action: Action, operation, function, args, kwargs) -> Tensor:
+        """The node that stands for a float island in an exported graph."""
+        try:
+            return mark(island_call(operation, function, args, kwargs))
+        except NoIsland as problem:
+            raise ConversionError(
+                f"{action.layer} is left in float by a rule, and no island holds what it computes while the network is "
+                f"exported: {problem}; give it arguments that do not depend on the inputs."
+            ) from problem
 
     def _without_zeros(self, action: Action, args, kwargs):
         """The arguments of a division: a divisor that was rounded to 0 counts as one step, as in the integer kernel."""

@@ -41,7 +41,8 @@ class Call:
     pointwise: whether each element of the result is a function of the same element of its values alone.
     scales: whether it multiplies its value by a positive number. masks: whether it leaves out scores of a softmax.
     squares: whether it squares its value. averages_last: whether it is a mean over last dimensions, which stay as 1.
-    of_integers: whether integers among the inputs, such as a mask, decide its result alone.
+    of_integers: whether integers among the inputs, such as a mask, decide its result alone. island_reason: why a rule
+    cannot leave it in float as an island, None where it can.
     """
 
     address: int
@@ -64,6 +65,7 @@ class Call:
     squares: bool = True
     averages_last: bool = True
     of_integers: bool = True
+    island_reason: str | None = None
 
     def values(self) -> Iterator[ValueId]:
         """The values this call reads."""

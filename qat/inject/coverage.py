@@ -1,6 +1,7 @@
 """What a target has no integer form of, told before training and not at the end of it."""
 
-from collections.abc import Callable, Mapping
+import glob
+from collections.abc import Callable, Container, Iterable, Mapping
 
 import torch
 
@@ -9,30 +10,63 @@ from qat.inject.calls import Call, Operand, Recording
 from qat.inject.operations import COMPUTING, Kind
 from qat.inject.remedies import REMEDIES
 from qat.inject.weighted import weighted_form
+from qat.integer.float_functions import FLOAT_FUNCTIONS
 from qat.targets import Target
 
 
 def refuse_unsupported(
-    calls: Mapping[int, Call], quantized: Mapping[int, bool], target: Target, is_exempt: Callable[[Call], bool]
+    calls: Mapping[int, Call],
+    quantized: Mapping[int, bool],
+    islands: Container[int],
+    target: Target,
+    is_exempt: Callable[[Call], bool],
 ) -> None:
     """Raise `PreparationError` with every call that depends on the inputs and that `target` would run in float.
 
-    quantized: address -> whether the rules leave the call quantized. is_exempt: tells calls that
-    become part of a table, or of a softmax.
+    quantized: address -> whether the rules leave the call quantized. islands: addresses of those that the rules leave
+    in float between integers. is_exempt: tells calls that become part of a table, or of a softmax.
     """
-    refused = []
+    refused, by_rule, ruled = [], [], False
     for call in calls.values():
-        if is_exempt(call):
+        if is_exempt(call) or not call.produces:
             continue
-        reason = _reason_against(call, quantized[call.address], target) if call.produces else None
+        if call.address in islands:
+            problem = _reason_against_island(call)
+            reason = problem and f"left in float by a rule, but {problem}"
+            ruled = ruled or bool(problem)
+        else:
+            reason = _reason_against(call, quantized[call.address], target)
+            if reason is not None and call.kind in (Kind.COMPUTE, Kind.FUSE) and not _reason_against_island(call):
+                by_rule.append(call.layer)
         if reason is not None:
             where = f"in {call.module or 'the network'} at {call.source}"
             refused.append(f"{call.operation.name} {where}{f' ({reason})' if reason else ''}")
     if refused:
+        rest = "quantize a sub-network (module=), or train without export (target=None)."
+        ways = [f"replace {'it' if len(refused) == 1 else 'these operations'}"]
+        if by_rule:
+            ways.append(f"leave {', '.join(by_rule)} in float, as islands between integers, by {_rules(by_rule)}")
+        if ruled:
+            ways.append(f"leave in float what an island can hold ({', '.join(FLOAT_FUNCTIONS)})")
         raise PreparationError(
-            f"{target.name} would not run this network with integers alone: {'; '.join(refused)}; replace these "
-            "operations, quantize a sub-network (module=), or train without export (target=None)."
+            f"{target.name} would not run this network with integers alone: {'; '.join(refused)}; "
+            f"{', '.join(ways)}, {rest}"
         )
+
+
+def _rules(layers: Iterable[str]) -> str:
+    """Rules that leave `layers` in float, to be pasted: as Python, and as an override of a recipe."""
+    names = [glob.escape(layer) for layer in dict.fromkeys(layers)]
+    python = ", ".join(f'qat.Rule("{name}", quantize=False)' for name in names)
+    yaml = ", ".join(f"{{name: '{name}', quantize: false}}" for name in names)
+    return f"rules=[{python}] (in a recipe quant.rules: [{yaml}])"
+
+
+def _reason_against_island(call: Call) -> str | None:
+    """Why a rule cannot leave a call in float as an island; None where it can."""
+    if call.produces > 1:
+        return f"it makes {call.produces} tensors, an island makes one"
+    return call.island_reason
 
 
 def refuse_returned(recording: Recording, target: Target) -> None:

@@ -57,7 +57,7 @@ class Fusion:
         self._find_heads(lambda producer: not producer.pointwise)
         self.masks = {
             call.address for call in self.calls.values()
-            if call.masks and self.quantized[call.address] and self._is_read_as_mask(("call", call.address, 0))
+            if call.masks and self._is_read_as_mask(("call", call.address, 0))
         }  # fmt: skip
         self.mask_makers = self._find_mask_makers()
         norms = written_norms(self.flow, self._may_be_step)

@@ -7,20 +7,19 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from qat.errors import AddressError, CheckpointError, QATError
+from qat.errors import CheckpointError, QATError
 from qat.inject import addresses
 from qat.inject.apply import QuantMode, widened
 from qat.inject.calls import Recording
 from qat.inject.checkpointing import recomputing
 from qat.inject.inputs import (
     check_kinds,
-    count_real,
     explain_failure,
     kinds_of,
     map_input,
     positional_names,
 )
-from qat.inject.plan import Plan
+from qat.inject.plan import Plan, described_islands
 from qat.quantizers import FakeQuantize, make_fake_quantize
 from qat.schedule import QuantState
 from qat.spec import QuantConfig
@@ -77,7 +76,6 @@ class Handle:
             for name, site in plan.sites.items()
         }
         self.input_names = positional_names(self.original_forward)
-        self._real_inputs = count_real(*examples)
         self._input_kinds = kinds_of(*examples)
         #: a plain attribute, since compiled code is guarded on every attribute it reads
         self.batch_norm_frozen = False
@@ -162,12 +160,6 @@ class Handle:
         return torch.is_autocast_enabled(self._device.type) and on
 
     def _quantize_inputs(self, args: tuple, kwargs: dict):
-        if not is_traced() and count_real(args, kwargs) > self._real_inputs:
-            raise AddressError(
-                f"the forward was given {count_real(args, kwargs)} real tensors and was recorded with "
-                f"{self._real_inputs}, so one would pass unquantized; prepare again with example_inputs that hold them "
-                "all."
-            )
         if not is_traced() and kinds_of(args, kwargs) != self._input_kinds:
             check_kinds(self.original_forward, self.examples, args, kwargs)
         if self.widens:
@@ -310,6 +302,8 @@ class Handle:
             table.add_row(name, site.role, bits, str(quantizer.scale.numel()), method, sits, ", ".join(shares))
         buffer = io.StringIO()
         Console(file=buffer, force_jupyter=False, width=160).print(table)
+        if self.plan.islands:
+            buffer.write(f"float islands: {described_islands(self.plan.islands)}\n")
         if self.plan.float_layers:
             buffer.write(f"left in float: {', '.join(self.plan.float_layers)}\n")
         return buffer.getvalue()

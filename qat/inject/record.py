@@ -26,6 +26,7 @@ from qat.inject.choices import COMPARING, with_constants
 from qat.inject.control_flow import look_at_values
 from qat.inject.followed import Followed, refuse_unfit
 from qat.inject.inputs import input_paths, key_of, register_dataclasses, tensors_of
+from qat.inject.islands import reason_against_island
 from qat.inject.known_calls import KnownCalls
 from qat.inject.masks import mask_of
 from qat.inject.opened import OPENED
@@ -206,6 +207,9 @@ class _Recorder(TorchFunctionMode):
             call.in_place = True
         call.other_dtypes.update(tensor.dtype for tensor in others)
         call.reason = call.reason or reason_against(operation, args, kwargs)
+        call.island_reason = call.island_reason or reason_against_island(
+            operation, function, args, kwargs, lambda tensor: id(tensor) in self.values
+        )
         call.pointwise = call.pointwise and is_pointwise(operation, operands, others)
         call.squares = call.squares and is_square(operation, args, kwargs)
         call.averages_last = call.averages_last and averages_last(operation, args, kwargs)

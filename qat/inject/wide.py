@@ -58,7 +58,8 @@ def _misfits(fusion: Fusion) -> Iterator[tuple[ValueId, str]]:
 
 def _makes_wide(fusion: Fusion, call: Call) -> bool:
     head = fusion.calls[fusion.head.get(call.address, call.address)]
-    return head.operation.name in TAKES_WIDE and call.address not in fusion.regions
+    takes = head.operation.name in TAKES_WIDE and fusion.quantized[head.address]
+    return takes and call.address not in fusion.regions
 
 
 def _reads_wide(fusion: Fusion, call: Call) -> bool:
@@ -68,4 +69,5 @@ def _reads_wide(fusion: Fusion, call: Call) -> bool:
     if region is not None:
         return isinstance(region, NormStep)
     fused = call.address in fusion.head
-    return fused or (call.kind in COMPUTING and call.operation.name in TAKES_WIDE)
+    takes = call.operation.name in TAKES_WIDE and fusion.quantized[call.address]
+    return fused or (call.kind in COMPUTING and takes)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qat.inject.handle import Handle
+from qat.inject.plan import described_islands
 from qat.schedule import Progress, Schedule
 
 #: Largest update of a layer's weights per step, in shares of their own size (or of a quantization step, where that is
@@ -50,8 +51,10 @@ def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> 
     buffer = io.StringIO()
     Console(file=buffer, force_jupyter=False, width=110).print(table)
     roles = [site.role for site in handle.plan.sites.values()]
-    left = handle.plan.float_layers
+    left, islands = handle.plan.float_layers, handle.plan.islands
     rest = f"left in float: {', '.join(left)}" if left else "nothing is left in float"
+    if islands:
+        rest = f"left in float, as islands between integers: {described_islands(islands)}; the file will not be integer"
     counts = f"{roles.count('weight')} weights and {roles.count('activation')} activations"
     buffer.write(f"{counts} are quantized; {rest}\n")
     if schedule is None:

@@ -1,5 +1,7 @@
 """What the target cannot run is refused before training, with its module, its line and the way out."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,12 +72,57 @@ def test_everything_is_named_at_once():
         prepare(Two(lambda n, x: x.cumprod(1).logcumsumexp(2)), torch.randn(2, 2, 8))
 
 
-def test_a_rule_that_leaves_a_layer_in_float_is_refused_by_a_target():
+def test_a_rule_that_leaves_a_layer_in_float_makes_it_an_island_of_a_target():
     config = QuantConfig(rules=(Rule("second", quantize=False),))
-    with pytest.raises(PreparationError, match=r"conv1d in second .* \(left in float by a rule\)"):
-        prepare(Two(lambda n, x: x), torch.randn(2, 2, 8), config)
+    handle = prepare(Two(lambda n, x: x), torch.randn(2, 2, 8), config)
+    assert handle.plan.islands == {"second": "conv1d"} and handle.plan.float_layers == ()
+    handle.remove()
     handle = prepare(Two(lambda n, x: x), torch.randn(2, 2, 8), config, target=None)
-    assert handle.plan.float_layers == ("second",)
+    assert handle.plan.float_layers == ("second",) and handle.plan.islands == {}
+
+
+def test_the_refusal_has_the_rule_that_leaves_an_operation_in_float():
+    network = Two(lambda n, x: torch.hypot(x, n.second(x)).cumprod(2))
+    with pytest.raises(PreparationError) as refusal:
+        prepare(network, torch.randn(2, 2, 8))
+    assert re.fullmatch(
+        r"onnxruntime would not run this network with integers alone: hypot in the network at \S*test_coverage.py:\d+ "
+        r"\(give it one number for all elements, as a table of one value has\); cumprod in the network at "
+        r"\S*test_coverage.py:\d+ \(multiply slices of it\); replace these operations, leave hypot in float, as "
+        r'islands between integers, by rules=\[qat.Rule\("hypot", quantize=False\)\] \(in a recipe quant.rules: '
+        r"\[\{name: 'hypot', quantize: false\}\]\), quantize a sub-network \(module=\), or train without export "
+        r"\(target=None\).",
+        str(refusal.value),
+    )
+
+
+def test_an_operation_that_no_island_holds_is_refused_with_the_functions_that_one_holds():
+    config = QuantConfig(rules=(Rule("cumprod", quantize=False),))
+    with pytest.raises(
+        PreparationError, match=r"cumprod in .* \(left in float by a rule, but no float island holds it\)"
+    ) as e:
+        prepare(Two(lambda n, x: x.cumprod(2)), torch.randn(2, 2, 8), config)
+    assert "leave in float what an island can hold (linear, conv1d, " in str(error.value)
+    assert "; replace it, " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "rule", "match"),
+    [
+        (lambda n, x: x.cumsum(0), "cumsum", "it works on the batch; keep dimension 0"),
+        (lambda n, x: F.conv1d(x, x.mean(0)[None].expand(2, 2, 8)), "conv1d", "its weight depends on the inputs"),
+        (lambda n, x: torch.div(x, 2.0, rounding_mode="floor"), "div", "it has 'rounding_mode'"),
+        (
+            lambda n, x: F.grid_sample(x[:, None], x[:, None, :, :2], mode="nearest", align_corners=True),
+            "grid_sample",
+            "its mode is 'nearest'",
+        ),
+    ],
+)
+def test_arguments_that_an_island_cannot_have_are_refused(body, rule, match):
+    config = QuantConfig(rules=(Rule(rule, quantize=False),))
+    with pytest.raises(PreparationError, match=f"left in float by a rule, but {match}"):
+        prepare(Two(body), torch.randn(2, 2, 8), config)
 
 
 def test_an_embedding_is_seen_although_its_input_is_no_real_value():
