@@ -21,6 +21,8 @@ from qat.errors import AddressError
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 #: Code of torch that calls like a network's own: layers, and what parametrizes their weights.
 _TORCH_LAYERS = tuple(os.path.join(_TORCH, "nn", part) + os.sep for part in ("modules", "utils"))
+#: Code that runs calls of the network in its place.
+_OWN = os.path.dirname(__file__) + os.sep
 _MODULE_CALL = os.path.join(_TORCH, "nn", "modules", "module.py")
 _CHECKPOINT = torch.utils.checkpoint.__file__
 _EVAL_FRAME = os.path.join(_TORCH, "_dynamo", "eval_frame.py")
@@ -57,7 +59,7 @@ def _token(code: CodeType) -> int | None:
     filename = code.co_filename
     if filename == _CHECKPOINT:
         token = _ROOT  # a recomputed region is entered from the backward pass: its chain ends at its boundary
-    elif filename.startswith(_TORCH) and (not filename.startswith(_TORCH_LAYERS) or filename == _MODULE_CALL):
+    elif filename.startswith(_TORCH) and not _is_layer(filename):
         token = None
     else:
         token = zlib.crc32(f"{os.path.basename(filename)}:{code.co_qualname}:{code.co_firstlineno}".encode())
@@ -82,23 +84,30 @@ def site_of(frame: FrameType) -> int:
 
 
 def source_of(frame: FrameType) -> str:
-    """`file:line` of the innermost line outside torch, as a person would look for the call."""
-    innermost = frame
-    while frame is not None:
-        if not is_torch(frame):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return f"{innermost.f_code.co_filename}:{innermost.f_lineno}"
+    """`file:line` of the innermost line of the network's own code, as a person would look for the call.
+
+    Where there is none, since layers of torch call each other alone, the innermost line of those.
+    """
+    frames = list(_frames_to_root(frame))
+    own = (inner for inner in frames if is_network(inner))
+    layers = (inner for inner in frames if _is_layer(inner.f_code.co_filename))
+    found = next(own, None) or next(layers, frame)
+    return f"{found.f_code.co_filename}:{found.f_lineno}"
 
 
-def is_torch(frame: FrameType) -> bool:
-    """Whether torch's own code runs in the frame."""
-    return frame.f_code.co_filename.startswith(_TORCH)
+def is_network(frame: FrameType) -> bool:
+    """Whether a network's own code runs in the frame, and not torch's or that of this package's modes."""
+    return not frame.f_code.co_filename.startswith((_TORCH, _OWN))
+
+
+def _is_layer(filename: str) -> bool:
+    """Whether a file holds code of torch that calls like a network's own."""
+    return filename.startswith(_TORCH_LAYERS) and filename != _MODULE_CALL
 
 
 def inside_checkpoint(frame: FrameType) -> str | None:
     """`"reentrant"` or `"non_reentrant"` where the call stands in an activation-checkpointed region, else None."""
-    for code in _codes_to_root(frame):
+    for code in (inner.f_code for inner in _frames_to_root(frame)):
         if code.co_filename == _CHECKPOINT:
             return "reentrant" if "CheckpointFunction" in code.co_qualname else "non_reentrant"
     return None
@@ -106,17 +115,18 @@ def inside_checkpoint(frame: FrameType) -> str | None:
 
 def inside_compiled(frame: FrameType) -> bool:
     """Whether the call stands in a function or layer of the network that was given to torch.compile."""
-    return any(code.co_filename == _EVAL_FRAME and code.co_name == "compile_wrapper" for code in _codes_to_root(frame))
+    codes = (inner.f_code for inner in _frames_to_root(frame))
+    return any(code.co_filename == _EVAL_FRAME and code.co_name == "compile_wrapper" for code in codes)
 
 
-def _codes_to_root(frame: FrameType) -> Iterator[CodeType]:
-    """What runs at `frame` and around it, up to and without the network's forward."""
+def _frames_to_root(frame: FrameType) -> Iterator[FrameType]:
+    """`frame` and those around it, up to and without that of the network's forward."""
     while frame is not None:
         code = frame.f_code
         known = _TOKENS.get(id(code))
         if known is not None and known[1] == _ROOT and code.co_filename != _CHECKPOINT:
             return
-        yield code
+        yield frame
         frame = frame.f_back
 
 

@@ -86,5 +86,5 @@ def _branch_without_contents(module: nn.Module, args: tuple, kwargs: dict) -> st
 
 def _source_of(error: Exception) -> str:
     frames = list(traceback.walk_tb(error.__traceback__))
-    inner, line = next((entry for entry in reversed(frames) if not addresses.is_torch(entry[0])), frames[0])
+    inner, line = next((entry for entry in reversed(frames) if addresses.is_network(entry[0])), frames[0])
     return f"{inner.f_code.co_filename}:{line}"

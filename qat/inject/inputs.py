@@ -28,23 +28,35 @@ def bind_examples(module: nn.Module, example_inputs) -> tuple[tuple, dict]:
         raise PreparationError(
             f"example_inputs hold no tensor but {type(example_inputs).__name__}; pass one batch of inputs."
         )
-    for tensor in tensors:
-        if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
+    _check_binds(module, args, kwargs)
+    for path, tensor in input_paths(module.forward, args, kwargs):
+        if not _is_dense(tensor) or tensor.is_complex() or tensor.is_quantized:
             raise PreparationError(
-                f"an example input is {tensor.layout} of {tensor.dtype}; integers need dense real tensors."
+                f"the example input {path} is {in_words(tensor)}, and integers need dense real tensors; pass it as "
+                "one, or quantize a part of the network that gets such (module=)."
             )
         if tensor.dim() and not tensor.shape[0]:
             raise PreparationError(
-                f"an example input has shape {tuple(tensor.shape)}, an empty batch; pass at least one sample."
+                f"the example input {path} has shape {tuple(tensor.shape)}, an empty batch; pass at least one sample."
             )
     if all(tensor.dim() == 0 or tensor.shape[0] == 1 for tensor in tensors):
         args, kwargs = pytree.tree_map(_repeat_batch, (args, kwargs))
-    args, kwargs = _all_distinct(args, kwargs)
+    return _all_distinct(args, kwargs)
+
+
+def _check_binds(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    signature = inspect.signature(module.forward)
     try:
-        inspect.signature(module.forward).bind(*args, **kwargs)
+        signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise PreparationError(f"example_inputs do not fit {type(module).__name__}.forward: {error}.") from error
-    return args, kwargs
+        raise PreparationError(
+            f"example_inputs do not fit {type(module).__name__}.forward{signature}: {error}; pass a tensor, a tuple of "
+            "positional or a dict of keyword arguments."
+        ) from error
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_nested
 
 
 def tensors_of(structure) -> list[Tensor]:
@@ -111,55 +123,63 @@ def positional_names(forward: Callable) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def count_real(args: tuple, kwargs: dict) -> int:
-    """How many floating-point tensors there are among the inputs."""
-    return sum(leaf.is_floating_point() for leaf in _tensors(args, kwargs))
-
-
 def _tensors(args: tuple, kwargs: dict) -> list[Tensor]:
     leaves = [*args, *kwargs.values()]
     return leaves if all(isinstance(leaf, Tensor) for leaf in leaves) else tensors_of((args, kwargs))
 
 
-def kinds_of(args: tuple, kwargs: dict) -> list[tuple[int, bool]]:
-    """Rank of every tensor among the inputs, and whether it holds real numbers."""
-    return [(leaf.dim(), leaf.is_floating_point()) for leaf in _tensors(args, kwargs)]
+def kinds_of(args: tuple, kwargs: dict) -> tuple[list[tuple], tuple[str, ...]]:
+    """What tells inputs of one kind from others, quickly.
+
+    Of every tensor among them its rank, whether it holds real numbers and its layout; the names of keyword arguments.
+    """
+    return [(leaf.dim(), leaf.is_floating_point(), leaf.layout) for leaf in _tensors(args, kwargs)], tuple(kwargs)
 
 
 def check_kinds(forward: Callable, examples: tuple[tuple, dict], args: tuple, kwargs: dict) -> None:
-    """Raise `AddressError` for an input of another rank, or of another kind of numbers, than it was recorded with."""
-    for path, given, recorded in _beside_examples(forward, examples, args, kwargs):
-        if given.dim() != recorded.dim() or given.is_floating_point() != recorded.is_floating_point():
+    """Raise `AddressError` for an input that was not recorded, or of another rank or kind of numbers or layout."""
+    recorded = dict(input_paths(forward, *examples))
+    for path, given in input_paths(forward, args, kwargs):
+        example = recorded.get(path)
+        if example is None:
+            if given.is_floating_point():
+                raise AddressError(
+                    f"the input {path}, {in_words(given)}, was not there when the network was recorded, so it would "
+                    "pass unquantized; prepare again with example_inputs that hold it."
+                )
+        elif kinds_of((given,), {}) != kinds_of((example,), {}):
             raise AddressError(
-                f"the input {path} is {in_words(given)} and was recorded as {in_words(recorded)}; pass it with "
-                f"{recorded.dim()} dimensions of {'real numbers' if recorded.is_floating_point() else 'integers'}, or "
+                f"the input {path} is {in_words(given)} and was recorded as {in_words(example)}; pass it dense, with "
+                f"{example.dim()} dimensions of {'real numbers' if example.is_floating_point() else 'integers'}, or "
                 "prepare again with such example_inputs."
             )
 
 
 def explain_failure(forward: Callable, examples: tuple[tuple, dict], args: tuple, kwargs: dict, error: Exception):
-    """Raise `AddressError` from an error of the network itself, where an input is of another size than recorded."""
-    for path, given, recorded in _beside_examples(forward, examples, args, kwargs):
-        if given.shape[1:] != recorded.shape[1:]:
+    """Raise `AddressError` from an error of the network itself, where an input has another size or type than before."""
+    recorded = dict(input_paths(forward, *examples))
+    for path, given in input_paths(forward, args, kwargs):
+        example = recorded.get(path, given)
+        if given.shape[1:] != example.shape[1:] or given.dtype != example.dtype:
             reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
             raise AddressError(
-                f"the network fails on {path} of shape {tuple(given.shape)} ({type(error).__name__}: {reason}); it was "
-                f"recorded with {tuple(recorded.shape)}: pass that size behind the batch, or prepare again with "
-                "example_inputs of the size that is needed."
+                f"the network fails on {path}, {in_words(given)} ({type(error).__name__}: {reason}); it was recorded "
+                f"with {in_words(example)}: pass that type, and that size behind the batch, or prepare again with "
+                "example_inputs as they are needed."
             ) from error
 
 
-def _beside_examples(forward: Callable, examples: tuple[tuple, dict], args: tuple, kwargs: dict):
-    """(path, tensor, the example of it) of every input that there is an example of."""
-    recorded = dict(input_paths(forward, *examples))
-    for path, tensor in input_paths(forward, args, kwargs):
-        if path in recorded:
-            yield path, tensor, recorded[path]
-
-
 def in_words(tensor: Tensor) -> str:
-    """The dtype and the shape of a tensor, for errors."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+    """The dtype, the shape and an unusual layout of a tensor, for errors."""
+    if tensor.is_nested:
+        return f"a nested tensor of {_bare(tensor.dtype)}"
+    layout = "" if tensor.layout is torch.strided else f" ({_bare(tensor.layout)})"
+    return f"{_bare(tensor.dtype)} of shape {tuple(tensor.shape)}{layout}"
+
+
+def _bare(name) -> str:
+    """A dtype or a layout without the name of torch."""
+    return str(name).removeprefix("torch.")
 
 
 def map_input(args: tuple, kwargs: dict, path: str, names: tuple[str, ...], function: Callable) -> tuple[tuple, dict]:

@@ -12,6 +12,9 @@ from qat.inject.record import record
 from qat.spec import QuantConfig
 from qat.targets import target_named
 
+#: What torch's own quantization puts into a network.
+_OTHERS = torch.ao.quantization.FakeQuantizeBase, torch.ao.quantization.ObserverBase
+
 
 def prepare(
     module: nn.Module, example_inputs, quant: str | QuantConfig = "w8a8", target: str | None = "onnxruntime"
@@ -47,17 +50,19 @@ def _refuse_unfit(module: nn.Module) -> None:
         if torch.nn.parameter.is_lazy(parameter):
             raise PreparationError(f"the parameter {name} has no shape yet; run the network on one batch first.")
     for name, part in module.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            raise PreparationError(
-                f"{f'the sub-module {name!r}' if name else 'the module'} is a TorchScript module, whose calls cannot "
-                "be intercepted; pass the original nn.Module."
-            )
-        if handle_of(part) is not None:
-            which = f"sub-module {name!r}" if name else "module"
-            raise PreparationError(f"the {which} is prepared already; call remove() on its handle first.")
-        if isinstance(part, torch.ao.quantization.FakeQuantizeBase) or type(part).__module__.startswith(
-            "torch.ao.nn.quantized"
-        ):
-            raise PreparationError(
-                f"{name!r} is a {type(part).__name__}, quantized by other means; pass the float network."
-            )
+        reason = _reason_against(part)
+        if reason is not None:
+            raise PreparationError(f"the {f'sub-module {name!r}' if name else 'module'} {reason}.")
+
+
+def _reason_against(part: nn.Module) -> str | None:
+    """Why a module, or one inside of it, cannot be prepared, and what to do instead; None where it can."""
+    if isinstance(part, torch.jit.ScriptModule):
+        return "is a TorchScript module, whose calls cannot be intercepted; pass the original nn.Module"
+    if handle_of(part) is not None:
+        return "is prepared already; call remove() on its handle first"
+    if isinstance(part, _OTHERS) or type(part).__module__.startswith("torch.ao.nn.quantized"):
+        return f"is a {type(part).__name__}, quantized by other means; pass the float network"
+    if isinstance(part, torch.fx.GraphModule) and "train" in vars(part):
+        return "is a graph of torch.export, which has no train and eval mode; pass the original nn.Module"
+    return None

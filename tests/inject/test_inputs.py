@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from qat.errors import AddressError, PreparationError
-from qat.inject.inputs import bind_examples, count_real, input_paths, map_input, positional_names
+from qat.inject.inputs import bind_examples, input_paths, kinds_of, map_input, positional_names
 from qat.inject.prepare import prepare
 from qat.lowering.convert import convert
 
@@ -56,9 +56,10 @@ def test_an_input_that_was_not_passed_is_left_out():
     assert len(args) == 1 and not kwargs
 
 
-def test_real_tensors_are_counted_wherever_they_are():
-    assert count_real((one(),), {"y": one()}) == 2
-    assert count_real(((one(), {"a": one()}), torch.tensor([1])), {"y": None}) == 2
+def test_what_tells_inputs_of_one_kind_from_others():
+    kinds, names = kinds_of((one(), {"a": torch.tensor([1])}), {"y": one().to_sparse(), "z": None})
+    assert kinds == [(2, True, torch.strided), (1, False, torch.strided), (2, True, torch.sparse_coo)]
+    assert names == ("y", "z")
 
 
 def test_a_batch_of_one_is_repeated_and_larger_ones_are_not():
@@ -79,7 +80,7 @@ def test_one_tensor_in_two_places_becomes_two():
     [
         (torch.zeros(0, 3), r"shape \(0, 3\), an empty batch"),
         (torch.zeros(2, 3, dtype=torch.complex64), "dense real tensors"),
-        (torch.eye(3).to_sparse(), "torch.sparse_coo"),
+        (torch.eye(3).to_sparse(), r"input x is float32 of shape \(3, 3\) \(sparse_coo\), and .*module="),
         ({}, "hold no tensor but dict"),
         ((3,), "hold no tensor but tuple"),
     ],
@@ -89,8 +90,14 @@ def test_examples_that_cannot_be_recorded_are_refused(examples, match):
         bind_examples(Any(), examples)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_tensors_of_samples_of_several_lengths_are_refused():
+    with pytest.raises(PreparationError, match="input x is a nested tensor of float32, and integers need dense real"):
+        bind_examples(Any(), torch.nested.nested_tensor([torch.ones(2), torch.ones(1)]))
+
+
 def test_examples_that_do_not_fit_name_the_class():
-    with pytest.raises(PreparationError, match=r"do not fit Linear\.forward: too many positional arguments"):
+    with pytest.raises(PreparationError, match=r"do not fit Linear\.forward\(input.*: too many positional .*; pass a"):
         bind_examples(nn.Linear(3, 2), (one(), one()))
 
 
@@ -151,5 +158,5 @@ def test_a_real_input_that_was_not_recorded_raises():
     network = Optional()
     prepare(network, torch.randn(4, 3))
     network(torch.randn(2, 3))
-    with pytest.raises(AddressError, match="given 2 real tensors and was recorded with 1"):
+    with pytest.raises(AddressError, match=r"the input shift, float32 of shape \(2, 2\), was not there when"):
         network(torch.randn(2, 3), torch.randn(2, 2))

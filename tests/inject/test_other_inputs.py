@@ -38,9 +38,37 @@ def test_a_shorter_sequence_and_another_batch_run():
 
 def test_a_sequence_longer_than_the_network_takes_is_told_with_the_recorded_size():
     with pytest.raises(
-        AddressError, match=r"fails on ids of shape \(2, 7\) \(IndexError: .*\); it was recorded with \(2, 4\)"
+        AddressError,
+        match=r"fails on ids, int64 of shape \(2, 7\) \(IndexError: .*\); it was recorded with int64 of shape \(2, 4\)",
     ):
         prepared(IDS)(torch.zeros(2, 7, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_real_numbers_of_another_type_are_told_where_the_network_fails_on_them(dtype, training):
+    network = nn.Sequential(nn.Linear(8, 3))
+    handle = qat.prepare(network, torch.ones(2, 8))
+    network(torch.ones(2, 8))
+    handle.set_state(dataclasses.replace(handle.state, fake_quantize=False))
+    with pytest.raises(AddressError, match=r"fails on input, float\d\d of shape \(2, 8\) \(RuntimeError: .*float32 of"):
+        network.train(training)(torch.ones(2, 8, dtype=dtype))
+
+
+def test_an_input_in_the_place_of_another_is_told():
+    class Either(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 3)
+
+        def forward(self, pixels=None, features=None):
+            return self.linear(features if pixels is None else pixels)
+
+    network = Either()
+    qat.prepare(network, {"pixels": torch.ones(2, 8)})
+    network(torch.ones(2, 8))
+    with pytest.raises(AddressError, match=r"features, float32 of shape \(2, 8\), was not there .* pass unquantized"):
+        network(features=torch.ones(2, 8))
 
 
 def test_a_failure_on_the_recorded_size_keeps_its_own_words():
@@ -51,8 +79,16 @@ def test_a_failure_on_the_recorded_size_keeps_its_own_words():
 @pytest.mark.parametrize(
     ("ids", "scale", "words"),
     [
-        (IDS[0], None, r"ids is int64 of shape \(4,\) and was recorded as int64 of shape \(2, 4\); pass it with 2 dim"),
-        (IDS.float(), None, "given 2 real tensors and was recorded with 1"),
+        (
+            IDS[0],
+            None,
+            r"ids is int64 of shape \(4,\) and was recorded as int64 of shape \(2, 4\); pass it dense, with 2 dim",
+        ),
+        (
+            IDS.float(),
+            None,
+            r"ids is float32 of shape \(2, 4\) and was recorded as int64 of shape \(2, 4\); pass it dense",
+        ),
         (IDS, torch.ones(1), r"scale is float32 of shape \(1,\) and was recorded as float32 of shape \(2, 1, 1\)"),
         (IDS, torch.ones(2, 1, 1, dtype=torch.int64), r"scale is int64 of shape .* of real numbers, or prepare again"),
     ],
