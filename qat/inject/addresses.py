@@ -95,6 +95,13 @@ def source_of(frame: FrameType) -> str:
     return f"{found.f_code.co_filename}:{found.f_lineno}"
 
 
+def short_source(source: str) -> str:
+    """`file:line` without the folder that its code was imported from, or that the process runs in."""
+    roots = {os.path.abspath(root) for root in (*sys.path, os.curdir)}
+    longest = max((root for root in roots if source.startswith(root + os.sep)), key=len, default=None)
+    return source if longest is None else source[len(longest) + len(os.sep) :]
+
+
 def is_network(frame: FrameType) -> bool:
     """Whether a network's own code runs in the frame, and not torch's or that of this package's modes."""
     return not frame.f_code.co_filename.startswith((_TORCH, _OWN))

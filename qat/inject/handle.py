@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qat.errors import CheckpointError, QATError
 from qat.inject import addresses
+from qat.inject.addresses import short_source
 from qat.inject.apply import QuantMode, widened
 from qat.inject.calls import Recording
 from qat.inject.checkpointing import recomputing
@@ -298,7 +299,7 @@ class Handle:
             shares = [layer for layer in site.shares if layer != site.layer]
             bits = f"{quantizer.bits}" if quantizer.bits == site.spec.bits else f"{quantizer.bits} -> {site.spec.bits}"
             method = "learned" if site.spec.learned else site.spec.observer
-            sits = self.sources.get(site.layer, "input")
+            sits = short_source(self.sources[site.layer]) if site.layer in self.sources else "input"
             table.add_row(name, site.role, bits, str(quantizer.scale.numel()), method, sits, ", ".join(shares))
         buffer = io.StringIO()
         Console(file=buffer, force_jupyter=False, width=160).print(table)

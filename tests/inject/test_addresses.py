@@ -4,7 +4,7 @@ import pytest
 
 from qat.errors import AddressError
 from qat.inject import addresses
-from qat.inject.addresses import START, Transitions, site_of, source_of
+from qat.inject.addresses import START, Transitions, short_source, site_of, source_of
 
 
 def root(function):
@@ -74,3 +74,12 @@ def test_two_calls_that_cannot_be_told_apart_are_refused():
     transitions.add(START, 10, 0, "first")
     with pytest.raises(AddressError, match="second and first are called from the same place"):
         transitions.add(START, 10, 1, "second")
+
+
+def test_a_short_source_leaves_out_the_longest_folder_that_code_is_imported_from(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", ["/env", "/env/lib/site-packages", ""])
+    monkeypatch.chdir(tmp_path)
+    assert short_source("/env/lib/site-packages/torch/nn/modules/linear.py:134") == "torch/nn/modules/linear.py:134"
+    assert short_source("/env/library/network.py:3") == "library/network.py:3"
+    assert short_source(f"{tmp_path}/network.py:7") == "network.py:7"
+    assert short_source("/elsewhere/network.py:7") == "/elsewhere/network.py:7"
