@@ -7,6 +7,7 @@ from torch.fx import Node
 from qat.inject.exact import grid_of
 from qat.inject.islands import between, unmarked
 from qat.integer.reals import dequantize
+from qat.lowering.normalized import mask_name
 from qat.lowering.state import (
     Masked,
     Pending,
@@ -24,23 +25,31 @@ def float_island(program: Program, node: Node, tensors, operands: str, function:
     names, named = unmarked(operands, arguments)
     values: dict[str, Quantized] = {}
     constants: dict[str, Tensor] = {}
+    inputs: dict[str, str] = {}
     for name, tensor in zip(names, tensors, strict=True):
         if isinstance(tensor, Masked) and function == "softmax":
-            _put(tensor.mask if isinstance(tensor.mask, Quantized) else tensor.mask.logical_not(), "mask", values,
-                 constants)  # fmt: skip
+            if tensor.scores.merged:
+                _put(_taking_part(tensor.mask), "mask", values, constants)
+            else:
+                inputs["mask"] = mask_name(program, node, tensor.mask, len(tensor.scores.shape))
             tensor = tensor.scores
         _put(tensor, name, values, constants)
     merged = {value.merged for value in values.values()}
     if len(merged) > 1 or any(value.batch_at for value in values.values()):
         raise Unlowerable("it is left in float, and reads the batch in several places; keep dimension 0 for the batch")
-    make = between(function, tuple(values), constants, named, *merged)
-    inputs = tuple(value.name for value in values.values())
+    inputs = {name: value.name for name, value in values.items()} | inputs
+    make = between(function, tuple(inputs), constants, named, *merged)
 
     def build(name, output, grid, clamp_min, clamp_max):
-        names = {"name": name, "source": module_path(node), "inputs": inputs, "output": output}
+        names = {"name": name, "source": module_path(node), "inputs": tuple(inputs.values()), "output": output}
         return make(grid, clamp_min, clamp_max, **names)
 
     return Pending(batch_shape(node), build)
+
+
+def _taking_part(mask: Tensor | Quantized) -> Tensor | Quantized:
+    """1 where a score takes part, of the mask of those that do not."""
+    return mask if isinstance(mask, Quantized) else mask.logical_not()
 
 
 def _put(tensor, name: str, values: dict[str, Quantized], constants: dict[str, Tensor]) -> None:

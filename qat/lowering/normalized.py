@@ -25,7 +25,7 @@ def softmax(is_log: bool):
         make = softmax_between(scores.grid, is_log, dim, scores.shape[dim - 1])
         inputs = (scores.name,)
         if isinstance(x, Masked):
-            inputs += (_mask_name(program, node, x.mask, len(scores.shape)),)
+            inputs += (mask_name(program, node, x.mask, len(scores.shape)),)
 
         def build(name, output, grid, clamp_min, clamp_max):
             names = {"name": name, "source": module_path(node), "inputs": inputs, "output": output}
@@ -79,7 +79,7 @@ def normalize(name: str):
     return lower
 
 
-def _mask_name(program: Program, node: Node, mask, rank: int) -> str:
+def mask_name(program: Program, node: Node, mask, rank: int) -> str:
     """Name of the mask operand: 1 where scores take part."""
     if isinstance(mask, Quantized):
         return mask.name

@@ -61,8 +61,9 @@ def write_island(writer: Writer, operation: Operation) -> None:
         real = f"{target}/real/{index}"
         if writer.is_constant(name):
             constant = writer.program.value(name)
-            reals = dequantize(constant.codes, constant.grid)
-            sources.append(writer.graph.constant(real, array_of(reals)[None], numpy.float32))
+            reals = array_of(dequantize(constant.codes, constant.grid))[None]
+            longest = writer.graph.constant(f"{real}/longest" if constant.sizes else real, reals, numpy.float32)
+            sources.append(writer.graph.cut(longest, real, constant.sizes, 1))
         else:
             sources.append(writer.graph.node("DequantizeLinear", [tensor_of(name), *writer.grid_constants(name)], real))
     result = f"{target}/real"

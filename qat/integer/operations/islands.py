@@ -10,7 +10,7 @@ from torch import Tensor
 from qat.integer.float_functions import FLOAT_FUNCTIONS, Argument, FloatFunction
 from qat.integer.operations.base import ComputingOperation
 from qat.integer.operations.choices import MASK_GRID
-from qat.integer.values import check_dtype, check_shape
+from qat.integer.values import Constant, check_dtype, check_shape
 
 #: Samples of the look at a result's shape: a number that no dimension of a network is likely to have.
 _SAMPLES = 3
@@ -74,8 +74,8 @@ class FloatIsland(ComputingOperation):
     Its inputs are dequantized, `function` (one of `FLOAT_FUNCTIONS`) is computed of them, rounded to float32, and
     quantized to the output's grid. A program that holds one is not integer: `program.float_operations` lists them.
 
-    operands: which operand of the function each input is. weights: its constant operands. arguments: its others.
-    merged: 1 where the function counts the first dimension of every operand and of its result as part of the batch.
+    operands: which operand of the function each input is. weights: its constant operands, of float32. arguments: its
+    other parameters. merged: 1 where the function counts the first dimension of every operand and of its result as part of the batch.
     """
 
     function: str
@@ -85,6 +85,7 @@ class FloatIsland(ComputingOperation):
     merged: int = 0
 
     arity: ClassVar[int | None] = None
+    takes_constants: ClassVar[bool] = True
 
     @staticmethod
     def written(arguments: dict[str, Argument]) -> tuple[Whole | Real | Flag | Text | Sizes, ...]:
@@ -151,8 +152,10 @@ class FloatIsland(ComputingOperation):
         for name, source in zip(self.operands, sources, strict=True):
             if name == "mask" and source.grid != MASK_GRID:
                 raise self.error(f"has a mask on {source.grid}; a mask has codes 0 and 1 of scale 1")
-            if self.merged and source.shape[:1] != sources[0].shape[:1]:
-                raise self.error(f"merges first dimensions of {source.shape[:1]} and {sources[0].shape[:1]}")
+            if self.merged and (isinstance(source, Constant) or source.shape[:1] != sources[0].shape[:1]):
+                raise self.error(
+                    f"merges first dimensions of {sources[0].shape[:1]} and, of {name}, {source.shape[:1]}"
+                )
 
     def reach(self, sources, output):
         return 0  # it accumulates no integers
