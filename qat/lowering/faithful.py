@@ -5,6 +5,7 @@ forward. So both run on a batch like the recorded examples, on the CPU in float3
 """
 
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +20,19 @@ from qat.inject.exact import grid_of
 from qat.inject.handle import Handle
 from qat.inject.inputs import input_paths, map_input
 from qat.integer.interpreter import named_inputs, quantize_inputs, run
+from qat.integer.lengths import at_lengths
 from qat.integer.program import IntegerProgram
 from qat.integer.reals import quantize
 from qat.lowering.state import Quantized, module_path, source_line
 
-#: Samples that are compared: two, since one alone does not show what depends on the batch.
+#: Samples that are compared: two, since one alone does not show all that depends on the batch; one of a network that
+#: makes more codes of it than that, where the second takes as long as the rest of conversion.
 _SAMPLES = 2
+_MANY_CODES = 2**22
+
+
+#: Positional and named arguments of the network's forward.
+Arguments = tuple[tuple, dict]
 
 
 @dataclass(frozen=True)
@@ -39,61 +47,105 @@ class Quantization:
 def check_faithful(module: nn.Module, handle: Handle, program: IntegerProgram, marks: list[Quantization]) -> None:
     """Raise `ConversionError` where output codes of `program` are not those of the module's eval forward.
 
-    Real inputs are random, over the whole of their grids; integers are those of the recorded examples. The module is in
-    eval mode, on the CPU and in float32 (or float64) here. marks: every quantizer in the graph, in order.
+    Real inputs are random, over the whole of their grids; integers are those of the recorded examples. A program of
+    many lengths is compared at a shorter one as well. The module is in eval mode, on the CPU and in float32 or float64
+    here. marks: every quantizer in the graph, in order.
     """
-    args, kwargs = _batch(handle)
-    codes = _input_codes(handle, program, args, kwargs)
-    results = run(program, codes, keep_all=False)
     with _unnoticed(handle):
-        returned = module(*args, **kwargs)
-        outputs = [leaf for leaf in pytree.tree_leaves(returned) if leaf is not None]
-        made = [
-            (_codes_of(real, program.value(edge.value).grid), results[edge.value])
-            for real, edge in zip(outputs, program.outputs, strict=True)
-        ]
-        differing = sum(_differing(*pair) for pair in made)
-        if not differing:
-            return
-        with _trails(handle) as trails:
-            module(*args, **kwargs)
-    total = sum(codes.numel() for codes, _ in made)
+        for lengths in ({}, *_shorter(program)):
+            inputs = _inputs(handle, program, lengths)
+            of_length = program.at(**lengths)
+            if _is_large(of_length) and _agrees_on_one_sample(module, handle, of_length, inputs):
+                continue
+            try:
+                _compare(module, handle, of_length, inputs, marks)
+            except Exception as error:
+                if not lengths or isinstance(error, ConversionError):
+                    raise
+                at = " and ".join(f"{symbol} {length}" for symbol, length in lengths.items())
+                raise ConversionError(f"the eval forward fails at {at} ({type(error).__name__}: {error})") from error
+
+
+def _shorter(program: IntegerProgram) -> list[dict[str, int]]:
+    """Lengths besides the recorded ones to compare at: halfway to the shortest."""
+    halfway = {entry.symbol: (entry.shortest + entry.recorded) // 2 for entry in program.lengths}
+    return [halfway] if any(halfway[entry.symbol] != entry.recorded for entry in program.lengths) else []
+
+
+@torch.no_grad()
+def _inputs(handle: Handle, program: IntegerProgram, lengths: dict[str, int]) -> Arguments:
+    """`_SAMPLES` samples: random real numbers within their grids, integers as recorded, cut to `lengths`."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = next((p.dtype for p in handle.module.parameters() if p.is_floating_point()), torch.float32)
+    args, kwargs = _first(_SAMPLES, handle.examples)
+    for path, _ in input_paths(handle.original_forward, args, kwargs):
+        name = handle.plan.inputs.get(path)
+        grid = None if name is None else grid_of(handle.quantizers[name])
+        sizes = next((program.value(edge.value).shape for edge in program.inputs if edge.name == path), ())
+
+        def prepared(example: Tensor, grid=grid, sizes=sizes) -> Tensor:
+            for dim, size in enumerate(at_lengths(tuple(sizes), lengths) if lengths else ()):
+                example = example.narrow(dim + 1, 0, size)
+            if not example.is_floating_point():
+                return example.cpu()
+            if grid is None:
+                return example.to("cpu", dtype)
+            low, high = ((code - grid.zero_point) * grid.scale for code in (grid.quant_min, grid.quant_max))
+            return torch.empty(example.shape, dtype=dtype).uniform_(low, high, generator=generator)
+
+        args, kwargs = map_input(args, kwargs, path, handle.input_names, prepared)
+    return args, kwargs
+
+
+def _first(samples: int, inputs: Arguments) -> Arguments:
+    return pytree.tree_map_only(Tensor, lambda leaf: leaf.detach()[:samples] if leaf.dim() else leaf.detach(), inputs)
+
+
+def _is_large(program: IntegerProgram) -> bool:
+    return sum(math.prod(value.shape) for value in program.values) > _MANY_CODES
+
+
+def _agrees_on_one_sample(module: nn.Module, handle: Handle, program: IntegerProgram, inputs: Arguments) -> bool:
+    """Whether all output codes are equal; a network need not take a batch of one."""
+    try:
+        return not any(_differing(*pair) for pair in _outputs(module, handle, program, _first(1, inputs)))
+    except Exception:
+        return False
+
+
+def _compare(
+    module: nn.Module, handle: Handle, program: IntegerProgram, inputs: Arguments, marks: list[Quantization]
+) -> None:
+    outputs = _outputs(module, handle, program, inputs)
+    differing = sum(_differing(*pair) for pair in outputs)
+    if not differing:
+        return
+    with _trails(handle) as trails:
+        module(*inputs[0], **inputs[1])
+    values = run(program, _input_codes(handle, program, inputs))
     raise ConversionError(
-        f"{differing} of {total} output codes of the program are not those of the eval forward; "
-        f"{_first_difference(run(program, codes), trails, marks)}, where torch.export traces another computation than "
+        f"{differing} of {sum(codes.numel() for _, codes in outputs)} output codes of the program are not those of the "
+        f"eval forward; {_first_difference(values, trails, marks)}, where torch.export traces another computation than "
         "the eval forward runs, as it does where code asks whether it runs on a torch.Tensor (isinstance, type) or is "
         "traced; compute the same in both."
     )
 
 
-@torch.no_grad()
-def _batch(handle: Handle) -> tuple[tuple, dict]:
-    """Inputs of the eval forward: random real numbers within their grids, integers as recorded."""
-    generator = torch.Generator().manual_seed(0)
-    dtype = next((p.dtype for p in handle.module.parameters() if p.is_floating_point()), torch.float32)
-
-    def sample(leaf):
-        if not isinstance(leaf, Tensor):
-            return leaf
-        leaf = leaf[:_SAMPLES] if leaf.dim() else leaf
-        return leaf.detach().to("cpu", dtype if leaf.is_floating_point() else leaf.dtype)
-
-    args, kwargs = pytree.tree_map(sample, handle.examples)
-    for path, name in handle.plan.inputs.items():
-        grid = grid_of(handle.quantizers[name])
-        low, high = ((code - grid.zero_point) * grid.scale for code in (grid.quant_min, grid.quant_max))
-
-        def uniform(example: Tensor, low=low, high=high) -> Tensor:
-            return torch.empty_like(example).uniform_(low, high, generator=generator)
-
-        args, kwargs = map_input(args, kwargs, path, handle.input_names, uniform)
-    return args, kwargs
+def _outputs(
+    module: nn.Module, handle: Handle, program: IntegerProgram, inputs: Arguments
+) -> list[tuple[Tensor, Tensor]]:
+    """The codes of every output: those of the eval forward, and those of the program."""
+    results = run(program, _input_codes(handle, program, inputs), keep_all=False)
+    returned = [leaf for leaf in pytree.tree_leaves(module(*inputs[0], **inputs[1])) if leaf is not None]
+    return [
+        (_codes_of(real, program.value(edge.value).grid), results[edge.value])
+        for real, edge in zip(returned, program.outputs, strict=True)
+    ]
 
 
-def _input_codes(handle: Handle, program: IntegerProgram, args: tuple, kwargs: dict) -> dict[str, Tensor]:
-    taken = {edge.name for edge in program.inputs}
-    given = dict(input_paths(handle.original_forward, args, kwargs))
-    return quantize_inputs(program, named_inputs(program, {name: given[name] for name in given if name in taken}))
+def _input_codes(handle: Handle, program: IntegerProgram, inputs: Arguments) -> dict[str, Tensor]:
+    given = dict(input_paths(handle.original_forward, *inputs))
+    return quantize_inputs(program, named_inputs(program, {edge.name: given[edge.name] for edge in program.inputs}))
 
 
 @contextlib.contextmanager
