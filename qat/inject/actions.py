@@ -39,6 +39,7 @@ class Action:
     narrowed: operands of more bits than a kernel multiplies: slot, quantizer of a narrow copy, and their own quantizer.
     in_place: run out of place. form: where a layer has its weight. scores: slot of the scores that this call masks.
     island: whether it stays in float, between the quantizers of its operands and of its result.
+    masks: whether it leaves out scores of a softmax or makes what does; a network need not call it where none are.
     """
 
     layer: str
@@ -58,6 +59,7 @@ class Action:
     scores: Slot | None = None
     narrowed: tuple[tuple[Slot, str, str], ...] = ()
     island: bool = False
+    masks: bool = False
 
     @property
     def idle(self) -> bool:
@@ -119,13 +121,13 @@ class Actions:
         """The action, without what it reads."""
         action = Action(layer=call.layer, kind=call.kind, in_place=call.in_place)
         if call.address in self.fusion.mask_makers:
-            return action
+            return dataclasses.replace(action, masks=True)
         if call.address in self.fusion.masks:
             scores = next(
                 slot for slot, entries in call.operands.items()
                 if any(operand.value is not None and not self._is_of_integers(operand.value) for operand in entries)
             )  # fmt: skip
-            return dataclasses.replace(action, scores=scores)
+            return dataclasses.replace(action, scores=scores, masks=True)
         if call.kind is Kind.JOIN:
             return self._joining(action, call)
         outputs = tuple(self._quantizer(("call", call.address, index)) for index in range(call.produces))

@@ -9,7 +9,8 @@ walks in circles over the same addresses; a branch that was never recorded has n
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
 
@@ -164,7 +165,7 @@ class Transitions:
         self.names[address] = name
 
     def follow(self, previous: int, site: int, operation: str, frame: FrameType) -> int:
-        """The address of the call at `site` after `previous`."""
+        """The address of the call at `site` after `previous`. Raises `AddressError` where there is none."""
         address = self.steps.get((previous, site))
         if address is None:
             after = f"after {self.names[previous]}" if previous in self.names else "at the start of the forward"
@@ -174,3 +175,24 @@ class Transitions:
                 "fixed."
             )
         return address
+
+    def around(self, previous: int, site: int, is_optional: Callable[[int], bool]) -> list[int]:
+        """The shortest way from `previous` to `site` over optional calls: their addresses, and last the one at `site`.
+
+        Empty where there is none.
+        """
+        ways = deque([[previous]])
+        seen = {previous}
+        while ways:
+            way = ways.popleft()
+            address = self.steps.get((way[-1], site))
+            if address is not None:
+                return [*way[1:], address]
+            for following in self._behind(way[-1]):
+                if following not in seen and is_optional(following):
+                    seen.add(following)
+                    ways.append([*way, following])
+        return []
+
+    def _behind(self, address: int) -> list[int]:
+        return [following for (previous, _), following in self.steps.items() if previous == address]

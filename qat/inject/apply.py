@@ -96,10 +96,16 @@ class QuantMode(TorchFunctionMode):
                 "breaks the graph, and the network run uncompiled names a path that was not recorded."
             )
         frame = addresses.caller(2)
-        address = self.transitions.follow(self.previous, addresses.site_of(frame), operation.name, frame)
+        site = addresses.site_of(frame)
+        way = [] if (self.previous, site) in self.transitions.steps else self._around_masks(site)
+        address = way[-1] if way else self.transitions.follow(self.previous, site, operation.name, frame)
         self.previous = address
-        self.reached.add(address)
+        self.reached.update(way or (address,))
         return address
+
+    def _around_masks(self, site: int) -> list[int]:
+        """The addresses up to that at `site` where the network leaves out masks in between, which masked nothing."""
+        return self.transitions.around(self.previous, site, lambda address: self.actions[address].masks)
 
     def _run_unrecorded(self, operation, function, args: tuple, kwargs: dict):
         """A call that the network makes only while it is exported: masks and constants that it skips otherwise.

@@ -69,6 +69,16 @@ def test_transitions_walk_in_circles_and_refuse_what_is_new():
         transitions.follow(START, 20, "conv", frame)
 
 
+def test_a_way_around_optional_calls_is_the_shortest_and_names_all_of_them():
+    transitions = Transitions()
+    for previous, site, address in [(START, 10, 0), (0, 11, 1), (1, 12, 2), (2, 13, 3), (0, 14, 4), (4, 12, 2)]:
+        transitions.add(previous, site, address, f"call {address}")
+    assert transitions.around(0, 13, {1, 2, 4}.__contains__) == [1, 2, 3]
+    assert transitions.around(0, 12, {4}.__contains__) == [4, 2]
+    assert transitions.around(0, 13, {1, 4}.__contains__) == []
+    assert transitions.around(0, 99, lambda address: True) == []
+
+
 def test_two_calls_that_cannot_be_told_apart_are_refused():
     transitions = Transitions()
     transitions.add(START, 10, 0, "first")
