@@ -44,8 +44,9 @@ class VerificationReport:
     latency_ms: medians of one run in one thread, "integer" and "float", side by side; empty where not measured.
     metrics: by backend ("integer": the exported file, "fake_quant", "float") and name.
     conditions: what the figures hold for: runtime, processor, session options.
-    islands: operations that the file computes in real numbers on purpose (`export(nonlinear="float_island")`); the
-    mismatches of the runtime are then those behind the codes that the islands gave, and island_codes theirs.
+    islands: operations that the file computes in real numbers on purpose, since a rule left them in float or for
+    `export(nonlinear="float_island")`; the mismatches of the runtime are then those behind the codes that the islands
+    gave, and island_codes theirs.
     nonlinear_ms: medians of one run with softmax, normalization and division as integers ("integer") and in real
     numbers ("float_island"); empty where the program has none of them, or latency is not measured.
     """
@@ -97,6 +98,8 @@ class VerificationReport:
             share = f"{entry.differing} of {entry.total} codes, at most {entry.max_lsb} LSB"
             table.add_row("differing", backend, share)
         table.add_row("float ops", "", ", ".join(self.float_ops) or "0")
+        if self.islands:
+            table.add_row("float islands", "", ", ".join(self.islands))
         if self.island_codes is not None:
             found = self.island_codes
             table.add_row(

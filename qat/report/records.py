@@ -62,6 +62,7 @@ class RunRecord:
     """`report.json`. metrics: stage -> metric -> value; size_bytes, latency_ms: stage -> value; see `STAGES`.
 
     float_ops: operations of the exported file that work on float tensors; None where nobody looked.
+    islands: layers that it computes in float on purpose, of which island_codes differ from the program's.
     nonlinear_ms: latency with softmax, norms and division as "integer" and as "float_island", where there are any.
     """
 
@@ -72,6 +73,8 @@ class RunRecord:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     size_bytes: Mapping[str, float] = field(default_factory=dict)
     float_ops: tuple[str, ...] | None = None
+    islands: tuple[str, ...] = ()
+    island_codes: Mismatch | None = None
     mismatches: Mapping[str, Mismatch] = field(default_factory=dict)
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     nonlinear_ms: Mapping[str, float] = field(default_factory=dict)
@@ -129,6 +132,12 @@ class RunRecord:
             return False
         checked = self.float_ops is not None and any(mismatch.total for mismatch in runtimes.values())
         return True if checked else None
+
+    @property
+    def equal_but_islands(self) -> bool:
+        """Whether the file is no integer file for its float islands alone, and equal to the program but for those."""
+        differ = any(mismatch.differing for mismatch in self.runtime_mismatches.values())
+        return bool(self.float_ops and self.islands) and not differ
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,7 @@ def _run(data: Mapping) -> RunRecord:
     metrics = _mapping(data.get("metrics"), "metrics")
     mismatches = _mapping(data.get("mismatches"), "mismatches")
     conditions = _mapping(data.get("conditions"), "conditions")
-    float_ops = data.get("float_ops")
+    float_ops, islands = data.get("float_ops"), data.get("island_codes")
     return RunRecord(
         recipe=_text(data.get("recipe"), "recipe"),
         seed=_integer(data.get("seed"), "seed"),
@@ -199,6 +208,8 @@ def _run(data: Mapping) -> RunRecord:
         metrics={stage: _numbers(values, f"metrics.{stage}") for stage, values in metrics.items()},
         size_bytes=_numbers(data.get("size_bytes"), "size_bytes"),
         float_ops=None if float_ops is None else tuple(str(name) for name in _list(float_ops, "float_ops")),
+        islands=tuple(str(name) for name in _list(data.get("islands"), "islands")),
+        island_codes=None if islands is None else _mismatch(islands, "island_codes"),
         mismatches={name: _mismatch(entry, f"mismatches.{name}") for name, entry in mismatches.items()},
         latency_ms=_numbers(data.get("latency_ms"), "latency_ms"),
         nonlinear_ms=_numbers(data.get("nonlinear_ms"), "nonlinear_ms"),

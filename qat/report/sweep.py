@@ -127,7 +127,9 @@ def _cells(row: SweepRow) -> dict[str, object]:
     record = row.record
     runtimes = record.runtime_mismatches.values()
     cells = {
-        "status": {True: "verified", False: "not equal", None: "not verified"}[record.certified],
+        "status": "float islands"
+        if record.equal_but_islands
+        else {True: "verified", False: "not equal", None: "not verified"}[record.certified],
         "bits_per_weight": record.bits_per_weight,
         "metric": record.metric,
         "float": record.metric_of("float") if record.has_float_baseline else None,

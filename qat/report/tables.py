@@ -16,6 +16,7 @@ _VERDICTS = {
     False: Text("NOT EQUAL", style="bold red"),
     None: Text("not verified", style="yellow"),
 }
+_ISLANDS = Text("float islands", style="yellow")
 _RESULTS = {True: Text("equal", style="green"), False: _VERDICTS[False], None: Text("unverified", style="yellow")}
 
 
@@ -46,8 +47,10 @@ def run_table(run: RunRecord) -> Table:
 def certificate_line(run: RunRecord) -> Text:
     """The verdict, with the counts it rests on."""
     ops = "operations on floats: " + ("not checked" if run.float_ops is None else str(len(run.float_ops)))
+    ops += f" in float islands ({', '.join(run.islands)})" if run.equal_but_islands else ""
     counts = [f"{name}: {m.differing:,} of {m.total:,} codes differ" for name, m in run.mismatches.items()]
-    return Text.assemble(_VERDICTS[run.certified], "  ", "; ".join([ops, *counts]))
+    verdict = _ISLANDS if run.equal_but_islands else _VERDICTS[run.certified]
+    return Text.assemble(verdict, "  ", "; ".join([ops, *counts]))
 
 
 def advice_table(advice: Sequence[Advice]) -> Table:
@@ -86,6 +89,6 @@ def sweep_table(rows: Sequence[SweepRow]) -> Table:
             formats.bytes_text(row.size),
             formats.ratio_text(record.size_ratio),
             formats.ratio_text(record.latency_ratio),
-            _RESULTS[record.certified],
+            _ISLANDS if record.equal_but_islands else _RESULTS[record.certified],
         )
     return table

@@ -47,6 +47,7 @@ def test_an_empty_report_has_everything_absent(tmp_path):
         ({}, True),
         ({"float_ops": ["Conv_3"]}, False),
         ({"float_ops": None}, None),
+        ({"float_ops": ["Det_1"], "islands": ["pose"]}, False),
         ({"mismatches": {"onnxruntime": {"differing": 1, "total": 9}}}, False),
         ({"mismatches": {"fake_quant": {"differing": 1, "total": 9}}}, None),
         ({"mismatches": {"onnxruntime": {"differing": 0, "total": 0}}}, None),

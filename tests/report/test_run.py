@@ -80,6 +80,16 @@ def test_names_are_escaped(run_dir, report_data):
     assert "not an equal integer file" in page
 
 
+def test_a_page_names_the_float_islands(run_dir, report_data):
+    report_data |= {"float_ops": ["Det codes/<b>"], "islands": ["pose<i>"]}
+    report_data["island_codes"] = {"differing": 3, "total": 90, "max_lsb": 1}
+    (run_dir / "integer" / "report.json").write_text(json.dumps(report_data))
+    page = write(run_dir).read_text()
+    assert "equal, with 1 float island<" in page and "not an equal integer file" not in page
+    assert "<li>pose&lt;i&gt;</li>" in page
+    assert "3 of their own 90 codes are not the program's, by at most 1." in page
+
+
 def test_names_of_any_script_and_dollar_signs_are_drawn(run_dir, report_data):
     report_data["layers"][0]["name"] = "层.$x^$"
     (run_dir / "integer" / "report.json").write_text(json.dumps(report_data))

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 from rich.console import Console
@@ -33,6 +34,15 @@ def test_the_certificate_counts():
     )
     assert "not verified" in printed(certificate_line(RunRecord()))
     assert "NOT EQUAL" in printed(certificate_line(RunRecord(float_ops=("Conv",))))
+
+
+def test_the_certificate_names_float_islands():
+    run = RunRecord(float_ops=("Det a", "Max b"), islands=("pose",), mismatches={"onnxruntime": Mismatch(0, 36, 0)})
+    assert printed(certificate_line(run)).split() == (
+        "float islands operations on floats: 2 in float islands (pose); onnxruntime: 0 of 36 codes differ".split()
+    )
+    unequal = dataclasses.replace(run, mismatches={"onnxruntime": Mismatch(1, 36, 1)})
+    assert "NOT EQUAL" in printed(certificate_line(unequal))
 
 
 def test_advice_is_a_line_a_layer():

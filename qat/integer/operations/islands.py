@@ -75,7 +75,8 @@ class FloatIsland(ComputingOperation):
     quantized to the output's grid. A program that holds one is not integer: `program.float_operations` lists them.
 
     operands: which operand of the function each input is. weights: its constant operands, of float32. arguments: its
-    other parameters. merged: 1 where the function counts the first dimension of every operand and of its result as part of the batch.
+    other parameters. merged: 1 where the function counts the first dimension of every operand and of its result as
+    part of the batch.
     """
 
     function: str
@@ -153,9 +154,7 @@ class FloatIsland(ComputingOperation):
             if name == "mask" and source.grid != MASK_GRID:
                 raise self.error(f"has a mask on {source.grid}; a mask has codes 0 and 1 of scale 1")
             if self.merged and (isinstance(source, Constant) or source.shape[:1] != sources[0].shape[:1]):
-                raise self.error(
-                    f"merges first dimensions of {sources[0].shape[:1]} and, of {name}, {source.shape[:1]}"
-                )
+                raise self.error(f"merges the batch with a {name} of {source.shape[:1]}, not {sources[0].shape[:1]}")
 
     def reach(self, sources, output):
         return 0  # it accumulates no integers
