@@ -14,7 +14,7 @@ from qat import folding, functional
 from qat.folding import BatchNorm
 from qat.inject import exact, exact_operations, islands, written_norms
 from qat.inject.actions import Action
-from qat.inject.calls import Slot, operand_at, with_operand
+from qat.inject.calls import Slot, has_slot, operand_at, with_operand
 from qat.inject.exact import Accumulator
 from qat.inject.exact_kernels import Computed, codes_of
 from qat.inject.nonlinear import requantize_between
@@ -67,7 +67,7 @@ class Accumulators:
         scales = self._scales(action)
         if scales is None or action.head != address or not self._all_ready(action):
             return None
-        source = next(slot for slot in layer.inputs if _has_slot(args, kwargs, slot))
+        source = next(slot for slot in layer.inputs if has_slot(args, kwargs, slot))
         weight = next(slot for slot, name in action.weights if name == action.weight_quantizer)
         x, kernel = operand_at(args, kwargs, source), operand_at(args, kwargs, weight)
         bias = None if action.bias is None else operand_at(args, kwargs, action.bias)
@@ -221,10 +221,6 @@ class Accumulators:
         grids = {slot: exact.grid_of(self.quantizers[name]) for slot, name in (*action.operands, *action.weights)}
         (output,) = self.actions[self.ends[action.head]].outputs
         return {**grids, None: exact.grid_of(self.quantizers[output])}
-
-
-def _has_slot(args: tuple, kwargs: dict, slot: Slot) -> bool:
-    return slot[1] < len(args) if slot[0] == "args" else slot[1] in kwargs
 
 
 def _no_bias(form: WeightedForm, bias: Tensor | None) -> Tensor | None:

@@ -180,6 +180,11 @@ def substitute(replaced: dict[int, Tensor], args: tuple, kwargs: dict) -> tuple[
     return tuple(visit(argument) for argument in args), {name: visit(argument) for name, argument in kwargs.items()}
 
 
+def has_slot(args: tuple, kwargs: dict, slot: Slot) -> bool:
+    """Whether the call was given an argument at `slot`."""
+    return slot[1] < len(args) if slot[0] == "args" else slot[1] in kwargs
+
+
 def operand_at(args: tuple, kwargs: dict, slot: Slot):
     """The argument at `slot`."""
     value = args[slot[1]] if slot[0] == "args" else kwargs[slot[1]]

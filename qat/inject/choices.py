@@ -6,6 +6,7 @@ What is chosen from shares one grid. A number to choose from becomes a constant 
 import torch
 from torch import Tensor
 
+from qat.inject.calls import Slot, has_slot, operand_at, with_operand
 from qat.inject.operations import Operation
 
 #: Numbers of this size and more mean "left out", as minus infinity does, and are no values of a network.
@@ -26,26 +27,22 @@ def is_value_sized(number) -> bool:
 def with_constants(operation: Operation, args: tuple, kwargs: dict) -> tuple[tuple, dict, list[Tensor]]:
     """(args, kwargs, the constants that now stand for the numbers that a call chooses from)."""
     made: list[Tensor] = []
-    for kind, place in _PLACES.get(operation.name, ()):
-        is_given = place < len(args) if kind == "args" else place in kwargs
-        number = (args[place] if kind == "args" else kwargs[place]) if is_given else None
-        x = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.is_floating_point()), None)
-        if x is None or not is_value_sized(number):
-            continue
-        constant = torch.full((), float(number), dtype=x.dtype, device=x.device)
-        made.append(constant)
-        if kind == "args":
-            args = (*args[:place], constant, *args[place + 1 :])
-        else:
-            kwargs = {**kwargs, place: constant}
+    x = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.is_floating_point()), None)
+    for slot, number in _numbers(operation, args, kwargs):
+        if x is not None and is_value_sized(number):
+            made.append(torch.full((), float(number), dtype=x.dtype, device=x.device))
+            args, kwargs = with_operand(args, kwargs, slot, made[-1])
     return args, kwargs, made
 
 
 def unsized_number(operation: Operation, args: tuple, kwargs: dict) -> float | None:
     """A number among those a call chooses from that is too large to be a value; None where there is none."""
-    for kind, place in _PLACES.get(operation.name, ()):
-        is_given = place < len(args) if kind == "args" else place in kwargs
-        number = (args[place] if kind == "args" else kwargs[place]) if is_given else None
-        if isinstance(number, int | float) and not is_value_sized(number):
-            return float(number)
-    return None
+    numbers = (number for _, number in _numbers(operation, args, kwargs))
+    return next((float(number) for number in numbers if not is_value_sized(number)), None)
+
+
+def _numbers(operation: Operation, args: tuple, kwargs: dict) -> list[tuple[Slot, float]]:
+    """The Python numbers that a call chooses from, and where they stand."""
+    given = [slot for slot in _PLACES.get(operation.name, ()) if has_slot(args, kwargs, slot)]
+    operands = ((slot, operand_at(args, kwargs, slot)) for slot in given)
+    return [(slot, operand) for slot, operand in operands if isinstance(operand, int | float)]

@@ -14,7 +14,7 @@ from qat.inject.masks import left_out
 from qat.inject.nonlinear import divide_between, normalize_between, softmax_between
 from qat.inject.normalizations import normalization_of, uses_own_statistics
 from qat.inject.operations import Operation, bounds_of, first_operand
-from qat.inject.resampling import RESAMPLED, Resampling, resampling_of
+from qat.inject.resampling import RESAMPLED, Resampling, per_dimension, resampling_of
 from qat.integer.operations import MASK_GRID, Negate
 from qat.integer.values import Grid, float32
 
@@ -59,14 +59,8 @@ def accumulate(
         case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d" | "adaptive_avg_pool3d":
             return result, exact.sum_of_codes(source, first_operand(args, kwargs).numel() // result.numel())
         case "avg_pool1d" | "avg_pool2d" | "avg_pool3d":
-            dims = int(operation.name[-2])
             kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
-            count = (
-                math.prod(kernel)
-                if isinstance(kernel, tuple | list) and len(kernel) == dims
-                else _first(kernel) ** dims
-            )
-            return result, exact.sum_of_codes(source, count)
+            return result, exact.sum_of_codes(source, math.prod(per_dimension(kernel, int(operation.name[-2]))))
         case "relu" | "relu6" | "hardtanh" | "clamp" | "clamp_min" | "clamp_max":
             accumulator = exact.product(source.scale, 1.0)
             accumulator.bound(*bounds_of(operation, args, kwargs))  # a bound is no whole number, but becomes a code
@@ -146,7 +140,3 @@ def _resampled(x: Tensor, grid: Grid, resampling: Resampling) -> Computed:
 def _negative(operand, grid: Grid | None) -> tuple:
     """Minus an operand, and the grid of that."""
     return -operand, None if grid is None else Negate.mirrored(grid)
-
-
-def _first(kernel) -> int:
-    return kernel[0] if isinstance(kernel, tuple | list) else kernel

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.errors import PreparationError
+from qat.inject import addresses
 from qat.inject.einsum import einsum
 from qat.inject.masks import MASKED_BELOW
 from qat.inject.rearranged import REARRANGED
@@ -84,8 +85,8 @@ def multi_head_attention_forward(
     """
     if bias_k is not None or bias_v is not None or add_zero_attn or static_k is not None or static_v is not None:
         raise PreparationError(
-            "the network has a MultiheadAttention with add_bias_kv, add_zero_attn or static keys; leave these options "
-            "off."
+            f"the MultiheadAttention at {addresses.source_of(addresses.caller(0))} has add_bias_kv, add_zero_attn or "
+            "static keys; leave these options off."
         )
     is_self, is_crossed = key is query and value is query, key is value
     query, key, value = (x.transpose(0, 1) for x in (query, key, value))  # the batch first

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.inject.choices import is_value_sized
+from qat.inject.resampling import per_dimension
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -21,7 +22,18 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype=None) -> Tensor:
     """Softmax of minus the values."""
-    return NotImplemented if dim is None else torch.softmax(-input, dim)
+    return F.softmax(-input, dim, _stacklevel, dtype)
+
+
+def softmax_like(function):
+    """F.softmax or F.log_softmax without a dimension: along the one that torch chooses, and warns of."""
+
+    def along(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype=None) -> Tensor:
+        if dim is not None:
+            return NotImplemented
+        return function(input, F._get_softmax_dim(function.__name__, input.dim(), _stacklevel), dtype=dtype)
+
+    return along
 
 
 def matmul(input: Tensor, other: Tensor, *, out=None) -> Tensor:
@@ -39,6 +51,11 @@ def mul(input, other, *, out=None) -> Tensor:
         if _is_mask(mask) and isinstance(x, Tensor) and x.is_floating_point() and x.dim() and out is None:
             return torch.where(mask, x, 0.0)
     return NotImplemented
+
+
+def rsub(input: Tensor, other, *, alpha=1) -> Tensor:
+    """other - alpha * input, of two values."""
+    return other - _times(input, alpha) if isinstance(other, Tensor) else NotImplemented
 
 
 def clamp(input: Tensor, min=None, max=None, *, out=None) -> Tensor:
@@ -196,8 +213,10 @@ def lp_pool(dims: int):
     pool = getattr(F, f"avg_pool{dims}d")
 
     def pooled(input: Tensor, norm_type: float, kernel_size, stride=None, ceil_mode: bool = False) -> Tensor:
-        count = kernel_size**dims if isinstance(kernel_size, int) else math.prod(kernel_size)
-        means = pool(input.abs().pow(norm_type), kernel_size, stride, 0, ceil_mode)
+        count = math.prod(per_dimension(kernel_size, dims))
+        means = pool(input if norm_type == 1 else input.pow(norm_type), kernel_size, stride, 0, ceil_mode)
+        if norm_type == 1:
+            return means * count
         return (means * count).clamp_min(torch.finfo(input.dtype).tiny).pow(1.0 / norm_type)
 
     return pooled
@@ -244,6 +263,8 @@ def _dims(x: Tensor, dim) -> tuple[int, ...] | None:
 WRITTEN_OUT = {
     F.glu: glu,
     F.softmin: softmin,
+    F.softmax: softmax_like(torch.softmax),
+    F.log_softmax: softmax_like(torch.log_softmax),
     F.pairwise_distance: pairwise_distance,
     F.local_response_norm: local_response_norm,
     F.lp_pool1d: lp_pool(1),
@@ -251,6 +272,7 @@ WRITTEN_OUT = {
     torch.where: where,
     **dict.fromkeys((torch.logsumexp, Tensor.logsumexp), logsumexp),
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, operator.mul), mul),
+    torch.rsub: rsub,
     **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip), clamp),
     **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), clamp),
     **dict.fromkeys((torch.clamp_max, Tensor.clamp_max), clamp_max),

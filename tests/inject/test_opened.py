@@ -104,7 +104,9 @@ def test_dropout_drops_what_torch_drops():
 def test_options_that_lengthen_the_keys_are_refused_by_name(option):
     layer = nn.MultiheadAttention(8, 2, batch_first=True, **option)
     network = nn.Sequential(nn.Linear(8, 8), Attending(layer))
-    with pytest.raises(QATError, match="add_bias_kv, add_zero_attn or static keys; leave these options off"):
+    with pytest.raises(
+        QATError, match=r"test_opened\.py:\d+ has add_bias_kv, add_zero_attn or static keys; leave these options off"
+    ):
         qat.prepare(network, torch.randn(2, 5, 8))
 
 
