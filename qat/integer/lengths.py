@@ -55,6 +55,8 @@ class Length(int):
         return self + -other if type(other) is int else int(self) - other
 
     def __mul__(self, other):
+        if other == 1:
+            return self
         if type(other) is not int or self.divisor != 1:
             return int(self) * other
         return self._changed(multiple=self.multiple * other, offset=self.offset * other)
@@ -62,6 +64,8 @@ class Length(int):
     __rmul__ = __mul__
 
     def __floordiv__(self, other):
+        if other == 1:
+            return self
         if type(other) is not int:
             return int(self) // other
         if self.divisor == 1 and not self.multiple % other and not self.offset % other:

@@ -184,16 +184,19 @@ class IntegerProgram:
         if chosen not in self._of_one_length:
             while len(self._of_one_length) >= MAX_PROGRAMS:
                 self._of_one_length.pop(next(iter(self._of_one_length)))
-            sizes = dict(zip(known, chosen, strict=True))
-            self._of_one_length[chosen] = IntegerProgram(
-                self.inputs,
-                self.outputs,
-                at_lengths(self.values, sizes),
-                at_lengths(self.operations, sizes),
-                tuple(constant.at(sizes) for constant in self.constants),
-                self.output_structure,
-            )
+            self._of_one_length[chosen] = self._made_for(dict(zip(known, chosen, strict=True)))
         return self._of_one_length[chosen]
+
+    def _made_for(self, sizes: Mapping[str, int]) -> "IntegerProgram":
+        """The program of inputs of these lengths, by symbol."""
+        values = at_lengths(self.values, sizes)
+        constants = tuple(constant.at(sizes) for constant in self.constants)
+        known = {entry.name: entry for entry in (*values, *constants)}
+        operations = [
+            operation.refitted([known[name] for name in operation.inputs], known[operation.output])
+            for operation in at_lengths(self.operations, sizes)
+        ]
+        return IntegerProgram(self.inputs, self.outputs, values, tuple(operations), constants, self.output_structure)
 
     @functools.cached_property
     def _of_one_length(self) -> dict[tuple[int, ...], "IntegerProgram"]:

@@ -5,7 +5,6 @@ batch norm and activations fused into it, until the quantizer behind it tells it
 form, or with an operand that is not on a grid, is reported with its module and source line, all of them at once.
 """
 
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -14,11 +13,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from qat.errors import ConversionError, ObservationError, ProgramError, QATError
+from qat.errors import ConversionError, ObservationError, ProgramError
 from qat.inject.exact import grid_of
 from qat.inject.handle import Handle, handle_of
 from qat.inject.inputs import input_paths, key_of
@@ -26,16 +24,19 @@ from qat.inject.operations import canonical_name
 from qat.inject.remedies import remedy_for
 from qat.inject.undisturbed import undisturbed
 from qat.integer.fixed_point import NARROW_BITS
-from qat.integer.program import Grid, Input, IntegerProgram, Output
+from qat.integer.program import Grid, Input, IntegerProgram, Mean, Output
+from qat.lowering import loops
 from qat.lowering.chosen import Chosen, function_of_chosen, quantized_choice
 from qat.lowering.elementwise import rescale
+from qat.lowering.exported import Exported, export
 from qat.lowering.faithful import Quantization, check_faithful
 from qat.lowering.folded import Constants, Folded, is_constant
 from qat.lowering.indices import function_of_indices, index_range
+from qat.lowering.lengths import UNBOUNDED, lengths_of, ranges, sized
 from qat.lowering.placement import placed_for_conversion
 from qat.lowering.pointwise import function_of_one_value
 from qat.lowering.rules import RULES
-from qat.lowering.sizes import collapsed, evaluate, is_per_size, per_size
+from qat.lowering.sizes import collapsed, evaluate, follows, is_per_size, per_size
 from qat.lowering.state import (
     Failed,
     Masked,
@@ -45,14 +46,15 @@ from qat.lowering.state import (
     QuantizedConstant,
     Unlowerable,
     batch_position,
+    known_sizes,
     merged_dims,
     module_path,
     source_line,
 )
 from qat.lowering.written_norms import MeanSquare, step_of_norm
-from qat.tracing import unseen_by_the_network
 
 aten = torch.ops.aten
+_LOG = logging.getLogger("qat")
 
 
 def convert(module: nn.Module) -> IntegerProgram:
@@ -74,18 +76,29 @@ def convert(module: nn.Module) -> IntegerProgram:
         )
     if handle.plan.float_layers:
         raise ConversionError(
-            f"a rule leaves {', '.join(handle.plan.float_layers)} in float, so the network is no integer program; "
-            "drop the rule."
+            f"a rule leaves {', '.join(handle.plan.float_layers)} in float, and a simulation has no islands; prepare "
+            "the network for a target (target='onnxruntime'), or drop the rule."
         )
     _refuse_unobserved(handle)
     with undisturbed(module), placed_for_conversion(module, handle), warnings.catch_warnings():
         # torch.export looks at every attribute of every module, deprecated ones too
         warnings.simplefilter("ignore")
-        graph = _exported(module, handle)
-        lowering = _Lowering(handle, graph)
-        program = lowering.program()
-        check_faithful(module, handle, program, lowering.quantizations)
-        return program
+        exported = export(module, handle, any_length=True)
+        if not exported.lengths:
+            return _lowered(module, handle, exported)
+        try:
+            return _lowered(module, handle, exported)
+        except ConversionError as error:
+            of_one_length = _lowered(module, handle, export(module, handle, any_length=False))
+            _LOG.warning("the program takes inputs of the recorded length only (%s)", str(error).removesuffix("."))
+            return of_one_length
+
+
+def _lowered(module: nn.Module, handle: Handle, exported: Exported) -> IntegerProgram:
+    lowering = _Lowering(handle, exported)
+    program = lowering.program()
+    check_faithful(module, handle, program, lowering.quantizations)
+    return program
 
 
 def _refuse_unobserved(handle: Handle) -> None:
@@ -97,70 +110,13 @@ def _refuse_unobserved(handle: Handle) -> None:
         )
 
 
-class _FlatInputs(nn.Module):
-    """The network as a function of its input tensors alone, in order, however nested or named they are."""
-
-    def __init__(self, network: nn.Module, args: tuple, kwargs: dict):
-        super().__init__()
-        self.network = network
-        self.leaves, self.structure = pytree.tree_flatten((args, kwargs))
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The example tensors."""
-        return tuple(leaf for leaf in self.leaves if isinstance(leaf, Tensor))
-
-    def forward(self, *tensors):
-        """Put the tensors back in their places, and run the network as its eval forward runs."""
-        remaining = iter(tensors)
-        leaves = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
-        args, kwargs = pytree.tree_unflatten(leaves, self.structure)
-        with unseen_by_the_network():
-            return self.network(*args, **kwargs)
-
-
-def _exported(module: nn.Module, handle: Handle) -> torch.export.ExportedProgram:
-    dtype = next(parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
-
-    def fitting(leaf):
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return leaf.to("cpu", dtype) if leaf.is_floating_point() else leaf.cpu()
-
-    args, kwargs = pytree.tree_map(fitting, handle.examples)
-    flat = _FlatInputs(module, args, kwargs)
-    batches = tuple({0: Dim.AUTO} if tensor.dim() else None for tensor in flat.tensors)
-    with torch.no_grad(), _quiet_export():
-        exported = torch.export.export(flat, flat.tensors, dynamic_shapes=(batches,), strict=False)
-    exported.graph.eliminate_dead_code()  # what reaches no output has no quantizer behind it
-    return exported
-
-
-@contextlib.contextmanager
-def _quiet_export():
-    """What torch.export cannot follow in one sentence, instead of a dump of the graph."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        yield
-    except QATError:
-        raise
-    except Exception as error:
-        first_line = str(error).strip().partition("\n")[0][:200]
-        raise ConversionError(
-            f"torch.export cannot follow the network ({type(error).__name__}: {first_line}); it must not contain "
-            "branches or sizes that depend on values, and compute with tensors only."
-        ) from error
-    finally:
-        logger.disabled = disabled
-
-
 class _Lowering:
     """Walks the exported graph once, in order."""
 
-    def __init__(self, handle: Handle, exported: torch.export.ExportedProgram):
+    def __init__(self, handle: Handle, exported: Exported):
         self.handle = handle
-        self.exported = exported
+        self.exported = exported.program
+        self.lengths = exported.lengths
         self.builder = Program(handle)
         self.constants = Constants(handle)
         self.narrow: dict[str, Quantized] = {}  # copies of wide values, by the name of those
@@ -182,17 +138,30 @@ class _Lowering:
         if self.problems:
             count = "1 operation has" if len(self.problems) == 1 else f"{len(self.problems)} operations have"
             raise ConversionError(f"{count} no integer form: {'; '.join(self.problems)}.")
+        known = {entry.name: entry for entry in (*self.builder.values, *self.builder.constants)}
+        constants = sized(self.builder.constants, self.builder.operations, known)
         try:
-            return IntegerProgram(
+            program = IntegerProgram(
                 inputs=tuple(self.inputs),
                 outputs=tuple(outputs),
                 values=tuple(self.builder.values),
                 operations=tuple(self.builder.operations),
-                constants=tuple(self.builder.constants),
+                constants=tuple(constants),
                 output_structure=structure,
+                lengths=ranges(self.lengths, self.exported.range_constraints, longest=1),
             )
         except ProgramError as error:
             raise ConversionError(f"the network cannot run as integers: {error}") from error
+        ends = any(constant.sizes for constant in constants) or any(
+            isinstance(operation, Mean) for operation in self.builder.operations
+        )
+        if not self.lengths or ends:
+            return program
+        unbounded = ranges(self.lengths, self.exported.range_constraints, longest=UNBOUNDED)
+        try:
+            return dataclasses.replace(program, lengths=unbounded)
+        except ProgramError:
+            return program  # something of it ends at the recorded length
 
     def _place_constants(self) -> None:
         signature = self.exported.graph_signature
@@ -223,7 +192,7 @@ class _Lowering:
             self.problems.append(f"input {entry.path!r}: {problem}")
             return Failed()
         self.inputs.append(Input(entry.path, self.builder.unique(f"input.{entry.path}")))
-        shape = tuple(node.meta["val"].shape[1:])
+        shape = known_sizes(node, node.meta["val"].shape)[1:]
         return self.builder.value(self.inputs[-1].value, shape, grid, entry.path)
 
     def _lower(self, node: Node):
@@ -234,13 +203,18 @@ class _Lowering:
         args, kwargs = arguments
         made = node.meta.get("val")
         if isinstance(made, torch.SymInt | torch.SymBool | torch.SymFloat):
-            return per_size(made)
+            return per_size(made, lengths_of(node.graph))
         if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(made)):
             return made  # an assertion about a size
         try:
             if node.target is torch.ops.qat.fake_quantize.default:
                 result = self._quantize(node, *args)
                 self.quantizations.append(Quantization(args[1], node, result))
+                return result
+            if node.target in (loops.BEGIN, loops.END):
+                args = pytree.tree_map(_collapsed, args, is_leaf=is_per_size)
+                change = loops.begin if node.target is loops.BEGIN else loops.end
+                self.builder, result = change(self.builder, node, *args)
                 return result
             if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
                 return args[0][args[1]]
@@ -304,7 +278,7 @@ class _Lowering:
         if isinstance(x, Folded):
             return self.constants.finish(x, name)
         if isinstance(x, _RealInput):
-            shape = tuple(node.meta["val"].shape[1:])
+            shape = known_sizes(node, node.meta["val"].shape)[1:]
             self.inputs.append(Input(x.path, self.builder.unique(f"input.{x.path}")))
             return self.builder.value(self.inputs[-1].value, shape, grid, name)
         if isinstance(x, Quantized) and x.grid == grid:
@@ -365,7 +339,7 @@ def _with_layout(leaf, node: Node):
         return leaf
     made = node.meta["val"]
     made = made[0] if isinstance(made, tuple | list) else made
-    layout = {"merged": merged_dims(made), "batch_at": batch_position(made)}
+    layout = {"merged": merged_dims(node, made), "batch_at": batch_position(node, made)}
     return leaf if layout == {name: getattr(leaf, name) for name in layout} else dataclasses.replace(leaf, **layout)
 
 
@@ -375,7 +349,7 @@ def _constant(node: Node, args: tuple, kwargs: dict):
         return args[0]
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         raise Unlowerable("it draws random numbers; draw them outside of the network")
-    if any(map(is_per_size, pytree.tree_leaves((args, kwargs), is_leaf=is_per_size))):
+    if any(map(follows, pytree.tree_leaves((args, kwargs), is_leaf=is_per_size))):
         return evaluate(node.target, args, kwargs)
     return node.target(*args, **kwargs)
 

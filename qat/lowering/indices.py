@@ -15,6 +15,7 @@ from qat.integer.operations import MASK_GRID, CumulativeSum, IndexProduct, Index
 from qat.integer.program import Constant, Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Select, Table, Take
 from qat.lowering.elementwise import rescale
 from qat.lowering.pointwise import Mapped, table_builder
+from qat.lowering.sizes import collapsed, is_per_size
 from qat.lowering.state import (
     Masked,
     Pending,
@@ -181,6 +182,7 @@ def index(program: Program, node: Node, x, places):
         if not _is_every_sample(chosen[0][1]):
             raise Unlowerable("it picks samples of the batch; pick from the other dimensions only")
         chosen = chosen[1:]
+    chosen = [(dim, collapsed(place) if is_per_size(place) else place) for dim, place in chosen]
     first, count = (chosen[0][0] if chosen else 0), len(chosen)
     adjacent = [dim for dim, _ in chosen] == list(range(first, first + count))
     if not chosen or not adjacent or not all(isinstance(place, Tensor) for _, place in chosen):
@@ -191,8 +193,11 @@ def index(program: Program, node: Node, x, places):
     indices = _flat([place for _, place in chosen], sizes)
     flat = (*rest[0], math.prod(sizes), *rest[1])
     moved = source if count == 1 else program.move(node, source, flat, Reshape, shape=flat)
-    taken = (*rest[0], len(indices), *rest[1])
-    moved = program.move(node, moved, taken, Take, dim=dim, indices=indices)
+    if torch.equal(indices, torch.arange(flat[dim - 1])):  # every place in order, of any length
+        taken = flat
+    else:
+        taken = (*rest[0], len(indices), *rest[1])
+        moved = program.move(node, moved, taken, Take, dim=dim, indices=indices)
     if taken != shape:
         moved = program.move(node, moved, shape, Reshape, shape=shape)
     return function_node(node, Mapped(moved, x.mapped.points)) if isinstance(x, Pending) else moved

@@ -6,7 +6,7 @@ import math
 from torch.fx import Node
 
 from qat.integer.program import Concatenate, Reshape, Slice, Transpose
-from qat.lowering.state import Program, Quantized, Unlowerable, batch_position, batch_shape
+from qat.lowering.state import Program, Quantized, Unlowerable, batch_position, batch_shape, known_sizes, merged_dims
 
 
 def identity(program: Program, node: Node, x, *arguments, **keywords):
@@ -20,10 +20,14 @@ def identity(program: Program, node: Node, x, *arguments, **keywords):
 def reshape(program: Program, node: Node, x, *arguments) -> Quantized:
     """view, reshape, flatten, squeeze, unsqueeze: the target shape is the exported graph's."""
     _check_quantized(x)
-    batch_at = batch_position(node.meta["val"])
+    batch_at = batch_position(node, node.meta["val"])
     shape = batch_shape(node, batch_at=batch_at)
-    before = math.prod(shape[:batch_at]), math.prod(x.shape[: x.batch_at])
-    if math.prod(shape) != math.prod(x.shape) or before[0] != before[1]:
+    fits = math.prod(shape) == math.prod(x.shape)
+    if batch_at or x.batch_at:  # what is merged with the batch, and what stands before both, stays
+        merged = merged_dims(node, node.meta["val"])
+        fits = fits and shape[:merged] == x.shape[: x.merged]
+        fits = fits and math.prod(shape[merged : merged + batch_at]) == math.prod(x.shape[x.merged :][: x.batch_at])
+    if not fits:
         raise Unlowerable(f"it turns {x.shape} into {shape} and mixes the batch in; keep dimension 0 for the batch")
     return x if shape == x.shape else program.move(node, x, shape, Reshape, shape=shape)
 
@@ -35,8 +39,6 @@ def permute(program: Program, node: Node, x, dims) -> Quantized:
     order.insert(x.batch_at, 0)  # dimensions of the program, as the network has them
     permuted = [order[dim % x.rank] for dim in dims]
     batch_at = permuted.index(0)
-    if batch_at and x.merged:
-        raise Unlowerable("it moves the batch together with another dimension; keep dimension 0 for the batch")
     inner = [dim + x.merged for dim in permuted if dim != 0]
     permutation = (*range(1 + x.merged), *inner)
     if permutation != tuple(range(len(permutation))):
@@ -85,7 +87,7 @@ def select(program: Program, node: Node, x, dim, index) -> Quantized:
     """aten.select.int."""
     _check_quantized(x)
     dim = x.dim(dim, "picks one sample of")
-    index = index % x.shape[dim - 1]
+    index = index if index >= 0 else x.shape[dim - 1] + index
     shape = (*x.shape[: dim - 1], *x.shape[dim:])
     return program.move(node, _cut(program, node, x, dim, index, index + 1, 1), shape, Reshape, shape=shape)
 
@@ -96,7 +98,7 @@ def split(program: Program, node: Node, x, sizes, dim=0) -> tuple[Quantized, ...
     own = x.dim(dim, "splits")
     pieces, start = [], 0
     for piece in node.meta["val"]:
-        end = start + piece.shape[dim]
+        end = start + known_sizes(node, piece.shape)[dim]
         pieces.append(_cut(program, node, x, own, start, end, 1))
         start = end
     return tuple(pieces)
@@ -140,13 +142,20 @@ def stack(program: Program, node: Node, tensors, dim=0) -> Quantized:
 
 def _cut(program: Program, node: Node, x: Quantized, dim: int, start, end, step: int) -> Quantized:
     size = x.shape[dim - 1]
-    start, end, step = slice(start, end, step).indices(size)
-    if (start, end, step) == (0, size, 1):
+    start, end = _place(0 if start is None else start, size), _place(size if end is None else end, size)
+    if (start, step) == (0, 1) and (end is size or end == size):
         return x
     starts, ends, steps = [0] * len(x.shape), list(x.shape), [1] * len(x.shape)
-    starts[dim - 1], ends[dim - 1], steps[dim - 1] = start, end, step
-    shape = tuple(len(range(*bounds)) for bounds in zip(starts, ends, steps, strict=True))
+    starts[dim - 1], ends[dim - 1], steps[dim - 1] = start, max(end, start), step
+    left = (max(end - start, 0) + step - 1) // step
+    shape = (*x.shape[: dim - 1], left, *x.shape[dim:])
     return program.move(node, x, shape, Slice, starts=tuple(starts), ends=tuple(ends), steps=tuple(steps))
+
+
+def _place(index: int, size: int) -> int:
+    """An end of a slice, counted from the front, inside a dimension of `size`."""
+    index = index if index >= 0 else size + index
+    return size if index >= size else max(index, 0)
 
 
 def _common_layout(values) -> int:

@@ -1,43 +1,74 @@
-"""Constants that are computed with the size of the batch, which the exported graph knows only as a symbol.
+"""Constants that are computed with the size of the batch or a length, which the exported graph knows as symbols only.
 
 A class token expanded over the batch, positions for every sample, `torch.arange(len(x))`: each is computed for two
-sizes of the batch. What comes out the same for every sample is a constant that broadcasts over the batch.
+sizes of the batch, and for a shorter length. What comes out the same for every sample is a constant that broadcasts
+over the batch; what a shorter length makes must be the front of what the recorded one makes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import sympy
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from qat.integer.lengths import Length
+from qat.lowering.lengths import NoLength, batch_symbols, length_of
 from qat.lowering.state import Unlowerable
 
-#: Two sizes that no dimension of a network is likely to have by itself, or from which none follows by chance.
+#: Two sizes that no dimension of a network is likely to have by itself, or from which none follows by chance; and
+#: whether lengths are shorter than recorded.
 SIZES = (5, 7)
+_CASES = ((5, False), (7, False), (5, True))
 
 
 @dataclass(frozen=True)
 class PerSize:
-    """What a node makes for each of `SIZES`: numbers or tensors."""
+    """What a node makes for each of `_CASES`: numbers or tensors."""
 
     results: tuple
 
 
-def per_size(symbolic) -> PerSize:
-    """A symbolic number (SymInt, SymBool, SymFloat) for each size of the batch."""
+def per_size(symbolic, lengths: Mapping[sympy.Symbol, Length]) -> "PerSize | int":
+    """A symbolic number (SymInt, SymBool, SymFloat) for each case; or a `Length`, where it is one."""
     expression = symbolic.node.expr
-    values = [expression.subs({symbol: size for symbol in expression.free_symbols}) for size in SIZES]
+    if isinstance(symbolic, torch.SymInt) and not batch_symbols(symbolic, lengths):
+        try:
+            return length_of(expression, lengths)
+        except NoLength:
+            pass  # a number like any other that is computed with the length
+    values = [
+        expression.subs(
+            {
+                symbol: _in_case(lengths[symbol], case) if symbol in lengths else size
+                for symbol in expression.free_symbols
+            }
+        )
+        for case, (size, _) in enumerate(_CASES)
+    ]
     kind = {torch.SymInt: int, torch.SymBool: bool, torch.SymFloat: float}[type(symbolic)]
     return PerSize(tuple(map(kind, values)))
 
 
+def _in_case(length: Length, case: int) -> int:
+    """A size in one of `_CASES`."""
+    return length.at(shorter(length)) if _CASES[case][1] else int(length)
+
+
+def shorter(length: Length) -> int:
+    """The other length that a constant is computed for."""
+    return max(length.recorded // 2, 1) if length.recorded > 2 else 1
+
+
 def evaluate(function: Callable, args: tuple, kwargs: dict) -> PerSize:
-    """`function` for each size of the batch."""
+    """`function` in each case."""
     results = []
-    for index in range(len(SIZES)):
+    for index in range(len(_CASES)):
 
         def choose(leaf, index=index):
+            if isinstance(leaf, Length):
+                return _in_case(leaf, index)
             return leaf.results[index] if isinstance(leaf, PerSize) else leaf
 
         own_args, own_kwargs = pytree.tree_map(choose, (args, kwargs), is_leaf=is_per_size)
@@ -46,18 +77,28 @@ def evaluate(function: Callable, args: tuple, kwargs: dict) -> PerSize:
 
 
 def is_per_size(leaf) -> bool:
-    """Whether a leaf of arguments is there once for each size."""
+    """Whether a leaf of arguments is there once for each case."""
     return isinstance(leaf, PerSize)
 
 
+def follows(leaf) -> bool:
+    """Whether a leaf of arguments is another in every case."""
+    return isinstance(leaf, PerSize | Length)
+
+
 def collapsed(constant: PerSize):
-    """The one constant that broadcasts to both, its batch dimension of size 1.
+    """The one constant that broadcasts to both, its batch dimension of size 1, of the recorded length.
 
     Where a dimension is merged into the batch, that dimension stands in the place of the batch.
     """
-    first, second = constant.results
+    first, second, third = constant.results
     if not isinstance(first, Tensor):
-        return first if first == second else constant
+        return first if first == second == third else constant
+    front = first[tuple(map(slice, third.shape))] if first.dim() == third.dim() else first
+    if front.shape != third.shape or not torch.equal(front, third):
+        raise Unlowerable(
+            "it makes a constant that is another for shorter inputs, and not the front of the one for longer inputs"
+        )
     if first.shape == second.shape and torch.equal(first, second):
         return first
     times, rest = divmod(len(first), SIZES[0]) if first.dim() == second.dim() > 0 else (0, 1)

@@ -16,6 +16,7 @@ from qat.inject.exact import code_of, grid_of
 from qat.inject.handle import Handle
 from qat.integer.operations import Operation
 from qat.integer.program import Constant, Grid, Negate, Reshape, Transpose, Value
+from qat.lowering.lengths import NoLength, beside_batch, lengths_of, sizes_of
 from qat.quantizers import FakeQuantize
 
 #: Where the code lies that runs between a network's lines.
@@ -231,9 +232,9 @@ def batch_shape(node: Node, index: int | None = None, batch_at: int = 0) -> tupl
     index: of which tensor, if it makes several.
     """
     made = node.meta["val"]
-    shape = (made if index is None else made[index]).shape
+    shape = known_sizes(node, (made if index is None else made[index]).shape)
     if node.meta.get(CONSTANT):
-        return tuple(shape[1:])
+        return shape[1:]
     if 0 < batch_at < len(shape):
         shape = (shape[batch_at], *shape[:batch_at], *shape[batch_at + 1 :])
     if not len(shape) or isinstance(shape[0], int):
@@ -243,28 +244,40 @@ def batch_shape(node: Node, index: int | None = None, batch_at: int = 0) -> tupl
         )
     if not all(isinstance(size, int) for size in shape[1:]):
         raise Unlowerable("it mixes the batch dimension into others; keep dimension 0 for the batch alone")
-    return (*_merged_into_batch(shape[0]), *shape[1:])
+    return (*_merged_into_batch(node, shape[0]), *shape[1:])
 
 
-def merged_dims(made) -> int:
-    """How many dimensions of the program (0 or 1) are merged into dimension 0 of a tensor of the exported graph."""
-    is_tensor = isinstance(made, Tensor) and made.dim() and not isinstance(made.shape[0], int)
-    return len(_merged_into_batch(made.shape[0])) if is_tensor else 0
+def known_sizes(node: Node, shape) -> tuple:
+    """A shape of the graph of `node`, in which what is no integer is of the batch. Sizes may be a `Length`."""
+    try:
+        return sizes_of(node, shape)
+    except NoLength as problem:
+        raise Unlowerable(str(problem)) from problem
 
 
-def batch_position(made) -> int:
+def merged_dims(node: Node, made) -> int:
+    """How many dimensions of the program (0 or 1) are merged into the batch of a tensor of the exported graph."""
+    if not isinstance(made, Tensor) or not made.dim():
+        return 0
+    batch = known_sizes(node, made.shape)[batch_position(node, made)]
+    return 0 if isinstance(batch, int) else len(_merged_into_batch(node, batch))
+
+
+def batch_position(node: Node, made) -> int:
     """Where a tensor of the exported graph has the batch, 0 where it is in front or not there at all."""
     if not isinstance(made, Tensor):
         return 0
-    return next((dim for dim, size in enumerate(made.shape) if not isinstance(size, int)), 0)
+    return next((dim for dim, size in enumerate(known_sizes(node, made.shape)) if not isinstance(size, int)), 0)
 
 
-def _merged_into_batch(size) -> tuple[int, ...]:
+def _merged_into_batch(node: Node, size) -> tuple[int, ...]:
     """The factor that a dimension 0 has besides the batch, as in `x.flatten(0, 1)`; nothing for the batch alone."""
-    expression = size.node.expr
-    factor, rest = expression.as_coeff_Mul()
-    if (factor == 1 and rest.is_Symbol) or expression.is_Integer:  # a batch that a node further on fixes
+    if size.node.expr.is_Integer:  # a batch that a node further on fixes
         return ()
-    if not rest.is_Symbol or not factor.is_Integer:
+    try:
+        factor = beside_batch(size, lengths_of(node.graph))
+    except NoLength as problem:
+        raise Unlowerable(str(problem)) from problem
+    if factor is None:
         raise Unlowerable("it mixes the batch dimension into others; keep dimension 0 for the batch")
-    return (int(factor),)
+    return () if type(factor) is int and factor == 1 else (factor,)

@@ -53,6 +53,10 @@ class Operation:
         """Shape of the output, without the batch."""
         return shapes[0]
 
+    def refitted(self, sources: Sequence[Value | Constant], output: Value) -> "Operation":
+        """The operation for inputs of another length, where fields of it follow from their shapes."""
+        return self
+
     def check_between(self, sources: Sequence[Value | Constant], output: Value, *others: Value) -> None:
         """Refuse fields that do not follow from the grids and shapes of the inputs and the outputs."""
 

@@ -80,7 +80,7 @@ class CumulativeSum(IndexOperation):
         return shapes[0]
 
     def output_grid(self, *sources):
-        return IndexRange(self.range_of(sources[0]).quant_max * sources[0].shape[self.dim - 1] + 1)
+        return IndexRange(self.range_of(sources[0]).quant_max * int(sources[0].shape[self.dim - 1]) + 1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,6 +1,8 @@
 """Many codes become one: windows and whole dimensions, their means and their extremes."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qat.integer.fixed_point import Multiplier
@@ -65,9 +67,15 @@ class Reduction(ComputingOperation):
     def output_shape(self, *shapes):
         return reduced_shape(self.error, shapes[0], self.dims, self.keepdim)
 
+    def refitted(self, sources, output):
+        return dataclasses.replace(self, multiplier=self._multiplier_between(sources, output))
+
     def check_between(self, sources, output):
+        self.check_multiplier(self._multiplier_between(sources, output))
+
+    def _multiplier_between(self, sources: Sequence[Value | Constant], output: Value) -> Multiplier:
         share = self.share(_summed_count(sources[0], output))
-        self.check_multiplier(Multiplier.from_scales(sources[0].grid.scale, share, output.grid.scale))
+        return Multiplier.from_scales(sources[0].grid.scale, share, output.grid.scale)
 
     def reach(self, sources, output):
         return _summed_count(sources[0], output) * largest_reach(sources[0].grid)

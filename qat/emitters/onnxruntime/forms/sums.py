@@ -7,8 +7,10 @@ import math
 
 import numpy
 
+from qat.emitters.onnxruntime.forms.varying import mean_of_length
 from qat.emitters.onnxruntime.graph import array_of, pads_of
 from qat.emitters.onnxruntime.writer import MICROSOFT, Writer, tensor_of
+from qat.integer.lengths import Length
 from qat.integer.operations import AveragePool, Conv, Linear, Mean, Sum, WeightedOperation
 from qat.integer.values import float32
 
@@ -81,6 +83,9 @@ def reduce(writer: Writer, operation: Mean | Sum) -> None:
         codes = writer.graph.node("Transpose", [codes], f"{name}/moved", perm=order)
     count = math.prod(shape[dim - 1] for dim in operation.dims)
     rows = writer.reshape(codes, f"{name}/rows", (0, *(shape[dim - 1] for dim in kept), count))
+    if isinstance(count, Length):
+        mean_of_length(writer, operation, rows, count)
+        return
     operands = _averaging(writer, operation, rows, numpy.ones((count, 1)), operation.share(count))
     result = writer.graph.node("QLinearMatMul", operands, f"{name}/result")
     writer.limited("Reshape", [result, writer.shape_constant(name, (0, *writer.shape(operation.output)))], operation)

@@ -1,0 +1,68 @@
+"""Sums over as many codes as an input is long: their multiplier is another at every length.
+
+The quantized kernels of the runtime take a constant multiplier; a scale that nodes choose would be a real number on the
+way. So the sums are rescaled by integer nodes, with the multiplier of each length in a table.
+"""
+
+import numpy
+
+from qat.emitters.onnxruntime.arithmetic import Arithmetic
+from qat.emitters.onnxruntime.writer import Writer, tensor_of
+from qat.errors import ExportError
+from qat.integer.fixed_point import MANTISSA_BITS, Multiplier
+from qat.integer.lengths import Length
+from qat.integer.operations import Mean, Sum
+from qat.integer.operations.base import largest_reach
+
+#: Bits of a shift to the right beyond which nothing is left of a product.
+_LONGEST_SHIFT = 62
+
+
+def mean_of_length(writer: Writer, operation: Mean | Sum, rows: str, count: Length) -> None:
+    """`fixed_point.requantize` of the sums of `rows` (..., count) of codes, for every length of the inputs."""
+    nodes, name = Arithmetic(writer, operation, numpy.int64), operation.name
+    (entry,) = (entry for entry in writer.program.lengths if entry.symbol == count.symbol)
+    source, grid = operation.inputs[0], writer.grid(operation.inputs[0])
+    if count.at(entry.longest) * largest_reach(grid) >= 2**MANTISSA_BITS:
+        raise ExportError(
+            f"{type(operation).__name__} {name!r} adds up to {count.at(entry.longest)} codes, whose sum float32 does "
+            "not hold; prepare the network with shorter example_inputs."
+        )
+    multipliers = [
+        Multiplier.from_scales(grid.scale, operation.share(count.at(length)), writer.grid(operation.output).scale)
+        for length in range(entry.shortest, entry.longest + 1)
+    ]
+    mantissas = [int(multiplier.mantissa) for multiplier in multipliers]
+    shifts = [-int(multiplier.exponent) for multiplier in multipliers]
+    if min(shifts) < 0:
+        raise ExportError(
+            f"{type(operation).__name__} {name!r} has an output of steps 2^{MANTISSA_BITS} times finer than its sums; "
+            "its output's range has collapsed."
+        )
+    length = writer.graph.constant("", (Length(count.symbol, count.recorded),), numpy.int64)
+    place = nodes.apply("Sub", length, entry.shortest)
+    ones = nodes.constant(numpy.ones((count, 1)), numpy.int8)
+    ones = writer.graph.cut(ones, f"{name}/ones", (count, 1), 0)
+    sums = nodes.cast(nodes.node("MatMulInteger", rows, ones, writer.zero_point(source)), numpy.int64)
+    products = nodes.node("Mul", sums, nodes.gather(mantissas, place))
+    sizes = nodes.node("Abs", products)
+    # To 24 significant bits, as float32 stores the product.
+    units = {1 << (MANTISSA_BITS + bits): 2 << bits for bits in range(MANTISSA_BITS)}
+    unit = nodes.step_up(sizes, {0: 1} | units, at_end=True)
+    stored = nodes.node("Mul", _divided(nodes, sizes, unit), unit)
+    shift = nodes.gather([1 << min(shift, _LONGEST_SHIFT) for shift in shifts], place)
+    steps = nodes.node("Mul", _divided(nodes, stored, shift), nodes.node("Sign", products))
+    grid = writer.grid(operation.output)
+    counted = nodes.apply("Add", steps, grid.zero_point + grid.unsigned_offset)
+    limits = [nodes.constant(limit + grid.unsigned_offset) for limit in (operation.clamp_min, operation.clamp_max)]
+    narrow = nodes.cast(nodes.node("Clip", counted, *limits), numpy.uint8)
+    writer.reshape(narrow, tensor_of(operation.output), (0, *writer.shape(operation.output)))
+
+
+def _divided(nodes: Arithmetic, numbers: str, divisor: str) -> str:
+    """Numbers of at least 0 over a power of two, rounded to the nearest, ties to even."""
+    whole = nodes.node("Div", numbers, divisor)
+    rest = nodes.node("Sub", numbers, nodes.node("Mul", whole, divisor))
+    odd = nodes.apply("BitwiseAnd", whole, 1)
+    beyond = nodes.node("Greater", nodes.node("Add", nodes.node("Add", rest, rest), odd), divisor)
+    return nodes.node("Add", whole, nodes.cast(beyond, numpy.int64))
