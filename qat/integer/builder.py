@@ -1,6 +1,7 @@
 """Writing an integer program operation by operation: names, shapes and multipliers follow from what is given."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from qat.integer import operations as ops
 from qat.integer.assembly import Assembly, Clamp
 from qat.integer.fixed_point import Multiplier, SumMultipliers
+from qat.integer.float_functions import Argument
+from qat.integer.operations.islands import FloatWeight
 from qat.integer.program import IntegerProgram
 from qat.integer.values import Grid, Weight, float32
 
@@ -215,6 +218,27 @@ class ProgramBuilder(Assembly):
         """One value over another, either of which may be a constant."""
         ratio = ops.Ratio.from_grids(self.grid(first), self.grid(second), grid)
         return self._computing(ops.Divide, name, (first, second), grid, clamp, module, ratio=ratio)
+
+    def float_island(
+        self,
+        name: str,
+        function: str,
+        operands: Mapping[str, str | Tensor],
+        grid: Grid,
+        arguments: Mapping[str, Argument] | None = None,
+        merged: int = 0,
+        clamp: Clamp = None,
+        module: str | None = None,
+    ) -> str:
+        """A function of real numbers. operands: by what the function calls them, names of values or real constants."""
+        values = {key: source for key, source in operands.items() if isinstance(source, str)}
+        weights = tuple(
+            FloatWeight(key, source) for key, source in operands.items() if not isinstance(source, str)
+        )  # fmt: skip
+        return self._computing(
+            ops.FloatIsland, name, tuple(values.values()), grid, clamp, module, function=function,
+            operands=tuple(values), weights=weights, arguments=ops.FloatIsland.written(arguments or {}), merged=merged,
+        )  # fmt: skip
 
     def softmax(
         self,

@@ -47,6 +47,11 @@ class Loop(Operation):
         body = self.body
         if body.lengths or any(isinstance(operation, Loop) for operation in body.operations):
             raise self.error("has a loop or a length in its body; a step has a fixed shape and no loop inside")
+        if body.float_operations:
+            raise self.error(
+                f"has {body.float_operations[0].name!r} in its body, a float island; a step computes with integers, so "
+                "drop the rule that leaves it in float"
+            )
         if body.output_structure != "tuple" or not all(edge.codes for edge in (*body.inputs, *body.outputs)):
             raise self.error("has a body that takes or gives real numbers; its edges carry codes, its outputs a tuple")
         if not self.sequences or not self.last or len(body.inputs) != len(self.inputs):
