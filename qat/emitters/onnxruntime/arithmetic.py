@@ -1,6 +1,6 @@
 """Integer arithmetic written as ONNX nodes, for operations that take many of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy
 from onnx import TensorProto, helper
@@ -19,7 +19,7 @@ class Arithmetic:
         self.graph, self.operation, self.dtype = writer.graph, operation, dtype
         self._writer = writer
         self._target = tensor_of(operation.output)
-        self._rank = len(writer.shape(operation.output)) + 1
+        self.rank = len(writer.shape(operation.output)) + 1
         self._constants: dict[tuple, str] = {}
         self._count = 0
 
@@ -53,9 +53,9 @@ class Arithmetic:
         return self.node(kind, *operands)
 
     def _of_every_row(self, number: int, dtype: type) -> str:
-        key = (dtype, number, self._rank)
+        key = (dtype, number, self.rank)
         if key not in self._constants:
-            self._constants[key] = self.constant(numpy.full([1] * self._rank, number), dtype)
+            self._constants[key] = self.constant(numpy.full([1] * self.rank, number), dtype)
         return self._constants[key]
 
     def cast(self, tensor: str, dtype: type) -> str:
@@ -71,7 +71,12 @@ class Arithmetic:
 
         As a product with ones it takes a third to a half of what a ReduceSum does.
         """
-        return self.node("MatMul", tensor, self.constant(numpy.ones((size, 1)), dtype))
+        ones = self.constant(numpy.ones((size, 1)), dtype)
+        return self.node("MatMul", tensor, self.graph.cut(ones, self._name("ones"), (size, 1), 0))
+
+    def weigh_last(self, tensor: str, weights: Sequence[int], dtype: type) -> str:
+        """`sum_last` of what is multiplied with `weights` before."""
+        return self.node("MatMul", tensor, self.constant(numpy.array(weights)[:, None], dtype))
 
     def look_up(self, table, dtype: type, places: str, shape: tuple[int, ...]) -> str:
         """Entries of a flat `table` at int32 `places`, whose shape is `shape` behind the batch."""
@@ -83,17 +88,18 @@ class Arithmetic:
         """int64 entries of a table at a few int64 `places`."""
         return self.node("Gather", self.constant(numpy.array(table), numpy.int64), places)
 
-    def count_reached(self, numbers: str, thresholds: Sequence[int], at_end: bool) -> str:
-        """How many of the thresholds each of a few int64 numbers is at least; int32.
+    def step_up(self, numbers: str, steps: Mapping[int, int], at_end: bool) -> str:
+        """For each of a few int64 numbers the entry of `steps` for the largest key that it is at least; int64.
 
-        at_end: whether the last dimension of `numbers` has size 1, so that the comparisons can stand there.
+        steps: ascending keys, of which every number reaches the first. at_end: whether the last dimension of `numbers`
+        has size 1, so that comparisons can stand there.
         """
         last = None if at_end else self.constant(numpy.array([-1]), numpy.int64)
         compared = self.node("Unsqueeze", numbers, last) if last else numbers
-        reached = self.node("GreaterOrEqual", compared, self.constant(numpy.array(thresholds), numpy.int64))
-        ones = self.constant(numpy.ones((len(thresholds), 1)), numpy.int8)
-        count = self.node("MatMulInteger", self.cast(reached, numpy.uint8), ones)
-        return self.node("Squeeze", count, last) if last else count
+        reached = self.node("GreaterOrEqual", compared, self.constant(list(steps), numpy.int64))
+        rises = numpy.diff(list(steps.values()), prepend=0)
+        found = self.weigh_last(self.cast(reached, numpy.int64), rises, numpy.int64)
+        return self.node("Squeeze", found, last) if last else found
 
     def finish_counted(self, counted: str) -> None:
         """The codes of the operation: `counted`, which count from the lowest code of the tensor's type, clamped."""

@@ -12,6 +12,7 @@ from qat.emitters.onnxruntime.writer import Writer, tensor_of
 from qat.integer.kernels.normalize import ROOT_ESTIMATES, ROOT_STEPS
 from qat.integer.operations import Normalize
 from qat.integer.operations.normalize import is_narrow, normalized_bits
+from qat.integer.values import Grid
 
 #: What stays inside the type of the elementwise passes; below the end of int64, as float64 numbers are compared.
 _ROOM = {numpy.int32: 2**31 - 1, numpy.int64: 2**62}
@@ -37,8 +38,7 @@ def normalize(writer: Writer, operation: Normalize) -> None:
         values = nodes.node("Sub", codes, mean)
     else:
         values = nodes.apply("Sub", codes, source.zero_point + source.unsigned_offset)
-    square = nodes.cast(_square(nodes, values, count, operation.dims, at_end), numpy.int64)
-    square = nodes.of_rows("Mul", square, factors.count)
+    square = _square(nodes, values, source, count, factors.count, operation.dims)
     if rest is not None:
         square = nodes.node("Sub", square, nodes.node("Mul", rest, rest))
     square = nodes.of_rows("Mul", square, 1 << 2 * factors.root_shift)
@@ -46,7 +46,8 @@ def normalize(writer: Writer, operation: Normalize) -> None:
         square = nodes.of_rows("Add", square, factors.epsilon)
     else:
         square = nodes.of_rows("Max", square, max(factors.epsilon, 1))
-    root = _root(nodes, square, at_end)
+    largest = factors.count * count * (source.quant_max - source.quant_min) ** 2 << 2 * factors.root_shift
+    root = _root(nodes, square, max(factors.epsilon, 1), largest + factors.epsilon, at_end)
     slope = nodes.cast(nodes.of_rows("Div", factors.count << factors.quotient_shift, root), nodes.dtype)
     steps = nodes.node("Mul", values, slope)
     if rest is not None:
@@ -85,22 +86,28 @@ def _total(nodes: Arithmetic, narrow: str, codes: str, count: int, dims: tuple[i
     return nodes.node("MatMulInteger", narrow, nodes.constant(numpy.ones((count, 1)), numpy.int8))
 
 
-def _square(nodes: Arithmetic, values: str, count: int, dims: tuple[int, ...], at_end: bool) -> str:
-    """Sums of squares over `dims`: of int32 values below 2^30, as these are at most `MOST_NARROW` of 8 bits."""
-    if not at_end:
-        return nodes.reduce("ReduceSumSquare", values, dims)
-    if count < _FEWEST_FOR_PRODUCT:
-        return nodes.sum_last(nodes.node("Mul", values, values), count, nodes.dtype)
-    row, column = (nodes.constant(numpy.array([place]), numpy.int64) for place in (-2, -1))
-    square = nodes.node("MatMul", nodes.node("Unsqueeze", values, row), nodes.node("Unsqueeze", values, column))
-    return nodes.node("Squeeze", square, row)
+def _square(nodes: Arithmetic, values: str, source: Grid, count: int, times: int, dims: tuple[int, ...]) -> str:
+    """Sums of squares over `dims`, `times` what they are, int64; int32 holds sums as far as `MOST_NARROW` goes."""
+    if dims != (nodes.rank - 1,):
+        square = nodes.reduce("ReduceSumSquare", values, dims)
+    elif count < _FEWEST_FOR_PRODUCT:
+        fits = times * count * (source.quant_max - source.quant_min) ** 2 <= _ROOM[nodes.dtype]
+        square = nodes.weigh_last(nodes.node("Mul", values, values), [times if fits else 1] * count, nodes.dtype)
+        times = 1 if fits else times
+    else:
+        row, column = (nodes.constant(numpy.array([place]), numpy.int64) for place in (-2, -1))
+        square = nodes.node("MatMul", nodes.node("Unsqueeze", values, row), nodes.node("Unsqueeze", values, column))
+        square = nodes.node("Squeeze", square, row)
+    square = square if nodes.dtype == numpy.int64 else nodes.cast(square, numpy.int64)
+    return nodes.of_rows("Mul", square, times) if times > 1 else square
 
 
-def _root(nodes: Arithmetic, numbers: str, at_end: bool) -> str:
-    """`kernels.integer_root` of int64 numbers of at least 1, one a row."""
+def _root(nodes: Arithmetic, numbers: str, lowest: int, highest: int, at_end: bool) -> str:
+    """`kernels.integer_root` of int64 numbers of lowest..highest, at least 1, one a row."""
     # The number of binary digits, halved and rounded up, is one more than that of the powers of 4 behind 1 it reaches.
-    powers = [4**place for place in range(1, 32)]
-    root = nodes.gather(ROOT_ESTIMATES[1:], nodes.count_reached(numbers, powers, at_end))
+    steps = {4 ** (place - 1): ROOT_ESTIMATES[place] for place in range(1, len(ROOT_ESTIMATES))}
+    first = max(power for power in steps if power <= lowest)
+    root = nodes.step_up(numbers, {power: steps[power] for power in steps if first <= power <= highest}, at_end)
     for _ in range(ROOT_STEPS):
         root = nodes.of_rows("Div", nodes.node("Add", root, nodes.node("Div", numbers, root)), 2)
     return root

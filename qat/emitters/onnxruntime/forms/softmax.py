@@ -90,13 +90,13 @@ def _sums(nodes: Arithmetic, numbers: str, shape: tuple[int, ...], dim: int, dty
 def _log(nodes: Arithmetic, sums: str, bits: int, digits: int, at_end: bool) -> str:
     """`kernels.integer_log` of int64 sums, one a row. at_end: whether rows run along the last dimension."""
     apply = nodes.of_rows
-    reached = nodes.count_reached(sums, [1 << (bits + place) for place in range(1, digits + 1)], at_end)
-    raised = apply("Mul", sums, nodes.gather([1 << (digits - place) for place in range(digits + 1)], reached))
+    exponent = nodes.step_up(sums, {1 << (bits + place): place for place in range(digits + 1)}, at_end)
+    raised = apply("Mul", sums, nodes.gather([1 << (digits - place) for place in range(digits + 1)], exponent))
     step = 1 << (bits + digits - LOG_TABLE_BITS)
     places = apply("Div", raised, step)
     base = apply("Mul", places, step)
     rest = apply("Div", apply("Mul", apply("Sub", raised, base), 1 << LOG_BITS), base)
     square = apply("Div", apply("Mul", rest, rest), 1 << (LOG_BITS + 1))
     first = nodes.gather(array_of(log_table()), apply("Sub", places, 1 << LOG_TABLE_BITS))
-    whole = apply("Add", first, apply("Mul", nodes.cast(reached, numpy.int64), LOG_OF_TWO))
+    whole = apply("Add", first, apply("Mul", exponent, LOG_OF_TWO))
     return apply("Sub", apply("Add", whole, rest), square)
