@@ -17,6 +17,7 @@ from qat.batches import input_names, real_inputs, split_batch, taken_by
 from qat.emitters import emitter_of, latency
 from qat.errors import ConfigurationError
 from qat.inject.handle import handle_of
+from qat.inject.outputs import by_place, named_outputs
 from qat.integer.interpreter import from_edge, named_inputs
 from qat.integer.program import IntegerProgram, Output
 from qat.integer.values import AnyGrid, IndexRange
@@ -147,7 +148,8 @@ def verify(
     batches: inputs (a tensor, a mapping by name, or as many tensors as there are several inputs), with or without
     targets behind them: one entry more, one more key, or (inputs, targets). Targets are whatever the metrics take.
     module, float_module: prepared and float network, called as they are; a torch module must be in eval mode.
-    metrics: name -> torchmetrics.Metric of one number, cloned for each backend and updated with (output, target).
+    metrics: name -> torchmetrics.Metric of one number, cloned for each backend and updated with (output, target);
+    of a network that returns nested structures with a dict of its outputs by name.
     repeats: how many runs the latency is the median of, of one sample; 0 measures none.
     Raises `ConfigurationError` for no batches, for metrics without targets, for a module in train mode or not prepared,
     and `ExportError` for a file that cannot be loaded or is of another program.
@@ -184,7 +186,7 @@ def verify(
                         island_codes = found if island_codes is None else island_codes + found
                 found = _compare(program, wanted, _by_name(program, output))
                 mismatches[label] = mismatches[label] + found if label in mismatches else found
-            _update(meters[name], name, output, targets)
+            _update(meters[name], name, by_place(output), targets)
     if sample is None:
         raise ConfigurationError("there are no batches to verify on; pass at least one, e.g. the test data loader.")
     samples_of_both = {"integer": sample, "float": real_inputs(program, sample)}
@@ -266,19 +268,19 @@ def _by_name(program: IntegerProgram, output: Any) -> dict[str, Tensor]:
     names = [edge.name for edge in program.outputs]
     if dataclasses.is_dataclass(output):
         output = vars(output)
-    if isinstance(output, Mapping):
-        named = {str(key): tensor for key, tensor in output.items()}
+    structure, leaves = named_outputs(dict(output) if isinstance(output, Mapping) else output)
+    named = {name: leaf for name, leaf in leaves if leaf is not None}
+    if structure == "dict":
         if missing := set(names) - set(named):
             raise ConfigurationError(
                 f"the network returns {', '.join(named)}, without {min(missing)}; they must agree."
             )
         return {name: named[name] for name in names}
-    tensors = (output,) if isinstance(output, Tensor) else tuple(entry for entry in output if entry is not None)
-    if len(tensors) != len(names):
+    if len(named) != len(names):
         raise ConfigurationError(
-            f"the network returns {len(tensors)} tensors, the program {len(names)}; they must agree."
+            f"the network returns {len(named)} tensors, the program {len(names)}; they must agree."
         )
-    return dict(zip(names, tensors, strict=True))
+    return dict(zip(names, named.values(), strict=True))
 
 
 def _compare(program: IntegerProgram, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> Mismatch:

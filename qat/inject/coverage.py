@@ -72,21 +72,23 @@ def _reason_against_island(call: Call) -> str | None:
 def refuse_returned(recording: Recording, target: Target) -> None:
     """Raise `PreparationError` for outputs that a file of `target` cannot have.
 
-    Those are nested ones, those named like an input, and those that no operation on values made, as losses are.
+    Those are those named like an input or like another output, and those that no operation on values made, as losses
+    are.
     """
-    nested = [".".join(path) for path in recording.returned if len(path) > 1]
-    if nested:
-        raise PreparationError(
-            f"the network returns {', '.join(nested[:3])} inside of a structure, which a file for {target.name} "
-            "cannot; return a tensor, a tuple or a flat dict of tensors, or train without export (target=None)."
-        )
     if recording.unquantized:
         raise PreparationError(
             f"the network returns {'.'.join(recording.unquantized[0]) or 'an output'} that is a loss or does not "
             "depend on its inputs, and has no integers; give example_inputs without the targets, so that forward "
             "leaves it out, or train without export (target=None)."
         )
-    taken = [path[0] for path in recording.returned if path and path[0] in recording.inputs]
+    names = list(map(".".join, recording.returned))
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise PreparationError(
+            f"the network returns two outputs named {twice!r}, one of them inside of a structure, and names in a file "
+            f"for {target.name} are unique; name one of the two otherwise."
+        )
+    taken = [name for name in names if name in recording.inputs]
     if taken:
         raise PreparationError(
             f"the network returns an output named {taken[0]!r} like one of its inputs, and names in a file for "

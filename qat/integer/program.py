@@ -133,7 +133,8 @@ class IntegerProgram:
 
     inputs, outputs: tensors at the edges, in the order of the network's arguments and results.
     values: every integer tensor, inputs and results of operations. constants: operands that never change.
-    output_structure: what `program(inputs)` returns: "tensor" (one output), "tuple" or "dict" (by output name).
+    output_structure: what `program(inputs)` returns: "tensor" (one output), "tuple" or "dict" (by output name); outputs
+    of a network that returns nested structures are named by their place, "features.0", and come as a dict.
     lengths: what the sizes that are a `Length` follow. The shapes are those of recorded lengths.
     """
 

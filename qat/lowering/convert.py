@@ -19,8 +19,9 @@ from torch.utils import _pytree as pytree
 from qat.errors import ConversionError, ObservationError, ProgramError
 from qat.inject.exact import grid_of
 from qat.inject.handle import Handle, handle_of
-from qat.inject.inputs import input_paths, key_of
+from qat.inject.inputs import input_paths
 from qat.inject.operations import canonical_name
+from qat.inject.outputs import named_outputs
 from qat.inject.remedies import remedy_for
 from qat.inject.undisturbed import undisturbed
 from qat.integer.fixed_point import NARROW_BITS
@@ -59,6 +60,9 @@ _LOG = logging.getLogger("qat")
 
 def convert(module: nn.Module) -> IntegerProgram:
     """The integer program of a prepared network, with the weights, scales and running statistics it has now.
+
+    Its outputs are those of the network, of which nested ones are named by their place (`qat.inject.outputs`), and
+    come as a dict by these names. `None` among them (a loss that was not asked for) is left out.
 
     The network is read in eval mode and left as it was. Raises `ConversionError` where a value that should be integer
     is not, naming every such operation with its module path, source line and the way out; and where the program, run
@@ -372,16 +376,6 @@ class _RealInput:
 
 
 def _output_names(spec: pytree.TreeSpec) -> tuple[str, list[str]]:
-    """(output_structure, output names) of what the network returns: keys and fields, or positions."""
-    if spec.is_leaf():
-        return "tensor", ["output"]
-    returned = pytree.tree_unflatten([torch.empty(0)] * spec.num_leaves, spec)
-    paths = [path for path, _ in pytree.tree_flatten_with_path(returned)[0]]
-    if any(len(path) != 1 for path in paths):
-        raise ConversionError(
-            "the network returns a nested structure; return a tensor, a tuple or a flat dict of tensors."
-        )
-    names = [
-        f"output_{key_of(step)}" if isinstance(step, pytree.SequenceKey) else str(key_of(step)) for (step,) in paths
-    ]
-    return "tuple" if isinstance(returned, tuple | list) else "dict", names
+    """(output_structure, output names) of what the network returns."""
+    structure, named = named_outputs(pytree.tree_unflatten([torch.empty(0)] * spec.num_leaves, spec))
+    return structure, [name for name, _ in named]

@@ -152,7 +152,7 @@ class Returning(nn.Module):
 @pytest.mark.parametrize(
     ("body", "match"),
     [
-        (lambda x, y: {"logits": y, "features": [y, y]}, r"returns features.0, features.1 inside of a structure"),
+        (lambda x, y: {"y": [y], "y.0": y}, r"returns two outputs named 'y\.0', one of them inside of a structure"),
         (lambda x, y: {"x": y}, "an output named 'x' like one of its inputs"),
     ],
 )
@@ -163,7 +163,7 @@ def test_outputs_that_a_file_cannot_name_are_refused(body, match):
 
 
 def test_outputs_by_name_and_by_place_are_taken():
-    for body in (lambda x, y: {"logits": y, "loss": None}, lambda x, y: (y, y), lambda x, y: [y]):
+    for body in (lambda x, y: {"logits": y, "loss": None}, lambda x, y: (y, y), lambda x, y: [y, (y,)]):
         prepare(Returning(body), torch.randn(4, 3), "w8a8")
 
 

@@ -70,6 +70,11 @@ torch.export.register_dataclass(Result, serialized_type_name="tests.lowering.Res
         (lambda a, b: {0: a, "loss": None}, "dict", ["0"]),
         (Result, "dict", ["logits", "aux"]),
         (lambda a, b: Result(a), "dict", ["logits"]),
+        (lambda a, b: (a, {"low": b}), "dict", ["output_0", "output_1.low"]),
+        (lambda a, b: {"first": a, "levels": [None, (b,)]}, "dict", ["first", "levels.1.0"]),
+        (lambda a, b: [Heads(a, b)], "dict", ["output_0.logits", "output_0.aux"]),
+        (lambda a, b: Result(a, {"b": b}), "dict", ["logits", "aux.b"]),
+        (lambda a, b: ((a,),), "dict", ["output_0.0"]),
     ],
 )
 def test_outputs_of_every_structure_have_names_and_agree(returned, structure, names, tmp_path):
@@ -96,7 +101,8 @@ def test_outputs_of_every_structure_have_names_and_agree(returned, structure, na
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda a: (a, {"b": a}), "returns a nested structure; return a tensor, a tuple or a flat dict"),
+        (lambda a: ({"b": a}, {"b": a, "c": 3}), "output 'output_1.c' is not on an integer grid: return values"),
+        (lambda a: {"b": [a], "b.0": a}, "two inputs and outputs are named 'b.0'; give each a name of its own"),
         (lambda a: (a, 3), "output 'output_1' is not on an integer grid: return values that the network computes"),
         (lambda a: {"x": a}, "two inputs and outputs are named 'x'; give each a name of its own"),
     ],
