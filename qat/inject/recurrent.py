@@ -1,10 +1,12 @@
 """Recurrences of torch (LSTM, GRU, RNN and their cells) as the products, sums and functions of every step.
 
 The inputs of all steps are multiplied with their weights at once; what is left for each step is the product with the
-state. A layer's steps are a loop, so that they share addresses and grids, and a recording stands for sequences of any
-length of two steps or more.
+state. A layer's steps are a loop, so that they share addresses and grids, and a recording of two steps or more stands
+for sequences of any length. While the network is exported a layer traces one step, which lowering makes a loop of
+(`qat.inject.loops`); a sequence of a single step is no loop, and cells run in whatever loop the network writes itself.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -12,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.errors import PreparationError
+from qat.inject.loops import loop_begin, loop_end
+from qat.tracing import is_exporting
 
 #: One step: (product of the input with its weights, state, recurrent weight, recurrent bias) -> the next state.
 #: The state is (N, H), or a tuple of such whose first is the output.
@@ -132,12 +136,21 @@ def _one_direction(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """(output (N, L, H), last state) of one layer in one direction. x: (N, L, features)."""
     in_front, inside = _biases(step, b_ih, b_hh)
-    products = F.linear(x, w_ih, in_front).unbind(1)
+    products = F.linear(x, w_ih, in_front)
+    looped = is_exporting() and products.shape[1] > 1
+    if looped:  # one step, which stands for all
+        entry, *state = loop_begin(products, list(state))
+        entries = (entry,)
+    else:
+        entries = products.unbind(1)
     outputs = []
-    for product in reversed(products) if reverse else products:
-        state = step(product, state, w_hh, inside)
+    for entry in reversed(entries) if reverse else entries:
+        state = step(entry, state, w_hh, inside)
         outputs.append(state[0])
-    return torch.stack(outputs[::-1] if reverse else outputs, 1), state
+    join = functools.partial(loop_end, products, list(state), reverse) if looped else torch.stack
+    # one line calls either: an address is a place in the code
+    joined = join(outputs[::-1] if reverse else outputs, 1)
+    return (joined[0], tuple(joined[1:])) if looped else (joined, state)
 
 
 def _cell(step: Step, x: Tensor, state: tuple[Tensor, ...], w_ih, w_hh, b_ih, b_hh) -> tuple[Tensor, ...]:

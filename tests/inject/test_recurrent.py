@@ -168,6 +168,23 @@ def test_a_network_runs_sequences_of_other_lengths_than_recorded(name):
         network.train()
 
 
+def test_first_states_made_of_parameters_are_on_the_grids_of_those_that_follow():
+    class Learned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = nn.LSTM(4, 5, 2, batch_first=True), nn.Linear(5, 3)
+            self.hidden, self.cell = nn.Parameter(torch.ones(2, 1, 5)), nn.Parameter(torch.ones(2, 1, 5))
+
+        def forward(self, x):
+            states = (state.expand(-1, len(x), -1).contiguous() for state in (self.hidden, self.cell))
+            return self.head(self.layer(x, tuple(states))[0])
+
+    learned = qat.prepare(Learned(), torch.randn(8, 4, 4))
+    _, zeros = prepared(nn.LSTM(4, 5, 2, batch_first=True), 5)
+    assert learned.sequences == zeros.sequences
+    assert [*learned.quantizers] == [*zeros.quantizers]
+
+
 def test_more_steps_than_one_are_refused_where_one_was_recorded():
     network, _ = prepared(nn.GRU(4, 5, batch_first=True), 5, steps=1)
     with pytest.raises(AddressError, match="did not when the network was recorded"):

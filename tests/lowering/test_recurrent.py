@@ -1,11 +1,13 @@
-"""Recurrences as integers: one operation after another, in every step the codes of the eval forward."""
+"""Recurrences as integers: a loop over the steps, in each of which are the codes of the eval forward."""
 
 import pytest
 import torch
 from torch import nn
 
 import qat
+from qat.emitters.onnxruntime import open_session, run_session
 from qat.errors import ConversionError
+from qat.integer.program import IntegerProgram, Loop
 
 
 class Network(nn.Module):
@@ -160,12 +162,131 @@ def test_recurrences_lower_to_the_same_codes(name, quant, tmp_path):
     assert {mismatch.differing for mismatch in report.mismatches.values()} == {0}
 
 
-def test_the_product_with_the_inputs_is_one_and_a_first_state_of_zeros_is_folded():
+def loops_of(program):
+    return [operation for operation in program.operations if isinstance(operation, Loop)]
+
+
+def test_a_layer_is_a_loop_behind_one_product_with_all_its_inputs():
     network, _ = made("lstm")
-    operations = [type(operation).__name__ for operation in qat.convert(network).operations]
-    # of the inputs, of the states behind the first, and the head
-    assert operations.count("Linear") == 1 + (4 - 1) + 1
-    assert operations.count("Table") == 4 * 5 and operations.count("Mul") == 4 * 3
+    program = qat.convert(network)
+    assert [type(operation).__name__ for operation in program.operations] == ["Linear", "Loop", "Linear"]
+    (loop,) = loops_of(program)
+    step = [type(operation).__name__ for operation in loop.body.operations]
+    assert step.count("Linear") == 1 and step.count("Table") == 5 and step.count("Mul") == 3
+    hidden, cell = (program.value(name) for name in loop.states)
+    assert all(bool((state.codes == state.grid.zero_point).all()) for state in (hidden, cell))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("lstm", 1), ("last_hidden_state", 2), ("lstm_of_two_layers_and_directions", 4), ("encoder_and_decoder", 4),
+        ("learned_first_states", 2), ("lstm_cell", 0), ("written_out", 0),
+    ],
+)  # fmt: skip
+def test_every_layer_and_direction_is_one_loop_and_a_loop_of_the_networks_own_is_none(name, count):
+    network, _ = made(name)
+    loops = loops_of(qat.convert(network))
+    assert len(loops) == count
+    if name == "lstm_of_two_layers_and_directions":
+        assert [loop.reverse for loop in loops] == [False, True] * 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lstm", "gru", "rnn_relu", "lstm_of_two_layers_and_directions", "last_cell_state", "last_step",
+        "last_states_of_both_directions", "encoder_and_decoder", "learned_first_states",
+    ],
+)  # fmt: skip
+def test_one_file_takes_sequences_of_any_length(name, tmp_path):
+    network, _ = made(name)
+    program = qat.convert(network)
+    qat.export(program, tmp_path / "model.onnx")
+    session = open_session(tmp_path / "model.onnx")
+    for steps in (1, 2, 7, 50):  # 4 were recorded
+        x = torch.randn(3, steps, 4, generator=torch.Generator().manual_seed(steps))
+        with torch.no_grad():
+            expected = network(x)
+        assert torch.equal(program(x), expected)
+        assert torch.equal(run_session(session, {"x": x})["output"], expected)
+
+
+def test_a_loop_is_the_same_after_it_was_stored(tmp_path):
+    network, x = made("lstm_of_two_layers_and_directions")
+    program = qat.convert(network)
+    program.save(tmp_path)
+    loaded = IntegerProgram.load(tmp_path)
+    assert torch.equal(loaded(x), program(x)) and loaded.layers == program.layers
+
+
+def test_weights_of_loops_are_reported_with_the_others():
+    network, _ = made("gru_of_two_layers_and_directions")
+    program = qat.convert(network)
+    weights = [layer for layer in program.layers if layer.weight_bits]
+    assert len(weights) == 2 * 2 * 2 + 1  # of inputs and states, in two layers and directions, and the head
+    assert sum(layer.weight_count for layer in weights) == sum(
+        parameter.numel() for name, parameter in network.named_parameters() if "weight" in name
+    )
+
+
+def test_a_sequence_of_one_step_is_no_loop():
+    torch.manual_seed(1)
+    network = Network(nn.LSTM(4, 5, batch_first=True), 5, lambda layer, x: layer(x[:, -1:])[0])
+    x = torch.randn(8, 6, 4)
+    trained(network, "w8a8", x)
+    program = qat.convert(network)
+    with torch.no_grad():
+        assert torch.equal(program(x), network(x))
+    assert loops_of(program) == []
+
+
+class Chunks(nn.Module):
+    """Layers inside of chunks, and over them: chunks, and then places in them, are merged with the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.joined = nn.GRU(4, 4, batch_first=True, bidirectional=True), nn.Linear(8, 4)
+        self.over, self.head = nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        samples, chunks, places, features = x.shape
+        inside = self.joined(self.inside(x.flatten(0, 1))[0]).reshape(samples, chunks, places, features) + x
+        over = self.over(inside.transpose(1, 2).flatten(0, 1))[0]
+        return self.head(over.reshape(samples, places, chunks, features).transpose(1, 2))
+
+
+class Words(nn.Module):
+    """The last states of every word's characters, of two layers: words are merged with the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.characters, self.head = nn.LSTM(4, 4, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        _, (hidden, cell) = self.characters(x.flatten(0, 1))
+        states = torch.cat((hidden[-1], cell.view(1, 2, -1, 4)[0, -1]), 1)
+        return self.head(states.reshape(x.shape[0], x.shape[1], 8))
+
+
+@pytest.mark.parametrize(("kind", "loops"), [(Chunks, 3), (Words, 2)])
+def test_a_dimension_merged_with_the_batch_stays_there_in_a_loop(kind, loops, tmp_path):
+    torch.manual_seed(1)
+    network, x = kind(), torch.randn(8, 3, 5, 4)
+    trained(network, "w8a8", x)
+    program = qat.convert(network)
+    with torch.no_grad():
+        assert torch.equal(program(x), network(x))
+    assert len(loops_of(program)) == loops
+    qat.export(program, tmp_path / "model.onnx")
+
+
+def test_a_loop_over_the_samples_of_a_batch_is_refused():
+    torch.manual_seed(1)
+    network = Network(nn.GRU(4, 5, batch_first=True), 5, lambda layer, x: layer(x.transpose(0, 1))[0].transpose(0, 1))
+    trained(network, "w8a8", torch.randn(8, 6, 4))
+    with pytest.raises(ConversionError, match="it steps through the batch; keep a dimension for the batch alone"):
+        qat.convert(network)
 
 
 def test_integers_follow_the_float_network_through_many_steps():
