@@ -7,13 +7,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from qat.errors import ProgramError
 from qat.integer.float_functions import FLOAT_FUNCTIONS, Argument, FloatFunction
+from qat.integer.geometry import Shape
 from qat.integer.operations.base import ComputingOperation
 from qat.integer.operations.choices import MASK_GRID
 from qat.integer.values import Constant, check_dtype, check_shape
 
-#: Samples of the look at a result's shape: a number that no dimension of a network is likely to have.
-_SAMPLES = 3
+#: Sizes of a batch for the look at a result's shape: what follows both is the batch.
+_SAMPLES = (3, 7)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,14 @@ class FloatIsland(ComputingOperation):
                 raise self.error(f"has NaN or infinity in its {weight.name}; it takes finite numbers")
 
     def output_shape(self, *shapes):
-        of_inputs = dict(zip(self.operands, (self.seen(shape) for shape in shapes), strict=True))
+        made = {self._shape_of(samples, shapes) for samples in _SAMPLES}
+        if len(made) > 1:
+            raise self._over_the_batch()
+        return made.pop()
+
+    def _shape_of(self, samples: int, shapes: tuple[Shape, ...]) -> Shape:
+        """The output's shape, as a batch of so many samples shows it."""
+        of_inputs = dict(zip(self.operands, (self.seen(shape, samples) for shape in shapes), strict=True))
         ranks = {name: len(shape) for name, shape in of_inputs.items()}
         ranks |= {name: values.dim() for name, values in self.constants.items()}
         if problem := self.definition.problem(ranks, self.settings):
@@ -141,11 +150,14 @@ class FloatIsland(ComputingOperation):
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise self.error(f"cannot compute {self.function} of {list(map(tuple, shapes))} ({reason})") from error
         factor = shapes[0][0] if self.merged else 1
-        if not made or made[0] != _SAMPLES * factor:
-            raise self.error(f"computes {self.function} over the batch; keep dimension 0 for the batch alone")
+        if not made or made[0] != samples * factor:
+            raise self._over_the_batch()
         return (factor, *made[1:]) if self.merged else made[1:]
 
-    def seen(self, shape: tuple[int, ...], samples: int = _SAMPLES) -> tuple[int, ...]:
+    def _over_the_batch(self) -> ProgramError:
+        return self.error(f"computes {self.function} over the batch; keep dimension 0 for the batch alone")
+
+    def seen(self, shape: Shape, samples: int = 1) -> Shape:
         """The shape, batch included, in which the function sees an operand of `shape`."""
         return (samples * shape[0], *shape[1:]) if self.merged else (samples, *shape)
 
