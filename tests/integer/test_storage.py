@@ -131,6 +131,60 @@ def test_a_damaged_step_of_a_loop_is_refused(saved, change, message):
         IntegerProgram.load(saved)
 
 
+@pytest.fixture
+def saved_islands(tmp_path):
+    """Two islands: a layer with real weights, and a function with arguments of several kinds."""
+    grid = Grid(float32(0.1), 20, 0, 255)
+    builder = ProgramBuilder()
+    weights = {"weight": torch.tensor([[0.3, -1.7], [2.0, 0.1], [1.0, 1.0]]), "bias": torch.tensor([0.5, 0.0, -0.25])}
+    y = builder.float_island("layer", "linear", {"input": builder.input("x", (2,), grid)} | weights, grid)
+    arguments = {"ord": 3.0, "dim": (1,), "keepdim": True}
+    builder.output("y", builder.float_island("norm", "linalg_vector_norm", {"input": y}, grid, arguments))
+    builder.build().save(tmp_path)
+    return tmp_path
+
+
+def test_islands_are_stored_with_their_weights_and_arguments(saved_islands):
+    loaded = IntegerProgram.load(saved_islands)
+    layer, norm = loaded.float_operations
+    assert layer.constants["weight"].tolist() == torch.tensor([[0.3, -1.7], [2.0, 0.1], [1.0, 1.0]]).tolist()
+    assert layer.constants["bias"].tolist() == [0.5, 0.0, -0.25]
+    assert norm.settings == {"ord": 3.0, "dim": (1,), "keepdim": True}
+    # (0.6 - 1.7 + 0.5, 4 + 0.1, 2 + 1 - 0.25) on the grid: -0.6, 4.1, 2.8 (2.75 is half way to an even code)
+    assert loaded(torch.tensor([[2.0, 1.0]])).tolist() == [[pytest.approx(4.5)]]  # (0.216 + 68.921 + 21.952) ** (1/3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda layer, norm: layer.update(function="os.system"), "a float island holds one of linear"),
+        (lambda layer, norm: layer.update(function=["linear"]), "function is .*; expected str"),
+        (lambda layer, norm: layer["weights"][0].update(values="missing"), "tensor 'missing' is missing"),
+        (lambda layer, norm: layer["weights"][0].update(name="input"), "each is given once"),
+        (lambda layer, norm: layer["weights"].pop(), "belongs to nothing in the program"),
+        (lambda layer, norm: layer["weights"][0].pop("name"), "expected exactly name, values"),
+        (lambda layer, norm: norm["arguments"].append({"name": "dtype", "text": "float64"}), "it has 'dtype'"),
+        (lambda layer, norm: norm["arguments"].append({"name": "dim", "code": "1"}), "expected Whole or Real or"),
+        (lambda layer, norm: norm["arguments"][0].update(sizes=[0, 1]), "it works on the batch"),
+        (lambda layer, norm: norm["arguments"][0].update(sizes=[[1]]), "expected int"),
+        (lambda layer, norm: norm["arguments"][1].update(flag=1), "expected bool"),
+        (lambda layer, norm: norm["arguments"][2].update(real=-1.0), "its ord is -1.0"),
+        (lambda layer, norm: norm["arguments"][2].update(real=1), "expected float"),
+        (lambda layer, norm: norm.update(operands=["input", "input"]), "each is given once"),
+        (lambda layer, norm: norm.update(operands=["x" * 5000]), "expected str"),
+        (lambda layer, norm: norm.update(merged=2), "merges 2 dimensions"),
+        (lambda layer, norm: norm.update(merged=1), "over the batch|merges|makes|cannot compute"),
+        (lambda layer, norm: norm.update(clamp_max=256), "clamps to"),
+    ],
+)
+def test_a_damaged_island_is_refused(saved_islands, change, message):
+    document = json.loads((saved_islands / FILES[0]).read_text())
+    change(*document["operations"])
+    (saved_islands / FILES[0]).write_text(json.dumps(redigested(document)))
+    with pytest.raises(ProgramError, match=message):
+        IntegerProgram.load(saved_islands)
+
+
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(FILES), st.integers(0, 10**9), st.integers(1, 255))
 def test_a_flipped_byte_is_an_error_or_changes_nothing(saved, name, place, flip):
