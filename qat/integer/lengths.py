@@ -43,6 +43,10 @@ class Length(int):
         return (self.multiple * length + self.offset) // self.divisor
 
     def __add__(self, other):
+        if isinstance(other, Length):
+            if self.symbol != other.symbol or self.divisor != 1 or other.divisor != 1:
+                return int(self) + int(other)
+            return self._changed(multiple=self.multiple + other.multiple, offset=self.offset + other.offset)
         if type(other) is not int:
             return int(self) + other
         return self._changed(offset=self.offset + other * self.divisor)
@@ -52,13 +56,15 @@ class Length(int):
     def __sub__(self, other):
         if isinstance(other, Length) and self._form()[:2] == other._form()[:2] and self.divisor == other.divisor == 1:
             return self.offset - other.offset
+        if isinstance(other, Length):
+            return int(self) - int(other)
         return self + -other if type(other) is int else int(self) - other
 
     def __mul__(self, other):
         if other == 1:
             return self
         if type(other) is not int or self.divisor != 1:
-            return int(self) * other
+            return int(self) * (int(other) if isinstance(other, Length) else other)
         return self._changed(multiple=self.multiple * other, offset=self.offset * other)
 
     __rmul__ = __mul__
@@ -67,7 +73,7 @@ class Length(int):
         if other == 1:
             return self
         if type(other) is not int:
-            return int(self) // other
+            return int(self) // (int(other) if isinstance(other, Length) else other)
         if self.divisor == 1 and not self.multiple % other and not self.offset % other:
             return self._changed(multiple=self.multiple // other, offset=self.offset // other)
         return self._changed(divisor=self.divisor * other)

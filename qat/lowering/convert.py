@@ -25,7 +25,7 @@ from qat.inject.outputs import named_outputs
 from qat.inject.remedies import remedy_for
 from qat.inject.undisturbed import undisturbed
 from qat.integer.fixed_point import NARROW_BITS
-from qat.integer.program import Grid, Input, IntegerProgram, Mean, Output
+from qat.integer.program import Grid, Input, IntegerProgram, Output
 from qat.lowering import loops
 from qat.lowering.chosen import Chosen, function_of_chosen, quantized_choice
 from qat.lowering.elementwise import rescale
@@ -33,7 +33,7 @@ from qat.lowering.exported import Exported, export
 from qat.lowering.faithful import Quantization, check_faithful
 from qat.lowering.folded import Constants, Folded, is_constant
 from qat.lowering.indices import function_of_indices, index_range
-from qat.lowering.lengths import UNBOUNDED, lengths_of, ranges, sized
+from qat.lowering.lengths import bounds_of, lengths_of, recorded_only, sized, widened
 from qat.lowering.placement import placed_for_conversion
 from qat.lowering.pointwise import function_of_one_value
 from qat.lowering.rules import RULES
@@ -152,20 +152,11 @@ class _Lowering:
                 operations=tuple(self.builder.operations),
                 constants=tuple(constants),
                 output_structure=structure,
-                lengths=ranges(self.lengths, self.exported.range_constraints, longest=1),
+                lengths=tuple(recorded_only(length) for length in self.lengths.values()),
             )
+            return widened(program, bounds_of(self.lengths, self.exported.range_constraints))
         except ProgramError as error:
             raise ConversionError(f"the network cannot run as integers: {error}") from error
-        ends = any(constant.sizes for constant in constants) or any(
-            isinstance(operation, Mean) for operation in self.builder.operations
-        )
-        if not self.lengths or ends:
-            return program
-        unbounded = ranges(self.lengths, self.exported.range_constraints, longest=UNBOUNDED)
-        try:
-            return dataclasses.replace(program, lengths=unbounded)
-        except ProgramError:
-            return program  # something of it ends at the recorded length
 
     def _place_constants(self) -> None:
         signature = self.exported.graph_signature

@@ -1,5 +1,6 @@
 """Sizes of an exported graph: the batch, a symbol that the program does not show, and what follows a length."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 
@@ -8,14 +9,18 @@ import torch
 from torch.fx import Graph, Node
 from torch.utils._sympy.functions import FloorDiv
 
+from qat.errors import ProgramError
 from qat.integer.lengths import Length, LengthRange
-from qat.integer.operations import Concatenate, MatMul, Operation
+from qat.integer.operations import Concatenate, MatMul, Mean, Operation
+from qat.integer.program import IntegerProgram
 from qat.integer.values import Constant, Value
 
 #: Key of the exported graph's `meta`: its lengths, by symbol of sympy.
 LENGTHS = "qat_lengths"
 #: Longest inputs where nothing of a program ends before: far beyond what anybody waits for.
 UNBOUNDED = 2**15
+#: How many more than the shortest length of the graph an operation may need, tried first.
+_FEW = (1, 2, 3)
 
 
 class NoLength(Exception):
@@ -116,12 +121,52 @@ def _met(operation: Operation, place: int, known: Mapping[str, Value | Constant]
     )
 
 
-def ranges(lengths: Mapping[sympy.Symbol, Length], constraints, longest: int) -> tuple[LengthRange, ...]:
-    """What lengths the inputs may have. constraints: the ranges of the exported graph. longest: at most that."""
-    found = []
+def recorded_only(length: Length) -> LengthRange:
+    """The range of a program that has not been tried at other lengths."""
+    return LengthRange(length.symbol, length.recorded, length.recorded, length.recorded)
+
+
+def bounds_of(lengths: Mapping[sympy.Symbol, Length], constraints: Mapping) -> dict[str, tuple[int, int]]:
+    """(shortest, longest) that the exported graph allows, by symbol. constraints: the graph's ranges."""
+    found = {}
     for symbol, length in lengths.items():
         bounds = constraints.get(symbol)
         least = 1 if bounds is None or bounds.lower <= 2 else int(bounds.lower)  # torch.export tells 1 from all others
-        most = longest if bounds is None or bounds.upper > longest else int(bounds.upper)
-        found.append(LengthRange(length.symbol, least, int(length), max(most, int(length))))
-    return tuple(found)
+        most = UNBOUNDED if bounds is None or bounds.upper > UNBOUNDED else int(bounds.upper)
+        found[length.symbol] = least, max(most, length.recorded)
+    return found
+
+
+def widened(program: IntegerProgram, bounds: Mapping[str, tuple[int, int]]) -> IntegerProgram:
+    """The program for as many lengths as it holds together at, within `bounds`. Raises `ProgramError` for none."""
+    # what is taken from the front of a constant, or looked up in a table of lengths, ends at the recorded one
+    ends = any(constant.sizes for constant in program.constants)
+    ends = ends or any(isinstance(operation, Mean) for operation in program.operations)
+    for symbol, (least, most) in bounds.items():
+        program = _with_shortest(program, symbol, least)
+        if not ends:
+            with contextlib.suppress(ProgramError):
+                program = _with_range(program, symbol, longest=most)
+    return program
+
+
+def _with_shortest(program: IntegerProgram, symbol: str, least: int) -> IntegerProgram:
+    """The program for lengths from `least` on, or from a few more where an operation needs them."""
+    (recorded,) = (entry.recorded for entry in program.lengths if entry.symbol == symbol)
+    problem = None
+    for shortest in sorted({least, *(least + count for count in _FEW), *(least + 2**power for power in range(2, 15))}):
+        if shortest < recorded:
+            try:
+                return _with_range(program, symbol, shortest=shortest)
+            except ProgramError as error:
+                problem = problem or error
+    if problem is not None:
+        raise problem
+    return program
+
+
+def _with_range(program: IntegerProgram, symbol: str, **ends: int) -> IntegerProgram:
+    lengths = tuple(
+        dataclasses.replace(entry, **ends) if entry.symbol == symbol else entry for entry in program.lengths
+    )
+    return dataclasses.replace(program, lengths=lengths)

@@ -191,3 +191,20 @@ def test_shapes_in_fields_follow():
     flat = builder.reshape("flat", wide, (3 * LENGTH,))
     builder.output("y", builder.add("sum", flat, flat, HALVES))
     assert builder.build()(torch.ones(1, 2, 1)).tolist() == [[2.0] * 6]
+
+
+def test_means_weigh_by_the_length_of_the_input():
+    builder = ProgramBuilder()
+    x = builder.input("x", (LENGTH,), HALVES)
+    builder.output("y", builder.mean("y", x, (1,), HALVES))
+    program = builder.build()
+    assert program(torch.tensor([[1.0, 2.0, 6.0]])).tolist() == [3.0]
+    assert program(torch.tensor([[1.0, 2.0, 6.0, 0.0, 0.0, 0.0]])).tolist() == [1.5]
+
+
+def test_lengths_of_two_inputs_are_not_added_or_multiplied_to_one():
+    other = Length("other", 5)
+    assert (LENGTH + other, LENGTH * other, LENGTH - other, LENGTH // other) == (11, 30, 1, 1)
+    for number in (LENGTH + other, LENGTH * other, LENGTH - other, LENGTH // other):
+        assert type(number) is int
+    assert (LENGTH + LENGTH).describe() == "2*length"

@@ -125,6 +125,14 @@ class Graph:
         ends = self.constant(f"{name}/ends", tuple(sizes[dim] for dim in dims), numpy.int64)
         return self.node("Slice", [constant, starts, ends, axes], name)
 
+    def ones(self, name: str, count: int, dtype) -> str:
+        """A column (count, 1) of ones, to add up with; of as many as there are where the count follows a length."""
+        if not isinstance(count, Length):
+            return self.constant(name, numpy.ones((count, 1)), dtype)
+        (entry,) = (entry for entry in self.program.lengths if entry.symbol == count.symbol)
+        whole = self.constant(f"{name}/whole", numpy.ones((count.at(entry.longest), 1)), dtype)
+        return self.cut(whole, name, (count, 1), 0)
+
     def _computed(self, sizes: tuple[int, ...]) -> str:
         """Sizes of which some follow a length, as an int64 tensor (n,) that nodes make once for all that ask for it."""
         key = tuple((entry.describe(),) if isinstance(entry, Length) else entry for entry in sizes)

