@@ -12,6 +12,7 @@ from qat.inject import addresses
 from qat.inject.addresses import START, AmbiguousCallError
 from qat.inject.aliases import Aliases
 from qat.inject.arguments import reason_against
+from qat.inject.batch import first_tensor, keeps_batch_first, reason_against_batch, reason_against_choice
 from qat.inject.calls import (
     Call,
     Operand,
@@ -102,9 +103,11 @@ class _Recorder(TorchFunctionMode):
         self.integral: set[int] = set()  # values that integers among the inputs decide alone, such as a mask's
         self.codes: dict[int, Tensor] = {}  # tensors that are no real values but depend on the inputs: indices, masks
         self.measured: set[int] = set()  # those of them that depend on real values
+        self.batch_first: set[int] = set()  # values whose first dimension is known to be the batch
         for path, leaf in input_paths(self.module.forward, args, kwargs):
             if leaf.is_floating_point():
                 self._name(leaf, ("input", path))
+                self.batch_first.add(id(leaf))
                 self.recording.inputs[path] = tuple(leaf.shape)
             else:
                 self.codes[id(leaf)] = leaf
@@ -121,6 +124,7 @@ class _Recorder(TorchFunctionMode):
                 self.recording.outputs.append(value)
         self.recording.sequences[training] = tuple(self.sequence)
         del self.values, self.integral, self.alive, self.aliases, self.codes, self.measured, self.origins, self.followed
+        del self.batch_first
 
     def _note_returned(self, result) -> None:
         """Write down where in the result the outputs are, and which of them no operation on values made."""
@@ -207,6 +211,11 @@ class _Recorder(TorchFunctionMode):
             call.in_place = True
         call.other_dtypes.update(tensor.dtype for tensor in others)
         call.reason = call.reason or reason_against(operation, args, kwargs)
+        has_batch_first = id(first_tensor(args, kwargs)) in self.batch_first
+        if reads_values and not self.training:  # train mode may mix samples, no file has that
+            call.reason = call.reason or reason_against_choice(operation, others, lambda other: id(other) in self.codes)
+            if has_batch_first:
+                call.reason = call.reason or reason_against_batch(operation, args, kwargs)
         call.island_reason = call.island_reason or reason_against_island(
             operation, function, args, kwargs, lambda tensor: id(tensor) in self.values
         )
@@ -242,6 +251,8 @@ class _Recorder(TorchFunctionMode):
             for index, output in enumerate(outputs):
                 if id(output) not in self.values or kind is not Kind.PASS:
                     self._name(output, ("call", call.address, index))
+                if has_batch_first and keeps_batch_first(operation, args, kwargs, output):
+                    self.batch_first.add(id(output))
             if call.in_place and outputs and outputs[0] is not written:
                 self.aliases.replace(written, outputs[0])
         return result
