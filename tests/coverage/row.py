@@ -40,7 +40,8 @@ class Row:
     program. float_ops: what the runtime computes in float. differing, fake_quant_differing: codes of ONNX Runtime and
     of the eval forward that differ from the interpreter's, of `codes`. fake_quant_db, float_db: signal to quantization
     noise at the output with the fewest, of the integers against the eval forward and against the float network;
-    infinity where all values are equal. integer_ms, float_ms: one sample, one thread.
+    infinity where all values are equal. integer_ms, float_ms: one sample, one thread. lengths: of the inputs that the
+    file takes, "1-16" where they were recorded with 16.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Row:
     float_db: float = math.nan
     integer_ms: float = math.nan
     float_ms: float = math.nan
+    lengths: tuple[str, ...] = ()
 
     @property
     def passes(self) -> bool:
@@ -70,7 +72,7 @@ class Row:
     def from_json(cls, line: str) -> "Row":
         """The row that `to_json` wrote."""
         fields = json.loads(line)
-        return cls(**{**fields, "float_ops": tuple(fields["float_ops"])})
+        return cls(**{**fields, "float_ops": tuple(fields["float_ops"]), "lengths": tuple(fields["lengths"])})
 
 
 class Training(pytorch_lightning.LightningModule):
@@ -189,6 +191,7 @@ def _measured(name: str, callback, training: Training) -> Row:
         float_db=_decibels(real, integer),
         integer_ms=report.latency_ms["integer"],
         float_ms=report.latency_ms["float"],
+        lengths=tuple(f"{entry.shortest}-{entry.longest}" for entry in program.lengths),
     )
 
 

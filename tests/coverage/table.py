@@ -35,6 +35,9 @@ batches: two training steps under `qat.QATCallback("w8a8")`, then conversion, ex
   network in eval mode; both of the same number of codes.
 * eval dB, float dB: signal to quantization noise of the integer outputs against the fake-quantized network and against
   the float network (random weights, two steps: no measure of a trained network), of the worst output.
+* length: lengths of sequences that the file takes, where it takes more than the recorded one. At the shortest, at one
+  between and at a longer one than recorded, the runtime was compared with the interpreter on random codes, and the
+  eval forward with the program at one between.
 * ms: one sample in one thread, the integer file and the float network behind it as a file, side by side.
 
 {passed} of {total} networks are computed with integers alone, equal on every code.
@@ -111,8 +114,8 @@ def document(rows: list[Row]) -> str:
 def table(rows: list[Row]) -> str:
     """The rows in Markdown, those that fail below with their sentences."""
     lines = [
-        "| network | ops | float | runtime | eval | codes | eval dB | float dB | integer ms | float ms |",
-        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| network | ops | float | runtime | eval | codes | length | eval dB | float dB | integer ms | float ms |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [_line(row) for row in rows if row.stage is None]
     failed = [row for row in rows if row.stage is not None]
@@ -136,7 +139,7 @@ def table(rows: list[Row]) -> str:
 def _line(row: Row) -> str:
     floats = ", ".join(sorted(set(row.float_ops))) or "0"
     cells = (
-        row.name, row.operations, floats, row.differing, row.fake_quant_differing, row.codes,
+        row.name, row.operations, floats, row.differing, row.fake_quant_differing, row.codes, ", ".join(row.lengths),
         _decibels(row.fake_quant_db), _decibels(row.float_db), f"{row.integer_ms:.2f}", f"{row.float_ms:.2f}",
     )  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"

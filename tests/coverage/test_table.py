@@ -31,12 +31,13 @@ def test_a_row_goes_through_its_line_of_text_unchanged():
 
 
 def test_the_table_tells_what_passes_and_what_fails_with_its_sentence():
-    good = Row("good", operations=3, codes=8, fake_quant_db=float("inf"), float_db=20.04, integer_ms=0.5, float_ms=1.0)
+    good = Row("good", operations=3, codes=8, fake_quant_db=float("inf"), float_db=20.04, integer_ms=0.5, float_ms=1.0,
+               lengths=("1-16",))  # fmt: skip
     bad = Row("bad", "prepare", "it has no integer form | at all.", trains=True)
     assert table.table([good, bad]).splitlines() == [
-        "| network | ops | float | runtime | eval | codes | eval dB | float dB | integer ms | float ms |",
-        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|",
-        "| good | 3 | 0 | 0 | 0 | 8 | equal | 20.0 | 0.50 | 1.00 |",
+        "| network | ops | float | runtime | eval | codes | length | eval dB | float dB | integer ms | float ms |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| good | 3 | 0 | 0 | 0 | 8 | 1-16 | equal | 20.0 | 0.50 | 1.00 |",
         "",
         "## Rows that fail",
         "",
