@@ -150,8 +150,8 @@ def check_kinds(forward: Callable, examples: tuple[tuple, dict], args: tuple, kw
         elif kinds_of((given,), {}) != kinds_of((example,), {}):
             raise AddressError(
                 f"the input {path} is {in_words(given)} and was recorded as {in_words(example)}; pass it dense, with "
-                f"{example.dim()} dimensions of {'real numbers' if example.is_floating_point() else 'integers'}, or "
-                "prepare again with such example_inputs."
+                f"{example.dim()} dimensions of {'real numbers' if example.is_floating_point() else 'integers'} as "
+                "recorded, or prepare again with example_inputs that are as this one."
             )
 
 

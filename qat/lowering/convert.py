@@ -306,6 +306,11 @@ class _Lowering:
                         f"output {name!r} has the batch in dimension {result.batch_at}: return it with the batch in "
                         f"front, as by .transpose(0, {result.batch_at})"
                     )
+                elif result.merged:
+                    self.problems.append(
+                        f"output {name!r} has another dimension merged into the batch: return it with the batch alone "
+                        "in front, as by .unflatten(0, (x.shape[0], -1))"
+                    )
             elif not isinstance(result, Failed):
                 self.problems.append(
                     f"output {name!r} is not on an integer grid: return values that the network computes"

@@ -124,6 +124,32 @@ def test_outputs_that_no_file_can_have_are_refused(returned, message):
         qat.convert(network)
 
 
+class Rows(nn.Module):
+    def __init__(self, parts):
+        super().__init__()
+        self.layer, self.parts = nn.Linear(4, 3), parts
+
+    def forward(self, x):
+        rows = self.layer(x).flatten(0, 1)
+        return rows.unflatten(0, (x.shape[0], -1)) if self.parts else rows
+
+
+def test_an_output_with_a_dimension_merged_into_the_batch_is_refused_and_taken_apart_it_is_not():
+    x = torch.randn(6, 5, 4)
+    for parts in (False, True):
+        network = Rows(parts)
+        qat.prepare(network, x)
+        network(x)
+        network.eval()
+        if parts:
+            assert torch.equal(qat.convert(network)(x), network(x))
+            continue
+        with pytest.raises(
+            ConversionError, match=r"another dimension merged .* as by \.unflatten\(0, \(x\.shape\[0\], -1"
+        ):
+            qat.convert(network)
+
+
 def test_a_network_that_is_not_prepared_or_met_no_data_is_refused(trained_network):
     network, _ = trained_network(body_of(lambda x: x), 8 * 64, {})
     qat.inject.handle.handle_of(network).remove()
