@@ -84,8 +84,8 @@ def test_other_codes_behind_an_island_are_found(tmp_path):
     program = program_of(WRITERS["layer norm"])
     emit(program, tmp_path / "model.onnx", "float_island")
     model = onnx.load(tmp_path / "model.onnx")
-    bias = next(entry for entry in model.graph.initializer if entry.name == "after/bias")
-    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 300, bias.name))
+    scale = next(entry for entry in model.graph.initializer if entry.name == "after/weight_scale")
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 1.1, scale.name))
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(ExportError, match="gives other codes than the program"):
         emitter.check(program, tmp_path / "model.onnx", "float_island")
@@ -107,3 +107,52 @@ def test_float_nodes_outside_of_islands_are_refused(tmp_path):
     assert len(foreign_float_ops(other, tmp_path / "model.onnx")) == len(float_ops(tmp_path / "model.onnx"))
     with pytest.raises(ExportError, match="in floating point"):
         emitter.check(program, tmp_path / "model.onnx")
+
+
+def ruled_program():
+    """An integer softmax, an absolute value that a rule left in float, and a linear layer."""
+
+    def write(builder, x):
+        shares = builder.softmax("shares", x, 2, Grid(float32(1 / 255), 0, 0, 255))
+        return builder.float_island("y", "hypot", {"input": shares, "other": x}, FINE, module="net.hypot")
+
+    return program_of(write)
+
+
+def test_what_a_rule_left_in_float_is_an_island_of_every_file(tmp_path):
+    program = ruled_program()
+    assert [operation.name for operation in islands_of(program, "integer")] == ["y"]
+    assert [operation.name for operation in islands_of(program)] == ["shares", "y"]
+    for nonlinear, names in (("integer", ("y",)), ("float_island", ("shares", "y"))):
+        path = tmp_path / nonlinear
+        export(program, path, nonlinear=nonlinear)
+        assert emitter.islands_in(program, path) == names
+        assert foreign_float_ops(program, path) == []
+
+
+def test_a_softmax_in_float_that_nobody_asked_for_is_refused_beside_an_island(tmp_path):
+    program = ruled_program()
+    export(program, tmp_path / "model.onnx", nonlinear="float_island")
+    emitter.check(program, tmp_path / "model.onnx", "float_island")
+    with pytest.raises(ExportError, match="would compute .* nodes in floating point: .*codes/shares"):
+        emitter.check(program, tmp_path / "model.onnx")
+
+
+def test_codes_that_differ_in_integers_are_not_taken_for_those_of_an_island(tmp_path):
+    """The comparison goes on with the codes of the islands of the file alone, not with those of its integer softmax."""
+    program = ruled_program()
+    export(program, tmp_path / "model.onnx")
+    codes, _ = IslandComparison(program, tmp_path / "model.onnx")({"x": torch.randn(50, 6, 6)})
+    assert codes.total == 50 * 36 and codes.largest <= 1
+
+
+def test_a_few_codes_may_be_one_off_however_few_there_are(tmp_path, monkeypatch):
+    emitter.refuse_islands(IslandCodes(2, 11, 1))
+    with pytest.raises(ExportError, match="drop the rules that leave operations in float"):
+        emitter.refuse_islands(IslandCodes(3, 11, 1))
+
+
+def test_the_float_network_beside_a_program_has_its_islands(tmp_path):
+    program = ruled_program()
+    emitter.emit_float(program, tmp_path / "float.onnx")
+    assert any("Sqrt" in node for node in float_ops(tmp_path / "float.onnx"))
