@@ -14,7 +14,8 @@ from qat.inject.masks import left_out
 from qat.inject.nonlinear import divide_between, normalize_between, softmax_between
 from qat.inject.normalizations import normalization_of, uses_own_statistics
 from qat.inject.operations import Operation, bounds_of, first_operand
-from qat.inject.resampling import RESAMPLED, Resampling, per_dimension, resampling_of
+from qat.inject.resampling import RESAMPLED, Resampling, resampling_of
+from qat.integer.geometry import per_dimension
 from qat.integer.operations import MASK_GRID, Negate
 from qat.integer.values import Grid, float32
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qat.integer.geometry import per_dimension
 from qat.integer.kernels import compute
 from qat.integer.program import MatMul
 from qat.integer.values import Grid, float32
@@ -231,12 +232,6 @@ def _average_pool(args: tuple, kwargs: dict, spatial: tuple[int, ...], windows: 
     if not overhangs and (include_pad or not any(padding)) and not divisor:
         return None
     return average_pool(spatial, kernel, stride, padding, bool(given.get("ceil_mode")), include_pad, divisor)
-
-
-def per_dimension(value, dims: int) -> tuple[int, ...]:
-    """One number for each of `dims` dimensions, from one for all or one for each."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * dims if len(values) == 1 else values
 
 
 def average_pool(

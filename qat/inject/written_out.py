@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.inject.choices import is_value_sized
-from qat.inject.resampling import per_dimension
+from qat.integer.geometry import per_dimension
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:

@@ -15,6 +15,12 @@ Refuse = Callable[[str], ProgramError]
 MAX_WINDOW = 2**16
 
 
+def per_dimension(value, dims: int) -> tuple[int, ...]:
+    """One number for each of `dims` dimensions, from one for all or one for each; none stays none."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * dims if len(values) == 1 else values
+
+
 def check_window(error: Refuse, kernel_size: Shape, stride: Shape, padding: Pairs, dilation: Shape) -> None:
     """Refuse a window without an extent, stride, padding and dilation in range for each of 1 to 3 dimensions."""
     dims = len(kernel_size)

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.fx import Node
 
 from qat.inject.tables import grid_points
-from qat.integer.operations import MASK_GRID
 from qat.integer.program import (
     Add,
     ArgMax,
@@ -25,9 +24,18 @@ from qat.integer.program import (
 )
 from qat.lowering import normalized
 from qat.lowering.chosen import chosen_by_mask
-from qat.lowering.indices import is_discrete, mask_of
+from qat.lowering.indices import constant_mask, is_discrete, mask_of
 from qat.lowering.pointwise import Mapped
-from qat.lowering.state import Masked, Pending, Program, Quantized, Unlowerable, batch_shape, module_path
+from qat.lowering.state import (
+    Masked,
+    Pending,
+    Program,
+    Quantized,
+    Unlowerable,
+    batch_shape,
+    check_quantized,
+    module_path,
+)
 
 aten = torch.ops.aten
 
@@ -41,8 +49,7 @@ def where(program: Program, node: Node, condition, first, second):
     shape = batch_shape(node)
     operands = [program.operand(x, len(shape)) for x in (first, second)]
     if isinstance(condition, Tensor):
-        codes = _without_batch(condition, len(shape)).to(torch.uint8)
-        mask = program.constant(f"{module_path(node) or 'network'}.mask", MASK_GRID, codes)
+        mask = constant_mask(program, node, condition, len(shape))
     elif is_discrete(condition):
         mask = mask_of(program, node, condition)
     else:
@@ -84,7 +91,7 @@ def extreme(largest: bool):
 
 def smallest(program: Program, node: Node, x, dims=(), keepdim=False) -> Quantized:
     """aten.amin: minus the largest of minus the values."""
-    _check_quantized(x)
+    check_quantized(x)
     dims = tuple(sorted(x.dim(dim, "reduces over") for dim in (dims or range(x.rank))))
     mirrored = program.move(node, x, x.shape, Negate)
     found = program.move(node, mirrored, batch_shape(node), Max, dims=dims, keepdim=keepdim)
@@ -95,7 +102,7 @@ def extreme_along(largest: bool):
     """aten.max.dim, aten.min.dim: (values, where they are)."""
 
     def lower(program: Program, node: Node, x, dim, keepdim=False) -> tuple:
-        _check_quantized(x)
+        check_quantized(x)
         dim, shape = x.dim(dim, "reduces over"), batch_shape(node, 0)
         source = x if largest else program.move(node, x, x.shape, Negate)
         found = places = None
@@ -113,7 +120,7 @@ def index_of_extreme(largest: bool):
     """aten.argmax, aten.argmin."""
 
     def lower(program: Program, node: Node, x, dim=None, keepdim=False) -> Quantized:
-        _check_quantized(x)
+        check_quantized(x)
         if dim is None:
             raise Unlowerable("it looks through the flattened tensor, the batch with it; name the dimension")
         source = x if largest else program.move(node, x, x.shape, Negate)
@@ -124,7 +131,7 @@ def index_of_extreme(largest: bool):
 
 def topk(program: Program, node: Node, x, k, dim=-1, largest=True, sorted=True) -> tuple:
     """aten.topk: (values, where they are)."""
-    _check_quantized(x)
+    check_quantized(x)
     settings = {"dim": x.dim(dim), "k": k, "largest": largest}
     shape = batch_shape(node, 0)
     return tuple(
@@ -135,13 +142,13 @@ def topk(program: Program, node: Node, x, k, dim=-1, largest=True, sorted=True) 
 
 def sort(program: Program, node: Node, x, dim=-1, descending=False, stable=True) -> tuple:
     """aten.sort: all of them."""
-    _check_quantized(x)
+    check_quantized(x)
     return topk(program, node, x, x.shape[x.dim(dim) - 1], dim, descending)
 
 
 def compare(program: Program, node: Node, first, second):
     """aten.gt, ge, lt, le, eq, ne of a value and a number, or of two values on one grid: a mask."""
-    _check_quantized(first)
+    check_quantized(first)
     if isinstance(second, Quantized):
         first, second = _difference(program, node, first, second), 0
     if isinstance(second, Tensor) and second.numel() == 1:
@@ -170,22 +177,9 @@ def _difference(program: Program, node: Node, first: Quantized, second: Quantize
     return program.value(name, batch_shape(node), grid, first.quantizer)
 
 
-def _without_batch(mask: Tensor, rank: int) -> Tensor:
-    if mask.dim() > rank:
-        if mask.shape[0] != 1 and not bool((mask == mask[:1]).all()):
-            raise Unlowerable(f"its mask of {tuple(mask.shape)} differs within the batch; make it from the inputs")
-        mask = mask[0]
-    return mask.reshape((1,) * (rank - mask.dim()) + tuple(mask.shape))
-
-
 def _is_used(node: Node, index: int) -> bool:
     """Whether anything reads the result number `index` of a node of several."""
     return any(user.target is operator.getitem and user.args[1] == index and user.users for user in node.users)
-
-
-def _check_quantized(x) -> None:
-    if not isinstance(x, Quantized):
-        raise Unlowerable("its input is not on an integer grid")
 
 
 RULES = {

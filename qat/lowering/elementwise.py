@@ -9,7 +9,16 @@ from torch.fx import Node
 from qat.inject.exact import number_grid
 from qat.inject.nonlinear import divide_between
 from qat.integer.program import Add, Constant, Mul, Multiplier, Negate, Requantize, SumMultipliers, float32
-from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
+from qat.lowering.state import (
+    Pending,
+    Program,
+    Quantized,
+    QuantizedConstant,
+    Unlowerable,
+    batch_shape,
+    check_quantized,
+    module_path,
+)
 
 
 def add(program: Program, node: Node, first, second, alpha=1, minus=False) -> Pending:
@@ -103,8 +112,7 @@ def rescale(node: Node, x, factor: float) -> Pending:
     """A value times a number, on a grid of its own."""
     if isinstance(x, Pending) and x.times is not None and factor > 0:
         return x.times(node, factor)
-    if not isinstance(x, Quantized):
-        raise Unlowerable("its input is not on an integer grid")
+    check_quantized(x)
     factor = float32(factor)
     if factor == 0.0 or not math.isfinite(factor):
         raise Unlowerable(f"it multiplies by {factor}, which leaves nothing to compute; remove it")

@@ -24,6 +24,7 @@ from qat.lowering.state import (
     QuantizedConstant,
     Unlowerable,
     batch_shape,
+    check_quantized,
     module_path,
 )
 from qat.lowering.weighted import weight_of
@@ -174,8 +175,7 @@ def embedding(program: Program, node: Node, weight, ids, padding_idx=-1, scale_g
 def index(program: Program, node: Node, x, places):
     """aten.index.Tensor with constant places, one of which may be each sample of the batch."""
     source = as_function(x).root if isinstance(x, Pending) else x
-    if not isinstance(source, Quantized):
-        raise Unlowerable("its input is not on an integer grid")
+    check_quantized(source)
     shape = batch_shape(node)
     chosen = [(dim, place) for dim, place in enumerate(places) if place is not None]
     if chosen and chosen[0][0] == 0:
@@ -229,9 +229,12 @@ def _is_number(argument) -> bool:
     return argument.numel() == 1 if isinstance(argument, Tensor) else not isinstance(argument, _VALUES)
 
 
-def _constant_mask(program: Program, node: Node, mask: Tensor, rank: int) -> Constant:
-    """A mask that the network has of its own, of `rank` dimensions without the batch."""
-    mask = mask[0] if mask.dim() > rank else mask
+def constant_mask(program: Program, node: Node, mask: Tensor, rank: int) -> Constant:
+    """A mask that the network has of its own, of `rank` dimensions without the batch: codes 1 where it is True."""
+    if mask.dim() > rank:
+        if not bool((mask == mask[:1]).all()):
+            raise Unlowerable(f"its mask of {tuple(mask.shape)} differs within the batch; make it of the inputs")
+        mask = mask[0]
     codes = mask.to(torch.uint8).reshape((1,) * (rank - mask.dim()) + tuple(mask.shape))
     return program.constant(f"{module_path(node) or 'network'}.mask", MASK_GRID, codes)
 
@@ -242,7 +245,7 @@ def _either(program: Program, node: Node, first, second):
         first, second = second, first
     value, shape = mask_of(program, node, first), batch_shape(node)
     if isinstance(second, Tensor):
-        other = _constant_mask(program, node, second, len(shape))
+        other = constant_mask(program, node, second, len(shape))
     else:
         other = mask_of(program, node, second)
     return program.join(node, (value, value, other), shape, Select)
@@ -256,7 +259,7 @@ def _both(program: Program, node: Node, first, second):
     if isinstance(second, Tensor):
         if bool(second.all()):
             return value if value.shape == shape else program.move(node, value, shape, Expand, shape=shape)
-        other = _constant_mask(program, node, second, len(shape)).name
+        other = constant_mask(program, node, second, len(shape)).name
     else:
         other = mask_of(program, node, second).name
     name = program.unique(f"{module_path(node) or 'network'}.mask")

@@ -6,68 +6,103 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from qat.errors import ProgramError
 from qat.inject.exact import grid_of
-from qat.integer.program import Input, IntegerProgram, Loop, Output, Transpose
-from qat.lowering.state import Program, Quantized, QuantizedConstant, Unlowerable, known_sizes, merged_dims, module_path
+from qat.integer.program import Constant, Input, IntegerProgram, Loop, Output, Transpose
+from qat.lowering.lengths import beside_batch, lengths_of
+from qat.lowering.state import (
+    Program,
+    Quantized,
+    QuantizedConstant,
+    Unlowerable,
+    check_quantized,
+    known_sizes,
+    merged_dims,
+    module_path,
+)
 from qat.quantizers import FakeQuantize
 
 BEGIN, END = torch.ops.qat.loop_begin.default, torch.ops.qat.loop_end.default
+
+
+@dataclass(frozen=True)
+class PerStep:
+    """What a step has of a constant sequence, and what it computes of that alone, for every step.
+
+    tensor: (steps, ...), a step in the place of a sample; where a dimension is merged into the batch, (steps * its
+    size, ...).
+    """
+
+    tensor: Tensor
 
 
 @dataclass
 class Step(Program):
     """The program of one step, while it is made.
 
-    outer: the program that the loop belongs to. sequence: its value there, time in dimension 1. first: its first
-    states, values or constants of `outer`. taken: the entry of the sequence and the states, as the step has them.
+    outer: the program that the loop belongs to. count: of its steps. sequences, states: what the loop takes step by
+    step, and its first states, each with what it is in the step. They are values or constants of `outer`.
+    merged: as of `Quantized`, of everything in the step.
     """
 
     outer: Program | None = None
-    sequence: Quantized | None = None
-    first: tuple = ()
-    taken: list[Quantized] = field(default_factory=list)
+    count: int = 0
+    merged: int = 0
+    sequences: list[tuple[Quantized | Constant, Quantized]] = field(default_factory=list)
+    states: list[tuple[Quantized | Constant, Quantized]] = field(default_factory=list)
+
+    def takes(self, name: str, shape: tuple[int, ...], quantizer: str) -> Quantized:
+        """A value that a step begins with."""
+        grid = grid_of(self.handle.quantizers[quantizer])
+        return dataclasses.replace(self.value(self.unique(name), shape, grid, quantizer), merged=self.merged)
+
+    def steps_of(self, constant: PerStep, quantizer: FakeQuantize) -> Quantized:
+        """A constant sequence as a value of the step, on the grid of `quantizer`."""
+        codes = quantizer.codes(constant.tensor).unflatten(0, (int(self.count), -1) if self.merged else (-1,))
+        sequence = self.outer.constant(quantizer.name, grid_of(quantizer), codes)
+        taken = self.takes(f"{quantizer.name}.step", tuple(codes.shape[1:]), quantizer.name)
+        self.sequences.append((sequence, taken))
+        return taken
 
 
-def begin(program: Program, node: Node, sequence, states) -> tuple[Step, tuple[Quantized, ...]]:
+def begin(program: Program, node: Node, sequence, states) -> tuple[Step, tuple]:
     """(the program of a step, what its step begins with) of `loop_begin`."""
-    if not isinstance(sequence, Quantized):
-        raise Unlowerable("its input is not on an integer grid")
-    time = sequence.dim(1, "steps through")
-    if time != 1:  # in front of it stands what is merged with the batch
-        sequence = _turned(program, node, sequence)
     entry, *made = node.meta["val"]
-    merged = merged_dims(node, entry)
-    quantizers = [program.handle.quantizers[name] for name in _quantizers_of_states(node)]
-    shapes = [known_sizes(node, state.shape)[1:] for state in made]
-    if merged:
-        shapes = [(sequence.shape[1], *shape) for shape in shapes]
-    first = tuple(
-        _first(program, state, quantizer, shape)
-        for state, quantizer, shape in zip(states, quantizers, shapes, strict=True)
-    )
-    step = Step(program.handle, names=program.names, outer=program, sequence=sequence, first=first)
-    path = module_path(node)
-    known = [("entry", sequence.shape[1:], sequence.grid, sequence.quantizer)]
-    known += [
-        ("state", shape, grid_of(quantizer), quantizer.name)
-        for shape, quantizer in zip(shapes, quantizers, strict=True)
-    ]
-    for name, *described in known:
-        value = step.value(step.unique(".".join(filter(None, (path, name)))), *described)
-        step.taken.append(dataclasses.replace(value, merged=merged))
-    return step, tuple(step.taken)
+    count = known_sizes(node, node.args[0].meta["val"].shape)[1]
+    step = Step(program.handle, names=program.names, outer=program, count=count, merged=merged_dims(node, entry))
+    prefix = module_path(node)
+    prefix = f"{prefix}." if prefix else ""
+    if isinstance(sequence, Tensor):
+        # (what is merged or 1, steps, ...)
+        taken = PerStep(sequence.transpose(0, 1).flatten(0, 1))
+    elif isinstance(sequence, Quantized):
+        if sequence.dim(1, "steps through") != 1:  # in front of it stands what is merged with the batch
+            sequence = _turned(program, node, sequence)
+        taken = step.takes(f"{prefix}entry", sequence.shape[1:], sequence.quantizer)
+        step.sequences.append((sequence, taken))
+    else:
+        raise Unlowerable("its input is not on an integer grid")
+    for first, fake, name in zip(states, made, _quantizers_of_states(node), strict=True):
+        shape = known_sizes(node, fake.shape)[1:]
+        if step.merged:
+            shape = (beside_batch(fake.shape[0], lengths_of(node.graph)), *shape)
+        first = _first(program, first, program.handle.quantizers[name], shape)
+        step.states.append((first, step.takes(f"{prefix}state", shape, name)))
+    return step, (taken, *(state for _, state in step.states))
 
 
 def end(step: Step, node: Node, sequence, states, reverse: bool, outputs, dim: int) -> tuple[Program, tuple]:
     """(the program that the loop belongs to, its outputs and last states) of `loop_end`."""
-    given = [*states, *outputs]
+    given, pairs = [*states, *outputs], [*step.sequences, *step.states]
     if not all(isinstance(value, Quantized) for value in given):
         raise Unlowerable("a state or an output of its step is not on an integer grid")
+    if not any(isinstance(source, Quantized) for source, _ in pairs):
+        raise Unlowerable("it steps through constants and begins with constants; give it an input of the network")
     try:
         body = IntegerProgram(
-            inputs=tuple(Input(f"in{place}", value.name, codes=True) for place, value in enumerate(step.taken)),
+            inputs=tuple(Input(f"in{place}", value.name, codes=True) for place, (_, value) in enumerate(pairs)),
             outputs=tuple(Output(f"out{place}", value.name, codes=True) for place, value in enumerate(given)),
             values=tuple(step.values),
             operations=tuple(step.operations),
@@ -78,24 +113,35 @@ def end(step: Step, node: Node, sequence, states, reverse: bool, outputs, dim: i
         raise Unlowerable(str(error).removesuffix(".")) from error
     program, path = step.outer, module_path(node)
     name = program.unique(".".join(filter(None, (path, "loop"))))
-    last = [program.unique(f"{name}.last") for _ in states]
+    last = tuple(program.unique(f"{name}.last") for _ in states)
+    inputs = tuple(source.name for source, _ in pairs)
     program.operations.append(
-        Loop(
-            name=name, source=path, inputs=(step.sequence.name, *(state.name for state in step.first)), output=name,
-            body=body, last=tuple(last), reverse=reverse,
-        )
-    )  # fmt: skip
+        Loop(name=name, source=path, inputs=inputs, output=name, body=body, last=last, reverse=reverse)
+    )
     output = given[-1]
-    shape = (step.sequence.shape[0], *output.shape)
-    stacked = program.value(name, shape, output.grid, output.quantizer)
-    stacked = dataclasses.replace(stacked, merged=output.merged)
-    if output.merged:
+    stacked = program.value(name, (step.count, *output.shape), output.grid, output.quantizer)
+    stacked = dataclasses.replace(stacked, merged=step.merged)
+    if step.merged:
         stacked = _turned(program, node, stacked)
-    ended = [
-        dataclasses.replace(state, name=program.value(value, state.shape, state.grid, state.quantizer).name)
-        for value, state in zip(last, states, strict=True)
-    ]
-    return program, (stacked, *ended)
+    for value, state in zip(last, states, strict=True):
+        program.value(value, state.shape, state.grid, state.quantizer)
+    return program, (
+        stacked,
+        *(dataclasses.replace(state, name=value) for value, state in zip(last, states, strict=True)),
+    )
+
+
+def of_every_step(step: Step, node: Node, args: tuple, kwargs: dict):
+    """What a node computes of constants alone that are others in every step; behind its quantizer, a value."""
+    if node.target is torch.ops.qat.fake_quantize.default:
+        constant, name = args
+        return step.steps_of(constant, step.handle.quantizers[name])
+    leaves = pytree.tree_leaves((args, kwargs))
+    if not all(isinstance(leaf, PerStep | Tensor | bool | int | float | str | torch.dtype | None) for leaf in leaves):
+        raise Unlowerable("it computes with a constant sequence that is not on an integer grid")
+    args, kwargs = pytree.tree_map(lambda leaf: leaf.tensor if isinstance(leaf, PerStep) else leaf, (args, kwargs))
+    result = node.target(*args, **kwargs)
+    return pytree.tree_map(lambda leaf: PerStep(leaf) if isinstance(leaf, Tensor) else leaf, result)
 
 
 def _turned(program: Program, node: Node, x: Quantized) -> Quantized:

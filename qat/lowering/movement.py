@@ -6,7 +6,16 @@ import math
 from torch.fx import Node
 
 from qat.integer.program import Concatenate, Reshape, Slice, Transpose
-from qat.lowering.state import Program, Quantized, Unlowerable, batch_position, batch_shape, known_sizes, merged_dims
+from qat.lowering.state import (
+    Program,
+    Quantized,
+    Unlowerable,
+    batch_position,
+    batch_shape,
+    check_quantized,
+    known_sizes,
+    merged_dims,
+)
 
 
 def identity(program: Program, node: Node, x, *arguments, **keywords):
@@ -19,7 +28,7 @@ def identity(program: Program, node: Node, x, *arguments, **keywords):
 
 def reshape(program: Program, node: Node, x, *arguments) -> Quantized:
     """view, reshape, flatten, squeeze, unsqueeze: the target shape is the exported graph's."""
-    _check_quantized(x)
+    check_quantized(x)
     batch_at = batch_position(node, node.meta["val"])
     shape = batch_shape(node, batch_at=batch_at)
     fits = math.prod(shape) == math.prod(x.shape)
@@ -34,7 +43,7 @@ def reshape(program: Program, node: Node, x, *arguments) -> Quantized:
 
 def permute(program: Program, node: Node, x, dims) -> Quantized:
     """aten.permute."""
-    _check_quantized(x)
+    check_quantized(x)
     order = list(range(1, x.rank))
     order.insert(x.batch_at, 0)  # dimensions of the program, as the network has them
     permuted = [order[dim % x.rank] for dim in dims]
@@ -49,7 +58,7 @@ def permute(program: Program, node: Node, x, dims) -> Quantized:
 
 def transpose(program: Program, node: Node, x, first, second) -> Quantized:
     """aten.transpose.int."""
-    _check_quantized(x)
+    check_quantized(x)
     order = list(range(x.rank))
     first, second = first % x.rank, second % x.rank
     order[first], order[second] = second, first
@@ -58,7 +67,7 @@ def transpose(program: Program, node: Node, x, first, second) -> Quantized:
 
 def cut(program: Program, node: Node, x, dim=0, start=None, end=None, step=1) -> Quantized:
     """aten.slice.Tensor."""
-    _check_quantized(x)
+    check_quantized(x)
     if dim % x.rank == x.batch_at:
         if start not in (None, 0) or step != 1 or (isinstance(end, int) and end < 2**62):
             raise Unlowerable("it cuts the batch; cut the other dimensions only")
@@ -68,13 +77,13 @@ def cut(program: Program, node: Node, x, dim=0, start=None, end=None, step=1) ->
 
 def narrow(program: Program, node: Node, x, dim, start, length) -> Quantized:
     """aten.narrow."""
-    _check_quantized(x)
+    check_quantized(x)
     return cut(program, node, x, dim, start, start + length)
 
 
 def movedim(program: Program, node: Node, x, source, destination) -> Quantized:
     """aten.movedim."""
-    _check_quantized(x)
+    check_quantized(x)
     pairs = [(source,), (destination,)] if isinstance(source, int) else [source, destination]
     sources, destinations = ([dim % x.rank for dim in dims] for dims in pairs)
     order = [dim for dim in range(x.rank) if dim not in sources]
@@ -85,7 +94,7 @@ def movedim(program: Program, node: Node, x, source, destination) -> Quantized:
 
 def select(program: Program, node: Node, x, dim, index) -> Quantized:
     """aten.select.int."""
-    _check_quantized(x)
+    check_quantized(x)
     dim = x.dim(dim, "picks one sample of")
     index = index if index >= 0 else x.shape[dim - 1] + index
     shape = (*x.shape[: dim - 1], *x.shape[dim:])
@@ -94,7 +103,7 @@ def select(program: Program, node: Node, x, dim, index) -> Quantized:
 
 def split(program: Program, node: Node, x, sizes, dim=0) -> tuple[Quantized, ...]:
     """aten.split.Tensor, aten.split_with_sizes, aten.chunk: pieces along a dimension."""
-    _check_quantized(x)
+    check_quantized(x)
     own = x.dim(dim, "splits")
     pieces, start = [], 0
     for piece in node.meta["val"]:
@@ -106,7 +115,7 @@ def split(program: Program, node: Node, x, sizes, dim=0) -> tuple[Quantized, ...
 
 def unbind(program: Program, node: Node, x, dim=0) -> tuple[Quantized, ...]:
     """aten.unbind.int: every position along a dimension."""
-    _check_quantized(x)
+    check_quantized(x)
     dim = x.dim(dim, "takes apart the samples of")
     shape = (*x.shape[: dim - 1], *x.shape[dim:])
     pieces = [_cut(program, node, x, dim, index, index + 1, 1) for index in range(x.shape[dim - 1])]
@@ -127,7 +136,7 @@ def cat(program: Program, node: Node, tensors, dim=0) -> Quantized:
 def stack(program: Program, node: Node, tensors, dim=0) -> Quantized:
     """aten.stack: a new dimension, then joining along it."""
     for x in tensors:
-        _check_quantized(x)
+        check_quantized(x)
     batch_at = _common_layout(tensors)
     (first, *_) = tensors
     dim = dim % (first.rank + 1)
@@ -164,8 +173,3 @@ def _common_layout(values) -> int:
     if len(places) > 1:
         raise Unlowerable(f"its inputs have the batch in dimensions {sorted(places)}; transpose some of them first")
     return places.pop()
-
-
-def _check_quantized(x) -> None:
-    if not isinstance(x, Quantized):
-        raise Unlowerable("its input is not on an integer grid")

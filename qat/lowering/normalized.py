@@ -7,11 +7,19 @@ from torch.fx import Node
 from qat.inject.masks import MASKED_BELOW
 from qat.inject.nonlinear import normalize_between, softmax_between
 from qat.inject.normalizations import normalization_of, uses_own_statistics
-from qat.integer.operations import MASK_GRID
 from qat.integer.program import Reshape
-from qat.lowering.indices import as_function, is_discrete, mask_of
+from qat.lowering.indices import as_function, constant_mask, is_discrete, mask_of
 from qat.lowering.pointwise import Mapped
-from qat.lowering.state import Masked, Pending, Program, Quantized, Unlowerable, batch_shape, module_path
+from qat.lowering.state import (
+    Masked,
+    Pending,
+    Program,
+    Quantized,
+    Unlowerable,
+    batch_shape,
+    check_quantized,
+    module_path,
+)
 
 
 def softmax(is_log: bool):
@@ -19,8 +27,7 @@ def softmax(is_log: bool):
 
     def lower(program: Program, node: Node, x, dim, dtype=None) -> Pending:
         scores = x.scores if isinstance(x, Masked) else x
-        if not isinstance(scores, Quantized):
-            raise Unlowerable("its input is not on an integer grid")
+        check_quantized(scores)
         dim = scores.dim(dim)
         make = softmax_between(scores.grid, is_log, dim, scores.shape[dim - 1])
         inputs = (scores.name,)
@@ -62,8 +69,7 @@ def normalize(name: str):
     """aten.layer_norm, rms_norm, group_norm, instance_norm."""
 
     def lower(program: Program, node: Node, x, *args, **kwargs) -> Pending:
-        if not isinstance(x, Quantized):
-            raise Unlowerable("its input is not on an integer grid")
+        check_quantized(x)
         if name == "instance_norm" and not uses_own_statistics((x, *args), kwargs, is_aten=True):
             raise Unlowerable("it takes running statistics; set track_running_stats=False, or use a batch norm")
         norm = normalization_of(name, (x, *args), kwargs, x.shape, is_aten=True)
@@ -81,10 +87,4 @@ def normalize(name: str):
 
 def mask_name(program: Program, node: Node, mask, rank: int) -> str:
     """Name of the mask operand: 1 where scores take part."""
-    if isinstance(mask, Quantized):
-        return mask.name
-    if mask.dim() > rank and mask.shape[0] != 1:
-        raise Unlowerable(f"its mask of {tuple(mask.shape)} differs within the batch; make it an input of the network")
-    mask = mask[0] if mask.dim() > rank else mask
-    codes = mask.logical_not().reshape((1,) * (rank - mask.dim()) + tuple(mask.shape))
-    return program.constant(f"{module_path(node) or 'network'}.mask", MASK_GRID, codes).name
+    return mask.name if isinstance(mask, Quantized) else constant_mask(program, node, mask.logical_not(), rank).name

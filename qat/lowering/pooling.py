@@ -5,10 +5,11 @@ import operator
 
 from torch.fx import Node
 
+from qat.integer.geometry import per_dimension
 from qat.integer.operations import Sum
 from qat.integer.program import AveragePool, Max, MaxPool, Mean, Multiplier, Reshape, float32
 from qat.lowering.resampled import unequal_windows
-from qat.lowering.state import Pending, Program, Quantized, Unlowerable, batch_shape, module_path
+from qat.lowering.state import Pending, Program, Quantized, Unlowerable, batch_shape, check_quantized, module_path
 from qat.lowering.taking import take
 
 
@@ -47,8 +48,8 @@ def avg_pool(dims: int):
         unequal = unequal_windows(f"avg_pool{dims}d", program, node, arguments, {})
         if unequal is not None:
             return unequal
-        kernel, pads = _sizes(kernel_size, dims), _sizes(padding, dims)
-        return _average(node, x, kernel, _sizes(stride, dims) or kernel, tuple((p, p) for p in pads))
+        kernel, pads = per_dimension(kernel_size, dims), per_dimension(padding, dims)
+        return _average(node, x, kernel, per_dimension(stride, dims) or kernel, tuple((p, p) for p in pads))
 
     return lower
 
@@ -73,7 +74,7 @@ def adaptive_max_pool(dims: int):
     """aten.adaptive_max_pool1d, aten.adaptive_max_pool2d: (largest, no indices)."""
 
     def lower(program: Program, node: Node, x, output_size) -> tuple[Quantized, None]:
-        _check_quantized(x)
+        check_quantized(x)
         _refuse_indices(node)
         shape = batch_shape(node, 0)
         if all(size == 1 for size in shape[-dims:]):
@@ -93,13 +94,13 @@ def adaptive_max_pool(dims: int):
 
 def mean(program: Program, node: Node, x, dims=None, keepdim=False, dtype=None) -> Pending:
     """aten.mean.dim."""
-    _check_quantized(x)
+    check_quantized(x)
     return _mean(node, x, _reduced(x, dims), keepdim)
 
 
 def total(program: Program, node: Node, x, dims=None, keepdim=False, dtype=None) -> Pending:
     """aten.sum."""
-    _check_quantized(x)
+    check_quantized(x)
     dims = _reduced(x, dims)
 
     def build(name, output, grid, clamp_min, clamp_max):
@@ -114,7 +115,7 @@ def total(program: Program, node: Node, x, dims=None, keepdim=False, dtype=None)
 
 def amax(program: Program, node: Node, x, dims=(), keepdim=False) -> Quantized:
     """aten.amax."""
-    _check_quantized(x)
+    check_quantized(x)
     return program.move(node, x, batch_shape(node), Max, dims=_reduced(x, dims), keepdim=keepdim)
 
 
@@ -125,11 +126,12 @@ def _reduced(x: Quantized, dims) -> tuple[int, ...]:
 
 
 def _max_pool(program, node, x, dims, shape, kernel_size, stride, padding, dilation, ceil_mode) -> Quantized:
-    _check_quantized(x)
-    kernel = _sizes(kernel_size, dims)
+    check_quantized(x)
+    kernel = per_dimension(kernel_size, dims)
     return program.move(
-        node, x, shape, MaxPool, kernel_size=kernel, stride=_sizes(stride, dims) or kernel,
-        padding=tuple((p, p) for p in _sizes(padding, dims)), dilation=_sizes(dilation, dims), ceil_mode=ceil_mode,
+        node, x, shape, MaxPool, kernel_size=kernel, stride=per_dimension(stride, dims) or kernel,
+        padding=tuple((p, p) for p in per_dimension(padding, dims)), dilation=per_dimension(dilation, dims),
+        ceil_mode=ceil_mode,
     )  # fmt: skip
 
 
@@ -182,13 +184,3 @@ def _average(node: Node, x: Quantized, kernel: tuple[int, ...], stride: tuple[in
         )  # fmt: skip
 
     return Pending(batch_shape(node), build)
-
-
-def _check_quantized(x) -> None:
-    if not isinstance(x, Quantized):
-        raise Unlowerable("its input is not on an integer grid")
-
-
-def _sizes(value, dims: int) -> tuple[int, ...]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * dims if len(values) == 1 else values

@@ -5,7 +5,7 @@ from torch.fx import Node
 
 from qat.inject.resampling import Interpolation, Resampling, resampling_of
 from qat.integer.program import Reshape
-from qat.lowering.state import Pending, Program, Quantized, Unlowerable, batch_shape, module_path
+from qat.lowering.state import Pending, Program, Quantized, batch_shape, check_quantized, module_path
 
 aten = torch.ops.aten
 
@@ -32,7 +32,7 @@ def interpolate(mode: str, antialias: bool = False):
     """aten.upsample_*: with scales as they were given, or sizes."""
 
     def lower(program: Program, node: Node, x, sizes, align_corners, scales=None) -> Pending:
-        _check_quantized(x)
+        check_quantized(x)
         scales = None if scales is None else tuple(scales)
         call = Interpolation(mode, batch_shape(node)[1:], scales, align_corners, antialias)
         return resample(program, node, x, call.resampling(x.shape[1:]))
@@ -42,14 +42,14 @@ def interpolate(mode: str, antialias: bool = False):
 
 def cumsum(program: Program, node: Node, x, dim, dtype=None) -> Pending:
     """aten.cumsum: a product with a triangle of ones."""
-    _check_quantized(x)
+    check_quantized(x)
     return resample(program, node, x, resampling_of("cumsum", (x, x.dim(dim, "adds up")), {}, x.shape, x.shape))
 
 
 def unequal_windows(name: str, program: Program, node: Node, args: tuple, kwargs: dict) -> Pending | None:
     """An average pool over windows of several sizes; None where they are of one size. name: canonical."""
     x = args[0]
-    _check_quantized(x)
+    check_quantized(x)
     resampling = resampling_of(name, args, kwargs, x.shape, batch_shape(node))
     return None if resampling is None else resample(program, node, x, resampling)
 
@@ -70,11 +70,6 @@ def _shape_of(stage) -> tuple[int, ...]:
     if stage.constant_first:
         return (stage.view[0], stage.codes.shape[-2], stage.view[-1])
     return (stage.view[0], stage.codes.shape[-1])
-
-
-def _check_quantized(x) -> None:
-    if not isinstance(x, Quantized):
-        raise Unlowerable("its input is not on an integer grid")
 
 
 RULES = {

@@ -61,6 +61,12 @@ class Quantized:
         return dim + self.merged
 
 
+def check_quantized(x) -> None:
+    """Refuse an operand that is no value of the program."""
+    if not isinstance(x, Quantized):
+        raise Unlowerable("its input is not on an integer grid")
+
+
 @dataclass(frozen=True)
 class QuantizedConstant:
     """A constant behind its fake quantizer. transposed: a matrix whose second dimension is the outputs."""

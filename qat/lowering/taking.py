@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from qat.inject.resampling import Interpolation
 from qat.integer.program import Expand, Pad, Reshape, Slice, Take
-from qat.lowering.state import Program, Quantized, Unlowerable, batch_shape
+from qat.lowering.state import Program, Quantized, Unlowerable, batch_shape, check_quantized
 
 aten = torch.ops.aten
 
@@ -25,7 +25,7 @@ def take(program: Program, node: Node, x: Quantized, dim: int, indices) -> Quant
 
 def roll(program: Program, node: Node, x, shifts, dims=()) -> Quantized:
     """aten.roll along dimensions."""
-    _check_quantized(x)
+    check_quantized(x)
     if not dims:
         raise Unlowerable("it rolls the flattened tensor, the batch with it; name the dimensions")
     for shift, dim in zip(shifts, dims, strict=True):
@@ -36,7 +36,7 @@ def roll(program: Program, node: Node, x, shifts, dims=()) -> Quantized:
 
 def flip(program: Program, node: Node, x, dims) -> Quantized:
     """aten.flip."""
-    _check_quantized(x)
+    check_quantized(x)
     for dim in (x.dim(dim, "flips") for dim in dims):
         x = take(program, node, x, dim, torch.arange(x.shape[dim - 1]).flip(0))
     return x
@@ -44,7 +44,7 @@ def flip(program: Program, node: Node, x, dims) -> Quantized:
 
 def repeat(program: Program, node: Node, x, counts) -> Quantized:
     """aten.repeat, aten.tile: the whole of a dimension several times."""
-    _check_quantized(x)
+    check_quantized(x)
     counts = [1] * (x.rank - len(counts)) + list(counts)
     if x.merged or len(counts) != x.rank or counts[0] != 1:
         raise Unlowerable("it repeats the batch, or adds a dimension in front of it; expand the other dimensions only")
@@ -56,7 +56,7 @@ def repeat(program: Program, node: Node, x, counts) -> Quantized:
 
 def repeat_interleave(program: Program, node: Node, x, repeats, dim=None, output_size=None) -> Quantized:
     """aten.repeat_interleave: every entry several times in a row."""
-    _check_quantized(x)
+    check_quantized(x)
     if dim is None:
         raise Unlowerable("it repeats the flattened tensor, the batch with it; name the dimension")
     dim = x.dim(dim, "repeats the samples of")
@@ -65,13 +65,13 @@ def repeat_interleave(program: Program, node: Node, x, repeats, dim=None, output
 
 def index_select(program: Program, node: Node, x, dim, indices) -> Quantized:
     """aten.index_select with constant indices."""
-    _check_quantized(x)
+    check_quantized(x)
     return take(program, node, x, x.dim(dim, "picks samples of"), _constant(indices))
 
 
 def gather(program: Program, node: Node, x, dim, indices, sparse_grad=False) -> Quantized:
     """aten.gather with constant indices: entries of the flattened dimensions."""
-    _check_quantized(x)
+    check_quantized(x)
     indices = _constant(indices)
     if x.merged:
         raise Unlowerable("it gathers from a value whose batch is merged with another dimension; reshape it first")
@@ -91,7 +91,7 @@ def gather(program: Program, node: Node, x, dim, indices, sparse_grad=False) -> 
 
 def expand(program: Program, node: Node, x, *sizes, implicit=False) -> Quantized:
     """aten.expand, expand_as, broadcast_to: dimensions of size 1 repeated."""
-    _check_quantized(x)
+    check_quantized(x)
     shape = batch_shape(node)
     if len(shape) != len(x.shape):
         raise Unlowerable(
@@ -104,7 +104,7 @@ def nearest(mode: str):
     """aten.upsample_nearest*d, aten._upsample_nearest_exact*d."""
 
     def lower(program: Program, node: Node, x, sizes, scales=None) -> Quantized:
-        _check_quantized(x)
+        check_quantized(x)
         shape = batch_shape(node)
         call = Interpolation(mode, shape[1:], None if scales is None else tuple(scales))
         for index, size in enumerate(x.shape[1:]):
@@ -116,7 +116,7 @@ def nearest(mode: str):
 
 def pad(program: Program, node: Node, x, amounts, mode="constant", value=None) -> Quantized:
     """aten.pad, aten.constant_pad_nd. amounts: (before, after) from the last dimension backwards, negative ones cut."""
-    _check_quantized(x)
+    check_quantized(x)
     if isinstance(mode, int | float):  # constant_pad_nd has no mode, its third argument is the value
         mode, value = "constant", mode
     pairs = [tuple(amounts[index : index + 2]) for index in range(0, len(amounts), 2)][::-1]
@@ -149,11 +149,6 @@ def _constant(indices) -> Tensor:
     if isinstance(indices, Tensor | int):
         return indices
     raise Unlowerable("it chooses by indices that depend on the inputs; choose by constant ones, or by a mask")
-
-
-def _check_quantized(x) -> None:
-    if not isinstance(x, Quantized):
-        raise Unlowerable("its input is not on an integer grid")
 
 
 RULES = {

@@ -9,9 +9,10 @@ import math
 from torch import Tensor
 from torch.fx import Node
 
+from qat.integer.geometry import per_dimension
 from qat.integer.program import Conv, Pad, Reshape, Slice
 from qat.lowering.state import Pending, Program, Quantized
-from qat.lowering.weighted import WeightCodes, check_weighted, codes_of, per_dimension, weighted
+from qat.lowering.weighted import WeightCodes, check_weighted, codes_of, weighted
 
 
 def conv_transpose(

@@ -10,9 +10,19 @@ from torch.fx import Node
 from qat import folding
 from qat.errors import ConversionError
 from qat.folding import BatchNorm, KernelWeight
+from qat.integer.geometry import per_dimension
 from qat.integer.program import Conv, Grid, Linear, Multiplier, Reshape, Transpose, Weight, WeightGrid
 from qat.lowering import products
-from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
+from qat.lowering.state import (
+    Pending,
+    Program,
+    Quantized,
+    QuantizedConstant,
+    Unlowerable,
+    batch_shape,
+    check_quantized,
+    module_path,
+)
 
 #: (codes int8, outputs first; bits; kernel integers of a code; scale per output channel or scalar).
 WeightCodes = tuple[Tensor, int, KernelWeight, Tensor]
@@ -65,8 +75,7 @@ def batch_norm(
     constants = BatchNorm(mean, variance, weight, bias, eps)
     if isinstance(x, Pending) and x.fold is not None:
         return x.fold(constants)
-    if not isinstance(x, Quantized):
-        raise Unlowerable("its input is not on an integer grid")
+    check_quantized(x)
     multiplier, shift = constants.affine(None)
     features, merged = len(x.shape) == 1, x.merged
     if merged and x.rank > 2:
@@ -185,16 +194,9 @@ def _signed(codes: Tensor, multiplier: Tensor, dead: Tensor, kernel: KernelWeigh
 
 def check_weighted(x, weight) -> None:
     """Refuse a layer whose input is no value of the program, or whose weight is no quantized constant."""
-    if not isinstance(x, Quantized):
-        raise Unlowerable("its input is not on an integer grid")
+    check_quantized(x)
     if not isinstance(weight, QuantizedConstant):
         raise Unlowerable("its weight is not quantized, or not a constant")
-
-
-def per_dimension(value, dims: int) -> tuple[int, ...]:
-    """An argument of a layer, one number for each of its spatial dimensions."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * dims if len(values) == 1 else values
 
 
 def _conv_padding(padding, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
