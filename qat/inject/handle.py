@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.backends import mha
 
 from qat.errors import CheckpointError, QATError
 from qat.inject import addresses
@@ -315,10 +316,17 @@ def quantized_forward(mode: QuantMode, handle: Handle, args: tuple, kwargs: dict
 
     Called through its class, since Dynamo cannot follow the making of a bound method in all versions.
     """
-    with mode:
-        if handle.own_forward is not None:
-            return handle.own_forward(*args, **kwargs)
-        return type(handle.module).forward(handle.module, *args, **kwargs)
+    fast_path = mha._is_fastpath_enabled
+    try:
+        # Compiled, a transformer's layer would run as one call that no quantizer can look into. The function that sets
+        # this cannot be compiled.
+        mha._is_fastpath_enabled = False
+        with mode:
+            if handle.own_forward is not None:
+                return handle.own_forward(*args, **kwargs)
+            return type(handle.module).forward(handle.module, *args, **kwargs)
+    finally:
+        mha._is_fastpath_enabled = fast_path
 
 
 addresses.mark_root(quantized_forward.__code__)

@@ -294,3 +294,39 @@ def test_batches_of_any_size_are_compiled_once_for_all_sizes(quant):
         counts.append(backend.graphs)
     assert counts[1:] == [2, 2, 2]  # one for the first size, one for any
     assert handle.has_run
+
+
+def encoder_layer():
+    return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+
+@pytest.mark.parametrize("make", [encoder_layer, lambda: nn.TransformerEncoder(encoder_layer(), 2)])
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
+def test_a_compiled_transformer_layer_does_not_take_its_fast_path_in_eval_mode(make, enabled):
+    torch.manual_seed(0)
+    network, x = make(), torch.randn(4, 5, 8)
+    qat.prepare(network, x)
+    network(x)
+    network.eval()
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        with torch.no_grad():
+            fake_quantized = network(x)
+            compiled = torch.compile(network, fullgraph=True, backend="eager")(x)
+        assert torch.backends.mha.get_fastpath_enabled() is enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    program = qat.convert(network)
+    step = program.value(program.outputs[0].value).grid.scale
+    # compiled code rounds in float32 what the eval forward computes as integers do
+    assert (compiled - fake_quantized).abs().max() <= 2 * step
+
+
+def test_a_forward_that_fails_leaves_the_fast_path_as_it_was():
+    network = encoder_layer()
+    qat.prepare(network, torch.randn(4, 5, 8))
+    with pytest.raises(AddressError, match="the network fails on src"):
+        network(torch.randn(4, 5, 7))
+    assert torch.backends.mha.get_fastpath_enabled()
