@@ -53,13 +53,16 @@ class Followed:
         memory = _memory(tensor)
         return [other for other in self.by_memory.get(memory, ()) if memory is not None and other is not tensor]
 
-    def check(self, tensor: Tensor, operation: Operation, source: str) -> None:
-        """Raise `PreparationError` for a tensor that came from nowhere, as out of NumPy or a functional transform."""
+    def check(self, tensor: Tensor, operation: Operation, place: str) -> None:
+        """Raise `PreparationError` for a tensor that came from nowhere, as out of NumPy or a functional transform.
+
+        place: of the call, module and line.
+        """
         if id(tensor) in self.tensors:
             return
         if any(thing is tensor for thing in gc.get_objects()):
             raise PreparationError(
-                f"{operation.name} at {source} reads a tensor that no torch call of the network made (NumPy, "
+                f"{operation.name} in {place} reads a tensor that no torch call of the network made (NumPy, "
                 "torch.Tensor(...), torch.vmap or compiled code did), so its values would pass unquantized; compute it "
                 f"with torch calls, constants with torch.tensor, or {_WAY_OUT}."
             )
@@ -74,13 +77,13 @@ def _memory(tensor: Tensor) -> int | None:
         return None
 
 
-def refuse_unfit(tensors: list[Tensor], operation: Operation, source: str) -> None:
+def refuse_unfit(tensors: list[Tensor], operation: Operation, place: str) -> None:
     """Raise `PreparationError` for complex, sparse and quantized tensors among those a call reads or makes."""
     for tensor in tensors:
         what = _what_is_unfit(tensor)
         if what is not None:
             raise PreparationError(
-                f"{operation.name} at {source} computes with {what}, which have no integer form; compute with dense "
+                f"{operation.name} in {place} computes with {what}, which have no integer form; compute with dense "
                 f"real tensors, or {_WAY_OUT}."
             )
 

@@ -197,7 +197,7 @@ class _Recorder(TorchFunctionMode):
                 return result
             kind = Kind.CAST
         for tensor in tensors:
-            self.followed.check(tensor, operation, addresses.source_of(frame))
+            self.followed.check(tensor, operation, self._place(frame))
         call = self.known.at(
             operation, kind, frame, self.previous, tuple(self.running.paths), origin, self.origins,
             opened=self.opened,
@@ -228,7 +228,7 @@ class _Recorder(TorchFunctionMode):
         self.followed.add(result)
         self.aliases.note_view(operation, args, result)
         if depends:
-            refuse_unfit([*tensors, *others, *tensors_of(result)], operation, addresses.source_of(frame))
+            refuse_unfit([*tensors, *others, *tensors_of(result)], operation, self._place(frame))
         if counted:
             site = addresses.site_of(frame)
             self.recording.transitions.add(self.previous, site, call.address, call.layer)
@@ -256,6 +256,10 @@ class _Recorder(TorchFunctionMode):
             if call.in_place and outputs and outputs[0] is not written:
                 self.aliases.replace(written, outputs[0])
         return result
+
+    def _place(self, frame) -> str:
+        """Where a call stands, for errors: the path of its module, and its line."""
+        return f"{self.running.innermost or 'the network'} at {addresses.source_of(frame)}"
 
     def _is_real(self, integral: set[int], tensor: Tensor) -> bool:
         """Whether a tensor is a value of the network that not integers alone, such as a mask's, decide."""

@@ -29,11 +29,20 @@ def sparse_product(network, x):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (lambda net, x: torch.from_numpy(x.detach().numpy() * 2), "linear at .* no torch call of the network made"),
-        (lambda net, x: torch.vmap(lambda row: row * 2.0)(x), r"mul at .*test_followed\.py:\d+ reads a tensor that no"),
-        (lambda net, x: torch.fft.fft(x).abs(), r"fft_fft at .*test_followed\.py:\d+ computes with complex numbers"),
+        (
+            lambda net, x: torch.from_numpy(x.detach().numpy() * 2),
+            "linear in second at .* no torch call of the network made",
+        ),
+        (
+            lambda net, x: torch.vmap(lambda row: row * 2.0)(x),
+            r"mul in the network at .*test_followed\.py:\d+ reads a tensor that no",
+        ),
+        (
+            lambda net, x: torch.fft.fft(x).abs(),
+            r"fft_fft in the network at .*test_followed\.py:\d+ computes with complex numbers",
+        ),
         (lambda net, x: torch.view_as_real(torch.view_as_complex(x.view(-1, 4, 2))).flatten(1), "complex numbers"),
-        (sparse_product, r"computes with sparse tensors \(sparse_coo\)"),
+        (sparse_product, r"sparse_mm in the network at .* computes with sparse tensors \(sparse_coo\)"),
         (lambda net, x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8).dequantize(), "quantized by other means"),
     ],
 )
