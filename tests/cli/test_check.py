@@ -40,6 +40,25 @@ def test_what_the_runtime_refuses_is_named_below_the_table_and_the_exit_code_is_
     assert captured.err.count("\n") == 1
 
 
+def test_a_rule_of_the_refusal_makes_an_island_that_the_check_names(capsys, tmp_path, monkeypatch):
+    (tmp_path / "turning.py").write_text(
+        "import torch\n"
+        "class Network(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.first, self.last = torch.nn.Linear(64, 8), torch.nn.Linear(4, 10)\n"
+        "    def forward(self, images):\n"
+        "        return self.last(torch.atan2(*self.first(images.flatten(1)).chunk(2, 1)))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = ["~model.network.width", "~model.network.num_classes", "model.network._target_=turning.Network"]
+    assert main(recipe) == 1
+    rule = capsys.readouterr().err.partition("(in a recipe quant.rules: ")[2].partition("])")[0] + "]"
+    assert rule == "[{name: 'atan2', quantize: false}]"
+    assert main([*recipe, f"quant.rules={rule}"]) == 0
+    assert "left in float, as islands between integers: atan2; the file will not be integer" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, sentence",
     [

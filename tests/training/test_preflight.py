@@ -43,6 +43,12 @@ def test_what_stays_in_float_and_what_is_never_reached_is_said():
     assert "note: schedule.freeze_observers is 30, but the run ends at epoch 10" in text
 
 
+def test_what_becomes_a_float_island_is_said():
+    _, handle = prepared(qat.QuantConfig(rules=[qat.Rule("2", quantize=False)]))
+    text = preflight(handle, None, qat.Progress(total_epochs=10))
+    assert "left in float, as islands between integers: 2 (linear); the file will not be integer" in text
+
+
 def test_quantization_after_training_has_no_schedule():
     _, handle = prepared()
     text = preflight(handle, None, qat.Progress(total_epochs=10))
