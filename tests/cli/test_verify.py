@@ -4,12 +4,25 @@ import shutil
 
 import pytest
 
-from qat.cli import verify
+from qat.cli import export, report, verify
 
 
 def test_a_finished_run_is_verified_again(finished, capsys):
     assert verify.main([str(finished)]) == 0
     assert "verified on 128 samples: equal" in capsys.readouterr().out
+
+
+def test_a_run_with_a_layer_in_float_is_exported_and_verified_as_such(tmp_path, capsys, qat_train):
+    result = qat_train(tmp_path, "hydra.run.dir=run", "quant.rules=[{name: conv2, quantize: false}]")
+    assert result.returncode == 0, result.stderr
+    assert "left in float, as islands between integers: conv2 (conv2d)" in result.stdout
+    assert "float islands" in result.stdout and "NOT EQUAL" not in result.stdout
+    assert verify.main([str(tmp_path / "run")]) == 0
+    assert "equal, but 1 operations are float islands" in capsys.readouterr().out
+    assert export.main([str(tmp_path / "run")]) == 0
+    assert verify.main([str(tmp_path / "run")]) == 0
+    assert report.main([str(tmp_path / "run")]) == 0
+    assert "equal, with 1 float island<" in (tmp_path / "run" / "integer" / "report.html").read_text()
 
 
 def test_a_file_of_another_program_does_not_pass(finished, tmp_path, capsys, qat_train):
