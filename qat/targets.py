@@ -71,16 +71,16 @@ _COMPUTED = """
 """
 _MOVED = """
     reshape view view_as reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims permute movedim
-    moveaxis t contiguous clone detach to type_as type float half bfloat16 double cpu cuda alias ravel narrow select
+    moveaxis t contiguous clone detach to type_as type float half bfloat16 double cpu cuda alias narrow select
     getitem chunk split split_with_sizes tensor_split unbind max_pool1d max_pool2d max_pool3d amax pad dropout dropout1d
-    dropout2d dropout3d feature_dropout alpha_dropout cat stack hstack vstack dstack get setitem copy
+    dropout2d dropout3d feature_dropout alpha_dropout cat stack hstack dstack get setitem copy
     max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d
     adaptive_max_pool3d adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices
     adaptive_max_pool3d_with_indices
 """
 _CHOSEN = """
-    where masked_fill maximum minimum fmax fmin max min amin topk sort roll flip fliplr flipud repeat tile expand
-    expand_as broadcast_to repeat_interleave index_select gather take_along_dim adjoint swapaxes setitem
+    where masked_fill maximum minimum fmax fmin max min amin topk sort roll flip fliplr repeat tile expand
+    expand_as broadcast_to repeat_interleave index_select gather take_along_dim adjoint
 """
 _RESAMPLED = "interpolate cumsum sum"
 _INTEGER_OPERATIONS = frozenset((_COMPUTED + _MOVED + _CHOSEN + _RESAMPLED).split())
