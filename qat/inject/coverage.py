@@ -31,12 +31,12 @@ def refuse_unsupported(
         if is_exempt(call) or not call.produces:
             continue
         if call.address in islands:
-            problem = _reason_against_island(call)
+            problem = reason_against_island(call)
             reason = problem and f"left in float by a rule, but {problem}"
             ruled = ruled or bool(problem)
         else:
             reason = _reason_against(call, quantized[call.address], target)
-            if reason is not None and call.kind in (Kind.COMPUTE, Kind.FUSE) and not _reason_against_island(call):
+            if reason is not None and call.kind in (Kind.COMPUTE, Kind.FUSE) and not reason_against_island(call):
                 by_rule.append(call.layer)
         if reason is not None:
             where = f"in {call.module or 'the network'} at {call.source}"
@@ -45,7 +45,7 @@ def refuse_unsupported(
         rest = "quantize a sub-network (module=), or train without export (target=None)."
         ways = [f"replace {'it' if len(refused) == 1 else 'these operations'}"]
         if by_rule:
-            ways.append(f"leave {', '.join(by_rule)} in float, as islands between integers, by {_rules(by_rule)}")
+            ways.append(f"leave {', '.join(by_rule)} in float, as islands between integers, by {rules_for(by_rule)}")
         if ruled:
             ways.append(f"leave in float what an island can hold ({', '.join(FLOAT_FUNCTIONS)})")
         raise PreparationError(
@@ -54,7 +54,7 @@ def refuse_unsupported(
         )
 
 
-def _rules(layers: Iterable[str]) -> str:
+def rules_for(layers: Iterable[str]) -> str:
     """Rules that leave `layers` in float, to be pasted: as Python, and as an override of a recipe."""
     names = [glob.escape(layer) for layer in dict.fromkeys(layers)]
     python = ", ".join(f'qat.Rule("{name}", quantize=False)' for name in names)
@@ -62,7 +62,7 @@ def _rules(layers: Iterable[str]) -> str:
     return f"rules=[{python}] (in a recipe quant.rules: [{yaml}])"
 
 
-def _reason_against_island(call: Call) -> str | None:
+def reason_against_island(call: Call) -> str | None:
     """Why a rule cannot leave a call in float as an island; None where it can."""
     if call.produces > 1:
         return f"it makes {call.produces} tensors, an island makes one"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from qat.errors import PreparationError
 from qat.inject.actions import Action, Actions
 from qat.inject.calls import Call, Recording, ValueId
-from qat.inject.coverage import refuse_returned, refuse_unsupported
+from qat.inject.coverage import reason_against_island, refuse_returned, refuse_unsupported
 from qat.inject.fusing import Fusion
 from qat.inject.groups import groups_of
 from qat.inject.operations import COMPUTING, Kind
@@ -27,7 +27,7 @@ class Plan:
     """Every quantizer and what to do at every address. inputs: input path -> quantizer.
 
     float_layers: left in float, in a simulation. islands: left in float between quantizers, as float islands of a
-    program: layer -> name of the operation.
+    program: layer -> name of the operation. may_be_islands: the same for those that a rule could leave in float so.
     """
 
     sites: dict[str, Site]
@@ -35,6 +35,7 @@ class Plan:
     inputs: dict[str, str]
     float_layers: tuple[str, ...] = ()
     islands: Mapping[str, str] = field(default_factory=dict)
+    may_be_islands: Mapping[str, str] = field(default_factory=dict)
 
 
 def described_islands(islands: Mapping[str, str]) -> str:
@@ -121,7 +122,11 @@ class _Planner:
             if groups.find(("input", path)) in quantizer_of
         }
         islands = {self.calls[address].layer: self.calls[address].operation.name for address in sorted(self.islands)}
-        return Plan(sites.by_name, actions, inputs, self._float_layers(), islands)
+        possible = {
+            call.layer: call.operation.name for call in self.calls.values()
+            if self._may_be_island(call) and call.address not in self.islands and not reason_against_island(call)
+        }  # fmt: skip
+        return Plan(sites.by_name, actions, inputs, self._float_layers(), islands, possible)
 
     def _check_rules(self) -> None:
         layers = {call.layer: call.types for call in self.calls.values() if call.kind in (*COMPUTING, Kind.FUSE)}

@@ -33,6 +33,7 @@ from qat.lowering.exported import Exported, export
 from qat.lowering.faithful import Quantization, check_faithful
 from qat.lowering.folded import Constants, Folded, is_constant
 from qat.lowering.indices import function_of_indices, index_range
+from qat.lowering.islands import way_out
 from qat.lowering.lengths import bounds_of, lengths_of, recorded_only, sized, widened
 from qat.lowering.placement import placed_for_conversion
 from qat.lowering.pointwise import function_of_one_value
@@ -258,7 +259,10 @@ class _Lowering:
     def _problem(self, node: Node, reason: str) -> str:
         is_quantizer = node.target is torch.ops.qat.fake_quantize.default
         name = node.args[1] if is_quantizer else _name_of(node)
-        return f"{name} in {module_path(node) or 'the network'} at {source_line(node)}: {reason}"
+        if node.target is torch.ops.qat.float_island.default:
+            name = node.args[2]
+        rest = way_out(self.handle, node, canonical_name(name))
+        return f"{name} in {module_path(node) or 'the network'} at {source_line(node)}: {reason}{rest}"
 
     def _quantize(self, node: Node, x, name: str):
         quantizer = self.handle.quantizers[name]

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from qat.inject.coverage import rules_for
 from qat.inject.exact import grid_of
+from qat.inject.handle import Handle
 from qat.inject.islands import between, unmarked
 from qat.integer.reals import dequantize
 from qat.lowering.normalized import mask_name
@@ -17,6 +19,7 @@ from qat.lowering.state import (
     Unlowerable,
     batch_shape,
     module_path,
+    source_line,
 )
 
 
@@ -45,6 +48,16 @@ def float_island(program: Program, node: Node, tensors, operands: str, function:
         return make(grid, clamp_min, clamp_max, **names)
 
     return Pending(batch_shape(node), build)
+
+
+def way_out(handle: Handle, node: Node, name: str) -> str:
+    """What a refusal of `node`, an operation called `name`, adds: the rule that leaves it in float, if there is one."""
+    source = source_line(node)
+    layers = [
+        layer for layer, operation in handle.plan.may_be_islands.items()
+        if operation == name and handle.sources.get(layer) == source
+    ]  # fmt: skip
+    return f"; or leave it in float, as an island between integers, by {rules_for(layers)}" if layers else ""
 
 
 def _taking_part(mask: Tensor | Quantized) -> Tensor | Quantized:

@@ -1,5 +1,7 @@
 """Networks with operations in float: eval forward, program and file give the same codes but for the islands' own."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import nn
 
 import qat
 from qat.errors import ConversionError, ProgramError
+from qat.lowering.islands import way_out
 
 FUNCTIONS = {
     "grid_sample": lambda n, x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), align_corners=True),
@@ -106,6 +109,27 @@ def test_an_island_follows_the_length_of_its_input(tmp_path):
     qat.export(program, tmp_path / "model.onnx")
     report = qat.verify(program, tmp_path / "model.onnx", [x[:, :4], x], repeats=0)
     assert report.as_exported and report.islands == ("logaddexp", "cumsum")
+
+
+def test_a_refused_node_has_the_rule_that_leaves_its_call_in_float():
+    graph = torch.fx.Graph()
+    node = graph.call_function(torch.ops.aten.avg_pool2d.default, (graph.placeholder("x"), 2))
+    node.meta["stack_trace"] = 'File "/home/user/net.py", line 7, in forward'
+    handle = SimpleNamespace(
+        plan=SimpleNamespace(may_be_islands={"a": "avg_pool2d", "b.pool": "avg_pool2d", "b.mean": "mean"}),
+        sources={"a": "/home/user/net.py:3", "b.pool": "/home/user/net.py:7", "b.mean": "/home/user/net.py:7"},
+    )
+    assert way_out(handle, node, "avg_pool2d") == (
+        '; or leave it in float, as an island between integers, by rules=[qat.Rule("b.pool", quantize=False)] (in a '
+        "recipe quant.rules: [{name: 'b.pool', quantize: false}])"
+    )
+    assert way_out(handle, node, "max_pool2d") == ""
+
+
+def test_calls_that_a_rule_could_leave_in_float_are_known_beforehand():
+    network = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    handle = qat.prepare(network, torch.randn(3, 4), qat.QuantConfig(rules=[qat.Rule("0", quantize=False)]))
+    assert handle.plan.may_be_islands == {"1": "tanh", "2": "linear"}
 
 
 def test_a_step_of_a_recurrence_holds_no_island():
