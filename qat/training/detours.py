@@ -18,6 +18,7 @@ class DetourWatch:
         self.handle = handle
         self.found: list[str] = []
         owners = {name.rpartition(".")[0] for name in handle.quantizers if handle.weight_of(name) is not None}
+        owners.discard("")  # weights of the network itself, whose hooks run in front of its forward
         self._hooks = [
             handle.module.get_submodule(owner).register_forward_pre_hook(self._see(owner)) for owner in sorted(owners)
         ]
@@ -26,7 +27,7 @@ class DetourWatch:
         def see(module, args) -> None:
             modes = _get_current_function_mode_stack()
             if not any(isinstance(mode, QuantMode) and mode.handle is self.handle for mode in modes):
-                self.found.append(owner or type(module).__name__)
+                self.found.append(owner)
 
         return see
 
