@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qat.emitters.onnxruntime import emit, open_session, run_session
 from qat.emitters.onnxruntime.operators import build
+from qat.emitters.onnxruntime.session import optimized_graph
 from qat.errors import ExportError, ProgramError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import dequantize
@@ -32,6 +33,32 @@ def random_weight(shape, bits=8, step=1, offset=0, seed=0):
     spread = math.sqrt(math.prod(shape[1:])) * half * step * 0.5
     scale = (0.5 + torch.rand(shape[0], generator=generator)) / spread
     return Weight(codes, WeightGrid(bits, step, offset), scale.to(torch.float32))
+
+
+@pytest.mark.parametrize("shape", [(8,), (3, 8), (3, 2, 8), (2, 1, 3, 8), (2, 3, 1, 2, 8), (1, 2, 1, 3, 2, 8)])
+@pytest.mark.parametrize("bias", [None, torch.arange(6, dtype=torch.int32) * 50 - 100])
+def test_linear_of_any_rank(assert_equal_in_both, shape, bias):
+    for source, weight_grid, clamp in ((UNSIGNED, (8, 1, 0), None), (SIGNED, (4, 16, 0), (100, 250))):
+        weight = random_weight((6, 8), *weight_grid)
+        assert_equal_in_both(
+            lambda b, x, w=weight, c=clamp: b.linear("fc", x, w, UNSIGNED, bias=bias, clamp=c), [shape], [source]
+        )
+
+
+def test_linear_layers_are_turned_no_time(assert_equal_in_both):
+    """What turns their dimensions is taken out by the runtime, between other operations as well."""
+
+    def write(builder, x):
+        for place in range(3):
+            y = builder.linear(f"first{place}", x, random_weight((16, 8)), UNSIGNED)
+            y = builder.table(f"table{place}", y, torch.arange(255, -1, -1).to(torch.uint8), UNSIGNED)
+            y = builder.linear(f"second{place}", y, random_weight((8, 16), seed=1), UNSIGNED)
+            x = builder.normalize(f"norm{place}", builder.add(f"add{place}", x, y, UNSIGNED), (2,), UNSIGNED)
+        return x
+
+    _, path = assert_equal_in_both(write, [(5, 8)], [UNSIGNED])
+    kinds = [node.op_type for node in optimized_graph(path).node]
+    assert kinds.count("QLinearConv") == 6 and "Transpose" not in kinds
 
 
 @pytest.mark.parametrize("weight_grid", WEIGHT_GRIDS)
