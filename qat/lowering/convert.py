@@ -203,6 +203,10 @@ class _Lowering:
         if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(made)):
             return made  # an assertion about a size
         try:
+            if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
+                return args[0][args[1]]
+            if any(isinstance(leaf, loops.PerStep) for leaf in leaves) and node.target is not loops.END:
+                return loops.of_every_step(self.builder, node, args, kwargs)
             if node.target is torch.ops.qat.fake_quantize.default:
                 result = self._quantize(node, *args)
                 self.quantizations.append(Quantization(args[1], node, result))
@@ -212,8 +216,6 @@ class _Lowering:
                 change = loops.begin if node.target is loops.BEGIN else loops.end
                 self.builder, result = change(self.builder, node, *args)
                 return result
-            if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
-                return args[0][args[1]]
             if not any(map(_is_quantized, leaves)):
                 return _constant(node, args, kwargs)
             if node.target is not aten.index.Tensor:

@@ -62,12 +62,15 @@ def batch_symbols(size, lengths: Mapping[sympy.Symbol, Length]) -> set[sympy.Sym
 def sizes_of(node: Node, shape: torch.Size) -> tuple:
     """A shape of the exported graph with a `Length` for what follows one; what has the batch in it stays symbolic.
 
-    So does a batch in front that a node further on fixes.
+    So does a batch in front that a node further on fixes, if the shape has no other.
     """
     lengths = lengths_of(node.graph)
+    has_batch = any(batch_symbols(size, lengths) for size in shape)
     return tuple(
         size
-        if isinstance(size, int) or batch_symbols(size, lengths) or (not dim and size.node.expr.is_Integer)
+        if isinstance(size, int)
+        or batch_symbols(size, lengths)
+        or (not dim and not has_batch and size.node.expr.is_Integer)
         else length_of(size.node.expr, lengths)
         for dim, size in enumerate(shape)
     )

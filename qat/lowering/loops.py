@@ -69,6 +69,8 @@ class Step(Program):
 
 def begin(program: Program, node: Node, sequence, states) -> tuple[Step, tuple]:
     """(the program of a step, what its step begins with) of `loop_begin`."""
+    if not any(isinstance(source, Quantized) for source in (sequence, *states)):
+        raise Unlowerable("it reads nothing of the inputs, and so makes a constant; keep what it makes in a buffer")
     entry, *made = node.meta["val"]
     count = known_sizes(node, node.args[0].meta["val"].shape)[1]
     step = Step(program.handle, names=program.names, outer=program, count=count, merged=merged_dims(node, entry))
@@ -77,13 +79,12 @@ def begin(program: Program, node: Node, sequence, states) -> tuple[Step, tuple]:
     if isinstance(sequence, Tensor):
         # (what is merged or 1, steps, ...)
         taken = PerStep(sequence.transpose(0, 1).flatten(0, 1))
-    elif isinstance(sequence, Quantized):
+    else:
+        check_quantized(sequence)
         if sequence.dim(1, "steps through") != 1:  # in front of it stands what is merged with the batch
             sequence = _turned(program, node, sequence)
         taken = step.takes(f"{prefix}entry", sequence.shape[1:], sequence.quantizer)
         step.sequences.append((sequence, taken))
-    else:
-        raise Unlowerable("its input is not on an integer grid")
     for first, fake, name in zip(states, made, _quantizers_of_states(node), strict=True):
         shape = known_sizes(node, fake.shape)[1:]
         if step.merged:
@@ -98,8 +99,6 @@ def end(step: Step, node: Node, sequence, states, reverse: bool, outputs, dim: i
     given, pairs = [*states, *outputs], [*step.sequences, *step.states]
     if not all(isinstance(value, Quantized) for value in given):
         raise Unlowerable("a state or an output of its step is not on an integer grid")
-    if not any(isinstance(source, Quantized) for source, _ in pairs):
-        raise Unlowerable("it steps through constants and begins with constants; give it an input of the network")
     try:
         body = IntegerProgram(
             inputs=tuple(Input(f"in{place}", value.name, codes=True) for place, (_, value) in enumerate(pairs)),
@@ -123,12 +122,11 @@ def end(step: Step, node: Node, sequence, states, reverse: bool, outputs, dim: i
     stacked = dataclasses.replace(stacked, merged=step.merged)
     if step.merged:
         stacked = _turned(program, node, stacked)
+    ended = []
     for value, state in zip(last, states, strict=True):
         program.value(value, state.shape, state.grid, state.quantizer)
-    return program, (
-        stacked,
-        *(dataclasses.replace(state, name=value) for value, state in zip(last, states, strict=True)),
-    )
+        ended.append(dataclasses.replace(state, name=value))
+    return program, (stacked, *ended)
 
 
 def of_every_step(step: Step, node: Node, args: tuple, kwargs: dict):
@@ -137,11 +135,12 @@ def of_every_step(step: Step, node: Node, args: tuple, kwargs: dict):
         constant, name = args
         return step.steps_of(constant, step.handle.quantizers[name])
     leaves = pytree.tree_leaves((args, kwargs))
-    if not all(isinstance(leaf, PerStep | Tensor | bool | int | float | str | torch.dtype | None) for leaf in leaves):
+    if not all(isinstance(leaf, PerStep | Tensor | bool | int | float | None) for leaf in leaves):
         raise Unlowerable("it computes with a constant sequence that is not on an integer grid")
     args, kwargs = pytree.tree_map(lambda leaf: leaf.tensor if isinstance(leaf, PerStep) else leaf, (args, kwargs))
     result = node.target(*args, **kwargs)
-    return pytree.tree_map(lambda leaf: PerStep(leaf) if isinstance(leaf, Tensor) else leaf, result)
+    made = pytree.tree_map(lambda leaf: PerStep(leaf) if isinstance(leaf, Tensor) else leaf, result)
+    return tuple(made) if isinstance(made, list) else made
 
 
 def _turned(program: Program, node: Node, x: Quantized) -> Quantized:

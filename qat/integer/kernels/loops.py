@@ -16,9 +16,10 @@ def loop(operation: Loop, operands: Sequence[Tensor], step: Step) -> tuple[Tenso
 
     operands: sequences (N, L, ...) and first states (N, ...), of constants with a batch of 1.
     """
+    batch = max(map(len, operands))
+    operands = [codes.expand(batch, *codes.shape[1:]) for codes in operands]
     sequences, states = operands[: len(operation.sequences)], operands[len(operation.sequences) :]
-    batch, count = sequences[0].shape[:2]
-    states = [state.expand(batch, *state.shape[1:]) for state in states]
+    count = sequences[0].shape[1]
     taken, given = ([edge.value for edge in edges] for edges in (operation.body.inputs, operation.body.outputs))
     outputs: list[Tensor] = []
     for index in range(count - 1, -1, -1) if operation.reverse else range(count):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Loop(Operation):
     """One step after another, each with the states that the step before it left.
 
-    inputs: sequences (L, ...), whose dimension 1 are the steps, and behind them the first states, which may be
-    constants. There are as many steps as the sequences have: no field tells how many.
+    inputs: sequences (L, ...), whose dimension 1 are the steps, and behind them the first states; some of all these
+    may be constants. There are as many steps as the sequences have: no field tells how many.
     body: one step. Its inputs are an entry of each sequence and the states, its outputs the next states and, last, what
     is stacked to `output` (L, ...). They carry codes, and it holds no loop itself.
     last: the values of the states behind the last step. reverse: begin at the end of the sequences; the output has

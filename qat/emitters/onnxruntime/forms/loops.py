@@ -27,13 +27,14 @@ def scan(
         return helper.make_tensor_value_info(tensor, type_of(name), ["batch", *loop.body.value(name).shape])
 
     count, target = len(loop.sequences), tensor_of(loop.output)
-    like = tensor_of(loop.sequences[0])
-    first = []
-    for name in loop.states:
-        entry, tensor = program.value(name), tensor_of(name)
-        if isinstance(entry, Constant):
-            tensor = graph.repeat(tensor, tuple(entry.shape), like, f"{target}/first/{name}")
-        first.append(tensor)
+    entries = [program.value(name) for name in loop.inputs]
+    like = next(tensor_of(entry.name) for entry in entries if not isinstance(entry, Constant))
+    sources = [
+        graph.repeat(tensor_of(entry.name), tuple(entry.shape), like, f"{target}/repeated/{entry.name}")
+        if isinstance(entry, Constant)
+        else tensor_of(entry.name)
+        for entry in entries
+    ]
     taken = [described(edge.value, tensor_of(edge.value)) for edge in loop.body.inputs]
     taken = [*taken[count:], *taken[:count]]  # the states come first in a Scan
     used, given = {info.name for info in taken}, []
@@ -45,7 +46,7 @@ def scan(
         given.append(described(edge.value, tensor))
     graph.nodes_of(
         "Scan",
-        [*first, *map(tensor_of, loop.sequences)],
+        [*sources[count:], *sources[:count]],
         [*map(tensor_of, loop.last), target],
         body=helper.make_graph(body.nodes, target, taken, given),
         num_scan_inputs=count,

@@ -61,6 +61,15 @@ def test_a_constant_first_state_is_there_for_every_sample(assert_equal_in_both):
     assert_equal_in_both(write, [(3, 5)], [ENTRY])
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_constant_sequence_is_there_for_every_sample(assert_equal_in_both, reverse):
+    def write(builder, start):
+        codes = torch.randint(0, 256, (6, 5), generator=torch.Generator().manual_seed(3))
+        return builder.loop("loop", (builder.constant("x", codes, ENTRY),), (start,), gated_step(), reverse)
+
+    assert_equal_in_both(write, [(5,)], [STATE])
+
+
 @pytest.mark.parametrize("steps", [1, 2, 50])
 def test_a_file_has_one_step_however_many_there_are(assert_equal_in_both, steps):
     def write(builder, x, start):
