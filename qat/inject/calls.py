@@ -1,6 +1,6 @@
 """What a recording of a network is made of: calls, their operands, and the values that flow between them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -91,17 +91,17 @@ class Call:
 class Recording:
     """Calls by address, the automaton of their order, and the values that come in and go out.
 
-    sequences: training mode -> addresses of the counted calls in the order they ran, for compiled code, which cannot
-    look at its own frames. inputs: path -> shape. outputs: values returned. returned: where in the eval forward's
-    result they are, a path of keys for each. unquantized: those of them that no operation on values made. compared:
-    values of which a mask or an index is made in eval mode.
+    ways: training mode -> addresses of the counted calls in the order they ran, of every forward that was recorded; the
+    first is that of the example inputs. inputs: path -> shape. outputs: values returned. returned: where in the eval
+    forward's result they are, a path of keys for each. unquantized: those of them that no operation on values made.
+    compared: values of which a mask or an index is made in eval mode.
     looks: source lines where the eval forward looks at the contents of real values, and what it does there;
-    looks_at_codes: of ids and masks.
+    looks_at_codes: of ids and masks. looked_at: paths of the inputs that those contents depend on.
     """
 
     calls: dict[int, Call] = field(default_factory=dict)
     transitions: Transitions = field(default_factory=Transitions)
-    sequences: dict[bool, tuple[int, ...]] = field(default_factory=dict)
+    ways: dict[bool, list[tuple[int, ...]]] = field(default_factory=dict)
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     outputs: list[ValueId] = field(default_factory=list)
     returned: tuple[tuple[str, ...], ...] = ()
@@ -110,6 +110,32 @@ class Recording:
     checkpointed: bool = False
     looks: list[str] = field(default_factory=list)
     looks_at_codes: list[str] = field(default_factory=list)
+    looked_at: frozenset[str] = frozenset()
+
+    def add_way(self, training: bool, addresses: Iterable[int]) -> None:
+        """Note the order of the counted calls of one forward."""
+        self.ways.setdefault(training, []).append(tuple(addresses))
+
+    def add_compared(self, values: Iterable[ValueId]) -> None:
+        """Note values of which a mask or an index is made."""
+        self.compared.extend(value for value in values if value not in self.compared)
+
+    @property
+    def sequences(self) -> dict[bool, tuple[int, ...]]:
+        """Training mode -> the order that compiled code follows, which cannot look at its own frames.
+
+        It cannot look at the contents of a mask either, and leaves none out: the way of the most calls is its own.
+        """
+        return {training: max(ways, key=len) for training, ways in self.ways.items()}
+
+    def made(self, training: bool) -> frozenset[int]:
+        """The counted calls that some forward of a mode makes."""
+        return frozenset().union(*self.ways[training])
+
+    def always_made(self, training: bool) -> frozenset[int]:
+        """The counted calls that every forward of a mode makes."""
+        first, *others = self.ways[training]
+        return frozenset(first).intersection(*others)
 
 
 def is_counted(kind: Kind, args: tuple, kwargs: dict) -> bool:

@@ -1,6 +1,6 @@
 """Who makes and who reads the values of a recording."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 
 from qat.inject.calls import Call, ValueId
 from qat.inject.operations import Kind
@@ -53,6 +53,26 @@ class Flow:
                 return reader
             value = ("call", reader.address, 0)
         return None
+
+
+def with_calls_in_order(calls: Mapping[int, Call], added: Container[int]) -> dict[int, Call]:
+    """The calls, those at the addresses `added` in front of the first that reads what they make.
+
+    They come from a forward that was recorded after the others and takes a way round some of their calls.
+    """
+    ordered: dict[int, Call] = {}
+    entered: set[int] = set()
+    for start in calls:
+        rest = [start]
+        while rest:
+            address = rest[-1]
+            if address in entered:
+                ordered.setdefault(rest.pop(), calls[address])
+                continue
+            entered.add(address)
+            makers = {value[1] for value in calls[address].values() if value[0] == "call"}
+            rest.extend(sorted((maker for maker in makers - entered if maker in added), reverse=True))
+    return ordered
 
 
 def is_identity(call: Call) -> bool:

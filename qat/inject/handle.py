@@ -58,7 +58,7 @@ class Handle:
         self.transitions = recording.transitions
         self.sequences = recording.sequences
         self.operations = {address: call.operation.name for address, call in recording.calls.items()}
-        self.expected = {training: frozenset(sequence) for training, sequence in recording.sequences.items()}
+        self.expected = {training: recording.always_made(training) for training in recording.ways}
         #: address of a computation -> address of the last call fused into it, where its quantizer stands
         self.ends = {
             action.head: address for address, action in sorted(plan.actions.items()) if action.head is not None

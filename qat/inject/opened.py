@@ -40,9 +40,9 @@ def scaled_dot_product_attention(
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     scores = torch.matmul(query, key.transpose(-2, -1)) * factor
     if is_causal:
-        allowed = torch.ones(scores.shape[-2], scores.shape[-1], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(allowed.logical_not(), -math.inf)
-    elif attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.ones(scores.shape[-2], scores.shape[-1], dtype=torch.bool, device=scores.device).tril()
+    # one line masks in both cases: libraries say `is_causal` for a batch without padding and give a mask for others
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(attn_mask.logical_not(), -math.inf)
     elif attn_mask is not None:
         scores = _with_bias(scores, attn_mask)

@@ -6,6 +6,7 @@ only train mode takes leaves the addresses behind it alone. Where that is not en
 a `Sequential`), the calls further back on the value's way count as well.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -47,8 +48,11 @@ class Origins:
         self.known: dict[int, Origin] = {}
         self.alive: list[Tensor] = []  # ids stay unique only while their tensors live
 
-    def of(self, operands: list[Operand], tensors: list[Tensor]) -> Origin:
-        """The origin of a call with these operands: of the one made last, of the network's values if it reads any."""
+    def of(self, operands: list[Operand], tensors: list[Tensor], integral: Container[int] = ()) -> Origin:
+        """The origin of a call with these operands: of the one made last, of the network's values if it reads any.
+
+        integral: ids of the values that integers among the inputs decide alone: a mask says nothing of what it masks.
+        """
         origins = [self.known.get(id(tensor), Origin()) for tensor in tensors]
         pairs = list(zip(operands, origins, strict=True))
         named = tuple(operand.constant for operand in operands if operand.constant)
@@ -56,7 +60,9 @@ class Origins:
             operand.constant or origin.layer for operand, origin in pairs
             if operand.constant or (operand.value is None and origin.layer)
         )  # fmt: skip
-        candidates = [pair for pair in pairs if pair[0].value is not None] or pairs
+        values = [index for index, operand in enumerate(operands) if operand.value is not None]
+        real = [index for index in values if id(tensors[index]) not in integral]
+        candidates = [pairs[index] for index in real or values] or pairs
         if not candidates:
             return Origin()
         operand, latest = max(candidates, key=lambda pair: pair[1].made)

@@ -64,7 +64,7 @@ class _Planner:
         self.config = config
         self.target = target
         self.calls = recording.calls
-        self.evaluated = frozenset(recording.sequences[False])
+        self.evaluated = recording.made(training=False)
         ruled = {address: config.quantizes(call.layer, call.types) for address, call in self.calls.items()}
         self.islands = frozenset(
             address for address, call in self.calls.items() if not ruled[address] and self._may_be_island(call)

@@ -1,13 +1,15 @@
 """One forward of a network, written down: which torch calls it makes, where, and which values flow between them."""
 
+import contextlib
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from qat.errors import PreparationError
+from qat.errors import PreparationError, QATError
 from qat.inject import addresses
 from qat.inject.addresses import START, AmbiguousCallError
 from qat.inject.aliases import Aliases
@@ -25,6 +27,7 @@ from qat.inject.calls import (
 )
 from qat.inject.choices import COMPARING, with_constants
 from qat.inject.control_flow import look_at_values
+from qat.inject.flow import with_calls_in_order
 from qat.inject.followed import Followed, refuse_unfit
 from qat.inject.inputs import input_paths, key_of, register_dataclasses, tensors_of
 from qat.inject.islands import reason_against_island
@@ -48,23 +51,46 @@ from qat.inject.origins import Key, Origins
 from qat.inject.pointwise import is_elementary, is_pointwise
 from qat.inject.recorded_forward import RunningModules, recorded_forward
 from qat.inject.undisturbed import undisturbed
+from qat.inject.variants import mask_variants
 
 
 def record(module: nn.Module, args: tuple, kwargs: dict) -> Recording:
     """Run `module` once in train and once in eval mode and write down what it calls.
 
-    Where two calls cannot be told apart, records again and looks further back on the way of their operands.
+    Where two calls cannot be told apart, records again and looks further back on the way of their operands. A network
+    that looks at the contents of masks runs with other ones as well, whose calls join the recording.
     """
     reach: dict[Key, int] = {}
+    recording = _recorded(module, [(args, kwargs)], reach)
+    inputs = [(args, kwargs)]
+    for variant in mask_variants(module, args, kwargs, recording.looked_at):
+        # what the network makes of other numbers may be nothing that runs, or nothing to be quantized
+        with contextlib.suppress(QATError):
+            tried = dict(reach)
+            recording = _recorded(module, [*inputs, variant], tried)
+            inputs, reach = [*inputs, variant], tried
+    return recording
+
+
+def _recorded(module: nn.Module, inputs: Sequence[tuple[tuple, dict]], reach: dict[Key, int]) -> Recording:
+    """A recording of forwards on several (args, kwargs), each in train and in eval mode; the first are the examples.
+
+    reach: key of a call -> how many calls further back on the way of its operands tell it apart; more is added to it.
+    """
     while True:
         recording = Recording()
         recorder = _Recorder(module, recording, reach)
         try:
             # compiled parts run as they are written, and are refused with their line
             with undisturbed(module), torch.compiler.set_stance("force_eager"), recorder.running.watching():
-                for training in (True, False):
-                    module.train(training)
-                    recorder.run(training, args, kwargs)
+                for args, kwargs in inputs:
+                    for training in (True, False):
+                        module.train(training)
+                        recorder.run(training, args, kwargs)
+                    if recorder.is_example:
+                        known = len(recording.calls)
+                        recorder.is_example = False
+            recording.calls = with_calls_in_order(recording.calls, added=range(known, len(recording.calls)))
             return recording
         except AmbiguousCallError as ambiguous:
             if not recorder.known.look_further_back(ambiguous.previous):
@@ -85,6 +111,7 @@ class _Recorder(TorchFunctionMode):
         }  # fmt: skip
         self.running = RunningModules(module)
         self.known = KnownCalls(module, recording, reach)
+        self.is_example = True  # whether the forward runs on the example inputs, which tell what goes in and out
         self.opened: list = []  # functions of several computations that run, one inside of another
 
     def run(self, training: bool, args: tuple, kwargs: dict) -> None:
@@ -103,8 +130,10 @@ class _Recorder(TorchFunctionMode):
         self.integral: set[int] = set()  # values that integers among the inputs decide alone, such as a mask's
         self.codes: dict[int, Tensor] = {}  # tensors that are no real values but depend on the inputs: indices, masks
         self.measured: set[int] = set()  # those of them that depend on real values
+        self.sources: dict[int, frozenset[str]] = {}  # paths of the inputs that a value or a code depends on
         self.batch_first: set[int] = set()  # values whose first dimension is known to be the batch
         for path, leaf in input_paths(self.module.forward, args, kwargs):
+            self.sources[id(leaf)] = frozenset({path})
             if leaf.is_floating_point():
                 self._name(leaf, ("input", path))
                 self.batch_first.add(id(leaf))
@@ -114,7 +143,8 @@ class _Recorder(TorchFunctionMode):
         with torch.no_grad(), self.followed.watching():
             result = recorded_forward(self, self.module, args, kwargs)
         register_dataclasses(result)
-        self._note_returned(result)
+        if self.is_example:
+            self._note_returned(result)
         for leaf in pytree.tree_leaves(result):
             (leaf,), _ = self.aliases.current((leaf,), {})
             self._refuse_hidden(leaf)
@@ -122,9 +152,9 @@ class _Recorder(TorchFunctionMode):
             value = self.values.get(id(leaf))
             if value is not None and value not in self.recording.outputs:
                 self.recording.outputs.append(value)
-        self.recording.sequences[training] = tuple(self.sequence)
+        self.recording.add_way(training, self.sequence)
         del self.values, self.integral, self.alive, self.aliases, self.codes, self.measured, self.origins, self.followed
-        del self.batch_first
+        del self.batch_first, self.sources
 
     def _note_returned(self, result) -> None:
         """Write down where in the result the outputs are, and which of them no operation on values made."""
@@ -174,11 +204,12 @@ class _Recorder(TorchFunctionMode):
             self.followed.add(constants)
         self.aliases.check(operation, args, kwargs)
         operands, tensors, others = self._operands(args, kwargs)
-        origin = self.origins.of(operands, tensors)
+        origin = self.origins.of(operands, tensors, self.integral)
         reads_values = any(operand.value is not None for operand in operands)
-        depends = reads_values or any(id(tensor) in self.codes for tensor in others)
+        sources = frozenset().union(*(self.sources.get(id(tensor), ()) for tensor in (*tensors, *others)))
+        depends = bool(sources)
         if operation.name in COMPARING and not self.training:
-            self.recording.compared.extend(operand.value for operand in operands if operand.value is not None)
+            self.recording.add_compared(operand.value for operand in operands if operand.value is not None)
         is_real = functools.partial(self._is_real, self.integral)
         measures = any(map(is_real, tensors)) or any(id(tensor) in self.measured for tensor in others)
         counted = is_counted(kind, args, kwargs)
@@ -188,11 +219,13 @@ class _Recorder(TorchFunctionMode):
             self.followed.add(result)
             counted = makes_real(kind, args, kwargs, result)
             if not counted:
-                self._note_codes(result, depends, measures)
-                look = look_at_values(operation, args, result) if depends and not self.training else None
+                self._note_codes(result, sources, measures)
+                looks = depends and not self.training and self.is_example
+                look = look_at_values(operation, args, result) if looks else None
                 if look is not None:
                     noted = self.recording.looks if measures else self.recording.looks_at_codes
                     noted.append(f"{addresses.source_of(frame)} {look}")
+                    self.recording.looked_at |= sources
                 self.origins.remember(output_tensors(result), origin)
                 return result
             kind = Kind.CAST
@@ -236,10 +269,13 @@ class _Recorder(TorchFunctionMode):
             self.sequence.append(call.address)
         for operand in operands:
             call.operands.setdefault(operand.slot, set()).add(operand)
-        self.origins.remember(output_tensors(result), origin, self.known.keys[call.address] if counted else None)
+        # scores come the same way where a batch without padding leaves their mask out
+        key = self.known.keys[call.address] if counted and not call.masks else None
+        self.origins.remember(output_tensors(result), origin, key)
         if depends:
-            self._note_codes(result, depends, measures)
+            self._note_codes(result, sources, measures)
             outputs = output_tensors(result)
+            self.sources.update((id(output), sources) for output in outputs)
             call.produces = max(call.produces, len(outputs))
             call.output_shape = tuple(outputs[0].shape) if outputs else ()
             call.never_negative = never_negative(operation, args, kwargs)
@@ -287,11 +323,12 @@ class _Recorder(TorchFunctionMode):
         """The name of the parameter or buffer whose memory `tensor` lies in."""
         return self.constant_memory.get(tensor.untyped_storage().data_ptr())
 
-    def _note_codes(self, result, depends: bool, measures: bool) -> None:
+    def _note_codes(self, result, sources: frozenset[str], measures: bool) -> None:
         """Remember results that are no real values but depend on the inputs. measures: on real values of them."""
-        for leaf in pytree.tree_leaves(result) if depends else ():
+        for leaf in pytree.tree_leaves(result) if sources else ():
             if isinstance(leaf, Tensor) and not leaf.is_floating_point():
                 self.codes[id(leaf)] = leaf
+                self.sources[id(leaf)] = sources
                 if measures:
                     self.measured.add(id(leaf))
 
