@@ -183,7 +183,7 @@ def _named(name: str, definition: FloatFunction, function: Callable, args: tuple
                 key = _RENAMED.get(key, key)
         if key == "alpha" and name in ("add", "sub") and value == 1:
             continue
-        if key == "ord" and value == "fro":
+        if key == "ord" and value == "fro" and name != "linalg_matrix_norm":
             value = 2.0
         yield slot, key, value
 

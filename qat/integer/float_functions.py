@@ -49,9 +49,7 @@ class FloatFunction:
         """What is wrong with a call, None if nothing is. tensors: ranks of its operands by name, the batch counted."""
         unknown = sorted({*tensors} - {*self.tensors}) + sorted({*arguments} - {*self.arguments})
         if unknown:
-            return f"it has {unknown[0]!r}; its operands are {', '.join(self.tensors)}, and besides " + (
-                ", ".join(self.arguments) or "it has none"
-            )
+            return f"it has {unknown[0]!r}; it takes {', '.join((*self.tensors, *self.arguments))}"
         missing = [name for name in (*self.tensors[: self.required], *self.needed)
                    if name not in tensors and name not in arguments]  # fmt: skip
         if missing:
@@ -118,6 +116,10 @@ def _vector_norm(input, ord=2.0, dim=(), keepdim=False) -> Tensor:
     return torch.linalg.vector_norm(input, ord, dim, keepdim)
 
 
+def _matrix_norm(input, ord="fro", dim=(-2, -1), keepdim=False) -> Tensor:
+    return torch.linalg.matrix_norm(input, ord, dim, keepdim)
+
+
 def _cdist(x1, x2, p=2.0) -> Tensor:
     return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
 
@@ -140,6 +142,11 @@ def _refuse_order(name: str) -> Callable[[Mapping[str, Argument]], str | None]:
         return None if order > 0 else f"its {name} is {order}; take a positive one"
 
     return refuse
+
+
+def _refuse_matrix_order(arguments) -> str | None:
+    order = arguments.get("ord", "fro")
+    return None if order == "fro" else f"its ord is {order!r}; use 'fro'"
 
 
 def _refuse_sampling(arguments) -> str | None:
@@ -222,6 +229,9 @@ FLOAT_FUNCTIONS: dict[str, FloatFunction] = {
     **dict.fromkeys(
         ("norm", "linalg_vector_norm"),
         _function(_vector_norm, "input", "ord:r dim:is keepdim:b", "dim", "dim", refuse=_refuse_order("ord")),
+    ),
+    "linalg_matrix_norm": _function(
+        _matrix_norm, "input", "ord:t dim:s keepdim:b", dims="dim", refuse=_refuse_matrix_order
     ),
     "cdist": _function(_cdist, "x1 x2", "p:r", refuse=_refuse_order("p")),
     "cross": _function(torch.linalg.cross, "input other", "dim:i", "dim", "dim"),

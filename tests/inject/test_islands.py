@@ -38,6 +38,8 @@ X, W = torch.ones(2, 3), torch.ones(4, 3)
         (torch.clamp, (X,), {"min": 0}, ["input"], {"min": 0.0}),
         (torch.norm, (X, "fro", -1), {}, ["input"], {"ord": 2.0, "dim": -1}),
         (torch.norm, (X,), {"p": 3, "dim": 1, "keepdim": True}, ["input"], {"ord": 3.0, "dim": 1, "keepdim": True}),
+        (torch.linalg.matrix_norm, (X[None],), {"ord": "fro", "dim": (-2, -1)}, ["input"],
+         {"ord": "fro", "dim": (-2, -1)}),
         (torch.add, (X, 2), {"alpha": 1}, ["input", "other"], {}),
         (torch.Tensor.__rsub__, (X, 1.0), {}, ["input", "other"], {}),
         (torch.pow, (X,), {"exponent": 2}, ["input", "other"], {}),
@@ -74,6 +76,8 @@ def test_a_call_is_read_however_it_is_written(function, args, kwargs, tensors, a
         (F.grid_sample, (X, X), {"mode": "nearest"}, "its mode is 'nearest', which rounds places"),
         (torch.add, (X, torch.ones(3, dtype=torch.int64)), {}, "its other holds torch.int64"),
         (F.softplus, (X, 2.0), {}, "its beta and threshold are 2.0 and 20.0"),
+        (torch.linalg.matrix_norm, (X[None], 2), {}, "its ord is 2, not str"),
+        (torch.linalg.matrix_norm, (X,), {"dim": (0, 1)}, "it works on the batch"),
         (torch.linalg.norm, (X, "nuc"), {}, "no float island holds it"),
     ],
 )

@@ -290,6 +290,11 @@ def _norm(form: _Form) -> str:
     return _norm_over(form, form.operands["input"], form.argument("ord", 2.0), form.dims(), keep)
 
 
+def _matrix_norm(form: _Form) -> str:
+    keep = int(form.argument("keepdim", False))
+    return form.add("ReduceL2", form.operands["input"], form.whole(*form.argument("dim", (-2, -1))), keepdims=keep)
+
+
 def _cdist(form: _Form) -> str:
     first = form.add("Unsqueeze", form.operands["x1"], form.whole(-2))
     second = form.add("Unsqueeze", form.operands["x2"], form.whole(-3))
@@ -373,6 +378,7 @@ FUNCTION_FORMS: dict[str, Callable[[_Form], str]] = {
     "mean": _reduction("ReduceMean"),
     "logsumexp": _reduction("ReduceLogSumExp"),
     **dict.fromkeys(("norm", "linalg_vector_norm"), _norm),
+    "linalg_matrix_norm": _matrix_norm,
     "cdist": _cdist,
     **dict.fromkeys(("cross", "linalg_cross"), _cross),
     "linalg_vecdot": _vecdot,

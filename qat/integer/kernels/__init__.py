@@ -1,5 +1,6 @@
 """Integer kernels: what each operation makes of the codes of its inputs, on integer tensors alone.
 
+Float islands are the exception: they compute in real numbers, and say so.
 The interpreter runs them, and so does the eval forward of a prepared network.
 """
 

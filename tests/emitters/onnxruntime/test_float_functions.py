@@ -63,6 +63,7 @@ CASES = {
     "logsumexp": ([(4, 6)], {}, {"dim": (1,)}),
     "norm": ([(4, 6)], {}, {"dim": -1, "ord": 3.0}),
     "linalg_vector_norm": ([(4, 6)], {}, {"dim": (1, 2)}),
+    "linalg_matrix_norm": ([(4, 6)], {}, {"keepdim": True}),
     "cdist": ([(4, 6), (5, 6)], {}, {"p": 1.0}),
     "cross": ([(4, 3), (4, 3)], {}, {"dim": 2}),
     "linalg_cross": ([(4, 3)], {"other": constant(1, 4, 3)}, {}),

@@ -131,7 +131,7 @@ def test_fields_that_contradict_one_another_are_refused(changes, message):
         ({"arguments": FloatIsland.written({"dim": True})}, "its dim is True, not int"),
         ({"arguments": FloatIsland.written({"dim": "1"})}, "its dim is 1, not int"),
         ({"arguments": ()}, "name its dim"),
-        ({"arguments": FloatIsland.written({"dim": 1, "out": 1})}, "it has 'out'; its operands are input"),
+        ({"arguments": FloatIsland.written({"dim": 1, "out": 1})}, "it has 'out'; it takes input, dim"),
         ({"operands": ("other",)}, "it has 'other'"),
         ({"function": "norm", "arguments": FloatIsland.written({"dim": 1, "ord": -1.0})}, "its ord is -1.0"),
         ({"function": "norm", "arguments": FloatIsland.written({"dim": (0, 1)})}, "it works on the batch"),
