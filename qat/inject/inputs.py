@@ -164,8 +164,8 @@ def explain_failure(forward: Callable, examples: tuple[tuple, dict], args: tuple
             reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
             raise AddressError(
                 f"the network fails on {path}, {in_words(given)} ({type(error).__name__}: {reason}); it was recorded "
-                f"with {in_words(example)}: pass that type, and that size behind the batch, or prepare again with "
-                "example_inputs as they are needed."
+                f"with {in_words(example)}: pass that type, in that size behind the batch, or prepare again with such "
+                "example_inputs as are needed."
             ) from error
 
 
