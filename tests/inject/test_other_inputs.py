@@ -90,7 +90,11 @@ def test_a_failure_on_the_recorded_size_keeps_its_own_words():
             r"ids is float32 of shape \(2, 4\) and was recorded as int64 of shape \(2, 4\); pass it dense",
         ),
         (IDS, torch.ones(1), r"scale is float32 of shape \(1,\) and was recorded as float32 of shape \(2, 1, 1\)"),
-        (IDS, torch.ones(2, 1, 1, dtype=torch.int64), r"scale is int64 of shape .* of real numbers, or prepare again"),
+        (
+            IDS,
+            torch.ones(2, 1, 1, dtype=torch.int64),
+            r"scale is int64 of shape .* of real numbers as recorded, or prepare again",
+        ),
     ],
 )
 def test_another_rank_or_kind_of_numbers_is_told_with_the_name_of_the_input(ids, scale, words):
