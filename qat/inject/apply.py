@@ -14,7 +14,7 @@ from qat.inject.actions import Action
 from qat.inject.addresses import START
 from qat.inject.calls import is_counted, makes_real, operand_at, substitute, tensor_slots, with_operand
 from qat.inject.choices import with_constants
-from qat.inject.islands import NoIsland, island_call, mark
+from qat.inject.islands import NoIsland, island_call, mark, with_finite_gradients
 from qat.inject.masks import mask_of, masked
 from qat.inject.opened import OPENED
 from qat.inject.operations import (
@@ -158,6 +158,8 @@ class QuantMode(TorchFunctionMode):
         for slot, narrow, wide in action.narrowed:
             operand = self._narrowed(operand_at(args, kwargs, slot), narrow, wide)
             args, kwargs = with_operand(args, kwargs, slot, operand)
+        if action.island and torch.is_grad_enabled():
+            args, kwargs = with_finite_gradients(args, kwargs)
         if self.folds and action.weight_quantizer is not None:
             args, kwargs = self.accumulators.fold_bias(action, args, kwargs)
         waits = self.exact and self.accumulators.waits(action.head)

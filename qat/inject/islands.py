@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils import _pytree as pytree
 
+from qat.functional import finite_gradient
 from qat.inject.calls import Slot
 from qat.inject.exact_kernels import Computed, codes_of
 from qat.inject.masks import left_out
@@ -134,6 +137,29 @@ def between(
         )  # fmt: skip
 
     return make
+
+
+def with_finite_gradients(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The arguments of an island, to which no NaN and no infinity comes back: 0 does instead.
+
+    Quantized operands are exactly 0 all the time, where a norm, a root or a distance has no gradient.
+    """
+    return pytree.tree_map(lambda leaf: _Finite.apply(leaf) if _is_trained(leaf) else leaf, (args, kwargs))
+
+
+def _is_trained(leaf) -> bool:
+    return isinstance(leaf, Tensor) and leaf.requires_grad
+
+
+class _Finite(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        return finite_gradient(gradient)
 
 
 def mark(call: IslandCall) -> Tensor:

@@ -174,11 +174,22 @@ def test_the_eval_forward_is_the_program_code_for_code(names):
 
 
 def test_training_runs_the_function_itself_between_fake_quantizers():
+    torch.manual_seed(0)
     network, x = Net(), torch.randn(3, 5, 6)
     prepare(network, x, config("hypot"))
     network(x).sum().backward()
     assert all(bool(parameter.grad.isfinite().all()) for parameter in network.parameters())
     assert float(network.first.weight.grad.abs().sum()) > 0
+
+
+def test_no_gradient_is_none_where_quantized_operands_are_0():
+    network = Net()
+    with torch.no_grad():
+        network.first.weight.mul_(1e-3)
+        network.first.weight[0, 0], network.first.bias[:] = 100.0, 0.0  # so wide a grid that all else is 0
+    prepare(network, torch.randn(3, 5, 6), config("hypot"))
+    network(torch.randn(3, 5, 6)).sum().backward()
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in network.parameters())
 
 
 def test_the_gradient_of_an_eval_forward_passes_an_island():
