@@ -198,3 +198,35 @@ def test_indices_are_verified_as_they_are(tmp_path):
     assert report.ok and report.mismatches["onnxruntime"] == Mismatch(0, 7 * 5 * 3 + 7 * 5, 0)
     assert report.mismatches["fake_quant"] == Mismatch(7, 7 * 5 * 3 + 7 * 5, 1)
     assert set(report.latency_ms) == {"integer", "float"}
+
+
+def test_islands_of_a_rule_are_named_and_what_is_behind_them_compared(tmp_path):
+    builder = ProgramBuilder()
+    x = builder.input("x", (3,), BYTE)
+    y = builder.float_island("pose", "hypot", {"input": x, "other": builder.negate("minus", x)}, BYTE)
+    weight = Weight(torch.tensor([[3, -2, 1]], dtype=torch.int8), WeightGrid(4, 16), torch.full((1,), 0.03125))
+    builder.output("logits", builder.linear("fc", y, weight, BYTE))
+    program = builder.build()
+    export(program, tmp_path / "model.onnx")
+    report = verify(program, tmp_path / "model.onnx", [torch.randn(40, 3) * 8], repeats=1)
+    assert report.islands == ("pose",) and report.as_exported and not report.ok
+    assert report.float_ops and all(" codes/pose" in node for node in report.float_ops)
+    assert report.mismatches == {"onnxruntime": Mismatch(0, 40, 0)}
+    assert report.island_codes.total == 120 and report.island_codes.max_lsb <= 1
+    assert report.nonlinear_ms == {} and set(report.latency_ms) == {"integer", "float"}
+    assert "float islands" in str(report) and "pose" in str(report)
+    assert json.loads(json.dumps(report.to_dict()))["islands"] == ["pose"]
+
+
+def test_other_codes_behind_an_island_of_a_rule_are_found(tmp_path):
+    def program_with(scale):
+        builder = ProgramBuilder()
+        y = builder.float_island("root", "abs", {"input": builder.input("x", (3,), BYTE)}, BYTE)
+        weight = Weight(torch.tensor([[3, -2, 1]], dtype=torch.int8), WeightGrid(4, 16), torch.full((1,), scale))
+        builder.output("logits", builder.linear("fc", y, weight, BYTE))
+        return builder.build()
+
+    export(program_with(0.03125), tmp_path / "model.onnx")
+    report = verify(program_with(0.0625), tmp_path / "model.onnx", [torch.randn(40, 3) * 8], repeats=0)
+    assert report.mismatches["onnxruntime"].differing > 0 and not report.as_exported
+    assert "NOT EQUAL" in str(report)
