@@ -110,15 +110,9 @@ def _symbol(size) -> sympy.Symbol | None:
     return None if isinstance(size, int) or not size.node.expr.is_Symbol else size.node.expr
 
 
-@contextlib.contextmanager
-def _apart(wanted: bool) -> Iterator[None]:
+def _apart(wanted: bool) -> contextlib.AbstractContextManager:
     """Where wanted, sizes that are equal in the examples get symbols of their own, inside."""
-    before = shape_config.use_duck_shape
-    try:
-        shape_config.use_duck_shape = before and not wanted
-        yield
-    finally:
-        shape_config.use_duck_shape = before
+    return shape_config.patch(use_duck_shape=False) if wanted else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

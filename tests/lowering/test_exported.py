@@ -1,0 +1,63 @@
+"""The graph that lowering reads, and which sizes in it are symbols."""
+
+import pytest
+import torch
+import torch.fx.experimental._config as shape_config
+from torch import nn
+
+import qat
+from qat.errors import ConversionError
+from qat.lowering.exported import export
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.last = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, ids, image):
+        return self.last(self.embedding(ids)), self.last(image)
+
+
+def lengths(module, example, any_length=True):
+    handle = qat.prepare(module, example)
+    return list(export(module.eval(), handle, any_length).lengths.values())
+
+
+def test_dimensions_of_token_ids_are_lengths_and_those_of_images_are_not():
+    example = torch.zeros(2, 7, dtype=torch.long), torch.randn(2, 3, 5, 4)
+    assert [(size.symbol, int(size)) for size in lengths(Pair(), example)] == [("length", 7)]
+
+
+def test_lengths_are_numbers_where_one_length_is_asked_for():
+    example = torch.zeros(2, 7, dtype=torch.long), torch.randn(2, 3, 5, 4)
+    assert lengths(Pair(), example, any_length=False) == []
+
+
+def test_a_dimension_of_one_is_no_length():
+    example = torch.zeros(2, 1, dtype=torch.long), torch.randn(2, 3, 5, 4)
+    assert lengths(Pair(), example) == []
+
+
+def test_lengths_are_called_after_their_inputs_where_there_are_several():
+    example = torch.zeros(2, 7, dtype=torch.long), torch.randn(2, 5, 4)
+    assert [size.symbol for size in lengths(Pair(), example)] == ["length_of_ids_1", "length_of_image_1"]
+
+
+def test_torch_is_left_as_it_was():
+    class Broken(nn.Linear):
+        broken = False
+
+        def forward(self, x):
+            if self.broken:
+                raise RuntimeError("broken")
+            return super().forward(x)
+
+    module, before = Broken(4, 2), shape_config.use_duck_shape
+    handle = qat.prepare(module, torch.randn(2, 7, 4))
+    export(module.eval(), handle, any_length=True)
+    assert shape_config.use_duck_shape is before
+    module.broken = True
+    with pytest.raises(ConversionError, match=r"torch.export cannot follow the network \(RuntimeError: broken\)"):
+        export(module, handle, any_length=True)
+    assert shape_config.use_duck_shape is before
