@@ -6,15 +6,15 @@ The shapes are those of a ViT-B/16 at 224x224. Milliseconds of the processor in 
 Integers and islands quantize the input first and dequantize the output last, which float does not have to: of the
 softmax that is 0.36 ms, of the norms 0.08. ONNX Runtime 1.32 on an AVX512-VNNI machine that others used as well:
 
-    softmax                 integer   1.94    float_island   1.04    float   0.49
-    log_softmax             integer   2.61    float_island   0.86    float   0.30
-    layer norm              integer   0.64    float_island   0.27    float   0.11
-    RMS norm                integer   0.62    float_island   0.48    float   0.24
-    layer norm of channels  integer   0.83    float_island   0.62    float   0.49
-    divide                  integer   1.10    float_island   0.64    float   0.34
+    softmax                 integer   2.08    float_island   1.10    float   0.71
+    log_softmax             integer   2.59    float_island   1.11    float   0.42
+    layer norm              integer   0.71    float_island   0.39    float   0.18
+    RMS norm                integer   0.51    float_island   0.46    float   0.24
+    layer norm of channels  integer   0.79    float_island   0.64    float   0.48
+    divide                  integer   1.16    float_island   0.67    float   0.38
 
-Of the integer softmax the table takes 0.32 ms, the division 0.32 and the sum 0.25. In int64 instead of int32 the sum
-alone takes 1.1 and the division 1.6, so that factors are chosen for int32.
+Factors are chosen for int32: in int64 the division of a softmax alone takes 1.6 ms. `bench_transformers.py` tells what
+all of it makes of whole networks.
 """
 
 import statistics
