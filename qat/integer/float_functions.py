@@ -121,7 +121,7 @@ def _matrix_norm(input, ord="fro", dim=(-2, -1), keepdim=False) -> Tensor:
 
 
 def _cdist(x1, x2, p=2.0) -> Tensor:
-    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+    return torch.cdist(x1, x2, p, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False) -> Tensor:

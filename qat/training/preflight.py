@@ -46,6 +46,9 @@ def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> 
             f"{size:,}",
             f"{4 * count:,}",
         )
+    for layer, count in _weights_in_float(handle).items():
+        total, total_float = total + 4 * count, total_float + 4 * count
+        table.add_row(layer, f"{count:,}", "float", str(outputs.get(layer, "")), f"{4 * count:,}", f"{4 * count:,}")
     table.add_section()
     table.add_row("total", "", "", "", f"{total:,}", f"{total_float:,}")
     buffer = io.StringIO()
@@ -63,6 +66,14 @@ def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> 
     for sentence in schedule.check_against(progress):
         buffer.write(f"note: {sentence}\n")
     return buffer.getvalue()
+
+
+def _weights_in_float(handle: Handle) -> dict[str, int]:
+    """How many weights and biases the float islands that are layers have."""
+    modules = dict(handle.module.named_modules())
+    layers = dict.fromkeys(layer.partition("#")[0] for layer in handle.plan.islands)
+    counts = {layer: sum(map(Tensor.numel, modules[layer].parameters())) for layer in layers if layer in modules}
+    return {layer: count for layer, count in counts.items() if count}
 
 
 def describe(schedule: Schedule, weight_bits: int, activation_bits: int) -> str:

@@ -46,6 +46,8 @@ def test_what_stays_in_float_and_what_is_never_reached_is_said():
 def test_what_becomes_a_float_island_is_said():
     _, handle = prepared(qat.QuantConfig(rules=[qat.Rule("2", quantize=False)]))
     text = preflight(handle, None, qat.Progress(total_epochs=10))
+    assert row_of(text.partition("total")[0], "2") == ["2", "189", "float", "8", "756", "756"]
+    assert row_of(text, "total")[-2:] == ["983", "1,664"]  # 200 + 756 + 27 bytes; 4 * (200 + 27) + 756
     assert "left in float, as islands between integers: 2 (linear); the file will not be integer" in text
 
 
