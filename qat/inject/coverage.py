@@ -32,7 +32,8 @@ def refuse_unsupported(
             continue
         if call.address in islands:
             problem = reason_against_island(call)
-            reason = problem and f"left in float by a rule, but {problem}"
+            remedy = "" if call.operation.name in target.operations else REMEDIES.get(call.operation.name, "")
+            reason = problem and "; ".join(filter(None, (f"left in float by a rule, but {problem}", remedy)))
             ruled = ruled or bool(problem)
         else:
             reason = _reason_against(call, quantized[call.address], target)

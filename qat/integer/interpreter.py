@@ -1,4 +1,4 @@
-"""The reference interpreter: what an integer program computes, by integer arithmetic alone.
+"""The reference interpreter: what an integer program computes, by integer arithmetic alone but for float islands.
 
 `run` takes and gives codes and shows every value on the way; `run_real` is what calling a program does.
 """
