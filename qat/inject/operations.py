@@ -94,6 +94,8 @@ _SYNONYMS = {
 _NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, operator)
 
 #: Operations that make real values of a tensor of integers.
+#: What takes the shape or the type of a second tensor, and nothing of its values.
+TAKING_A_SHAPE = frozenset("view_as reshape_as expand_as to type_as".split())
 _CASTS = frozenset("to type type_as float half bfloat16 double".split())
 
 #: Modes of `F.interpolate` that choose entries, and compute nothing.

@@ -35,10 +35,12 @@ from qat.inject.known_calls import KnownCalls
 from qat.inject.masks import mask_of
 from qat.inject.opened import OPENED
 from qat.inject.operations import (
+    TAKING_A_SHAPE,
     Kind,
     Operation,
     averages_last,
     factor_of,
+    first_operand,
     is_square,
     kind_of,
     never_negative,
@@ -203,7 +205,7 @@ class _Recorder(TorchFunctionMode):
             args, kwargs, constants = with_constants(operation, args, kwargs)
             self.followed.add(constants)
         self.aliases.check(operation, args, kwargs)
-        operands, tensors, others = self._operands(args, kwargs)
+        operands, tensors, others = self._operands(operation, args, kwargs)
         origin = self.origins.of(operands, tensors, self.integral)
         reads_values = any(operand.value is not None for operand in operands)
         sources = frozenset().union(*(self.sources.get(id(tensor), ()) for tensor in (*tensors, *others)))
@@ -240,7 +242,7 @@ class _Recorder(TorchFunctionMode):
             depends = rewrites = False
         if rewrites:
             function, args, kwargs, written = self._out_of_place(call, operation, function, args, kwargs, frame)
-            operands, tensors, others = self._operands(args, kwargs)
+            operands, tensors, others = self._operands(operation, args, kwargs)
             call.in_place = True
         call.other_dtypes.update(tensor.dtype for tensor in others)
         call.reason = call.reason or reason_against(operation, args, kwargs)
@@ -301,10 +303,14 @@ class _Recorder(TorchFunctionMode):
         """Whether a tensor is a value of the network that not integers alone, such as a mask's, decide."""
         return id(tensor) in self.values and id(tensor) not in integral
 
-    def _operands(self, args: tuple, kwargs: dict) -> tuple[list[Operand], list[Tensor], list[Tensor]]:
+    def _operands(
+        self, operation: Operation, args: tuple, kwargs: dict
+    ) -> tuple[list[Operand], list[Tensor], list[Tensor]]:
         """(real operands of a call, their tensors, its other tensors)."""
         operands, tensors, others = [], [], []
         for slot, tensor in tensor_slots(args, kwargs):
+            if operation.name in TAKING_A_SHAPE and tensor is not first_operand(args, kwargs):
+                continue
             if tensor.is_floating_point():
                 value = self.values.get(id(tensor))
                 constant = None if value is not None else self.constants.get(id(tensor), "")

@@ -89,3 +89,25 @@ def test_a_number_behind_a_product_of_values_is_part_of_it_and_behind_a_layer_is
     assert activations(lambda n, x: (y := x @ x.transpose(2, 3)) * y.shape[1] ** -0.5) == ["a.output", "matmul.output"]
     assert activations(lambda n, x: n.b(x) * 0.5) == ["a.output", "b.output", "mul.output"]
     assert activations(lambda n, x: (x @ x.transpose(2, 3)) * -0.5) == ["a.output", "matmul.output", "mul.output"]
+
+
+@pytest.mark.parametrize("name", ["reshape_as", "view_as"])
+def test_a_tensor_whose_shape_alone_is_taken_has_a_grid_of_its_own(name):
+    class Normalized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm, self.last = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)
+
+        def forward(self, x):  # (N, L, 4), normalized over N * L as LeViT does
+            hidden = self.linear(x)
+            return self.last(getattr(self.norm(hidden.flatten(0, 1)), name)(hidden))
+
+    torch.manual_seed(0)
+    network, x = Normalized(), torch.randn(8, 5, 4)
+    network.norm.running_var.fill_(1e-2)
+    handle = qat.prepare(network, x)
+    with handle.observing_in_eval():
+        network.eval()(x)
+    ranges = {layer: float(handle.quantizers[f"{layer}.output"].scale) for layer in ("linear", "norm")}
+    assert ranges["norm"] > 9 * ranges["linear"]
+    assert torch.equal(network(x), qat.convert(network)(x))
