@@ -128,8 +128,8 @@ class Rule:
 
     A layer that a network calls again is numbered, `layer#2`; a rule for `layer` means every call of it.
     weight_bits, activation_bits: width of the layer's weights and of its output activation; None leaves the default.
-    quantize: False leaves the layer in float: what it computes is then a float island between the integers of the
-        exported file, which is no integer file. True takes it back in.
+    quantize: False leaves the layer in float: each of its operations is then a float island between the integers of the
+        exported file, which is no integer file; values between two islands have codes as well. True takes it back in.
     """
 
     name: str = "*"
