@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from qat.errors import PreparationError
 from qat.inject.loops import loop_begin, loop_end
@@ -137,7 +138,8 @@ def _one_direction(
     """(output (N, L, H), last state) of one layer in one direction. x: (N, L, features)."""
     in_front, inside = _biases(step, b_ih, b_hh)
     products = F.linear(x, w_ih, in_front)
-    looped = is_exporting() and products.shape[1] > 1
+    # a comparison of sizes would bound the lengths that the exported graph takes
+    looped = is_exporting() and not statically_known_true(products.shape[1] == 1)
     if looped:  # one step, which stands for all
         entry, *state = loop_begin(products, list(state))
         entries = (entry,)

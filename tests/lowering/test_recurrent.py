@@ -212,6 +212,26 @@ def test_one_file_takes_sequences_of_any_length(name, tmp_path):
         assert torch.equal(run_session(session, {"x": x})["output"], expected)
 
 
+def test_a_layer_bounds_no_length_of_what_comes_before_it():
+    class Thinned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.layer, self.head = nn.Embedding(9, 4), nn.GRU(4, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, tokens):
+            return self.head(self.layer(self.embedding(tokens)[:, ::2])[0])
+
+    torch.manual_seed(1)
+    network = Thinned()
+    tokens = torch.randint(0, 9, (8, 16))
+    trained(network, "w8a8", tokens)
+    program = qat.convert(network)
+    for count in (1, 2, 3, 20):  # of which every other is read: a single one at first
+        tokens = torch.randint(0, 9, (3, count))
+        with torch.no_grad():
+            assert torch.equal(program(tokens), network(tokens))
+
+
 def test_a_loop_is_the_same_after_it_was_stored(tmp_path):
     network, x = made("lstm_of_two_layers_and_directions")
     program = qat.convert(network)
