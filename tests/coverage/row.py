@@ -96,8 +96,8 @@ class Training(pytorch_lightning.LightningModule):
         return torch.optim.SGD(self.network.parameters(), lr=1e-3)
 
     def train_dataloader(self):
-        """Two batches of two samples."""
-        return DataLoader([self.make_inputs(2) for _ in range(2)], batch_size=None)
+        """Two batches, of eight samples: batch norms of two would see nothing but -1 and 1 where one pixel is left."""
+        return DataLoader([self.make_inputs(8) for _ in range(2)], batch_size=None)
 
     def val_dataloader(self):
         """Two batches of three samples, which the file is verified on."""
