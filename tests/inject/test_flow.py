@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qat.inject.flow import Flow, is_identity
+from qat.inject.flow import Flow, is_identity, with_calls_in_order
 from qat.inject.inputs import bind_examples
 from qat.inject.record import record
 
@@ -75,3 +75,26 @@ def test_what_hands_back_its_operand_for_nobody_is_no_reader():
 def test_identities_are_calls_that_keep_every_element_in_its_place():
     _, calls = flow_of(lambda x: torch.exp(x.clone().reshape(3, 2)).reshape(2, 3))
     assert [name for name, call in calls.items() if is_identity(call)] == ["clone"]
+
+
+class Call:
+    """What a call reads."""
+
+    def __init__(self, *addresses):
+        self.read = addresses
+
+    def values(self):
+        return [("call", address, 0) for address in self.read] or [("input", "x")]
+
+
+def test_calls_of_another_way_stand_in_front_of_what_reads_them():
+    # scores, softmax; then on the other way: a mask, the same negated, and the scores with that
+    calls = {0: Call(), 1: Call(0, 4), 2: Call(), 3: Call(2), 4: Call(0, 3)}
+    assert list(with_calls_in_order(calls, added=range(2, 5))) == [0, 2, 3, 4, 1]
+    assert with_calls_in_order(calls, added=range(2, 5))[4] is calls[4]
+
+
+def test_the_others_stay_in_the_order_in_which_they_were_made():
+    loop = {0: Call(2), 1: Call(0), 2: Call(1), 3: Call(3), 4: Call(3)}
+    assert list(with_calls_in_order(loop, added=range(3, 5))) == [0, 1, 2, 3, 4]
+    assert list(with_calls_in_order(loop, added=range(5, 5))) == [0, 1, 2, 3, 4]

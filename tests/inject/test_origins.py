@@ -172,6 +172,16 @@ def test_the_origin_of_a_call_is_that_of_its_latest_value():
     assert (origin.layer, origin.way, origin.value, origin.constants) == ("b", (("second",),), ("call", 1, 0), ("c",))
 
 
+def test_a_mask_says_nothing_of_where_the_scores_come_from():
+    origins, (scores, mask, weight) = Origins({}), torch.ones(3, 1)
+    origins.remember([scores], origins.of([constant("a")], [weight]), ("scores",))
+    origins.remember([mask], origins.of([], []), ("mask",))
+    operands, tensors = [value(0), value(1)], [scores, mask]
+    assert origins.of(operands, tensors).layer == ""
+    assert origins.of(operands, tensors, {id(mask)}).layer == "a"
+    assert origins.of(operands[1:], tensors[1:], {id(mask)}).value == ("call", 1, 0)
+
+
 def test_what_is_made_of_a_parameter_counts_as_that_parameter():
     origins, (weight, derived) = Origins({}), torch.ones(2, 1)
     origins.remember([derived], origins.of([constant("a")], [weight]))
