@@ -207,6 +207,30 @@ def test_every_kind_of_call_trains_alike_compiled_and_eager():
         assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-5)
 
 
+def test_the_steps_of_a_recurrent_layer_train_alike_compiled_and_eager():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer, self.head = nn.RNN(4, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.head(self.layer(x)[0])
+
+    x, gradients = torch.randn(8, 2, 4, generator=torch.Generator().manual_seed(1)), []
+    for compiled in (False, True):
+        network = Recurrent()
+        handle = qat.prepare(network, x)
+        network(x)
+        handle.set_state(QuantState(observe=False))
+        with torch._dynamo.config.patch(allow_rnn=True):  # Dynamo asks for it
+            forward = torch.compile(network, backend=Counting(), fullgraph=True) if compiled else network
+            forward(x).square().sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for eager, ours in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, eager)
+
+
 def test_compiled_observation_ends_in_the_ranges_of_eager_observation():
     scales = []
     for compile_it in (False, True):
