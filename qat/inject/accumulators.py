@@ -134,7 +134,9 @@ class Accumulators:
             unit = self.quantizers[name].scale_in_force() / self.quantizers[name].kernel_weight().step
             self.waiting[address] = exact.product(float(unit), 1.0)
             return result
-        accumulated = exact_operations.accumulate(operation, function, args, kwargs, result, self._grids(action))
+        accumulated = exact_operations.accumulate(
+            operation, function, args, kwargs, result, self._grids(action), action.shape
+        )
         if accumulated is None:
             return result
         result, self.waiting[address] = accumulated

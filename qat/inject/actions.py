@@ -37,6 +37,7 @@ class Action:
     operands: quantizers of the operands, by slot. head: address of the computation whose result this is, where a
     quantizer stands at the end of it and what is fused behind it.
     narrowed: operands of more bits than a kernel multiplies: slot, quantizer of a narrow copy, and their own quantizer.
+    shape: of the result as it was recorded.
     in_place: run out of place. form: where a layer has its weight. scores: slot of the scores that this call masks.
     island: whether it stays in float, between the quantizers of its operands and of its result.
     masks: whether it leaves out scores of a softmax or makes what does; a network need not call it where none are.
@@ -52,6 +53,7 @@ class Action:
     batch_norm: int | None = None
     folded_into: int | None = None
     operands: tuple[tuple[Slot, str], ...] = ()
+    shape: tuple[int, ...] = ()
     head: int | None = None
     in_place: bool = False
     region: RegionAction | None = None
@@ -119,7 +121,7 @@ class Actions:
 
     def _placed(self, call: Call) -> Action:
         """The action, without what it reads."""
-        action = Action(layer=call.layer, kind=call.kind, in_place=call.in_place)
+        action = Action(layer=call.layer, kind=call.kind, shape=call.output_shape, in_place=call.in_place)
         if call.address in self.fusion.mask_makers:
             return dataclasses.replace(action, masks=True)
         if call.address in self.fusion.masks:

@@ -21,11 +21,17 @@ from qat.integer.values import Grid, float32
 
 
 def accumulate(
-    operation: Operation, function, args: tuple, kwargs: dict, result: Tensor, grids: dict[Slot | None, Grid]
+    operation: Operation,
+    function,
+    args: tuple,
+    kwargs: dict,
+    result: Tensor,
+    grids: dict[Slot | None, Grid],
+    recorded: tuple[int, ...] = (),
 ) -> tuple[Tensor, Accumulator | Computed] | None:
     """(the result in real units, its accumulator) of one call; None where the operation has no integer form here.
 
-    grids: of each tensor operand by slot, and of the result under None.
+    grids: of each tensor operand by slot, and of the result under None. recorded: shape of the result then.
     """
     slots = [slot for slot in grids if slot is not None]
     if not slots:
@@ -49,7 +55,9 @@ def accumulate(
         case "softmax" | "log_softmax":
             x = first_operand(args, kwargs)
             dim = args[1] if len(args) > 1 else kwargs["dim"]
-            make = softmax_between(source, operation.name == "log_softmax", dim % x.dim(), x.shape[dim])
+            # rows that are shorter than the recorded ones are computed with the factors of those, as in a program
+            count = max(x.shape[dim], recorded[dim]) if len(recorded) == x.dim() else x.shape[dim]
+            make = softmax_between(source, operation.name == "log_softmax", dim % x.dim(), count)
             mask = left_out(x)
             mask = torch.logical_not(mask) if bool(mask.any()) else None
             return result, Computed(make, (codes_of(x, source), mask), (source, MASK_GRID))

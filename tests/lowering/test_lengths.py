@@ -13,6 +13,7 @@ import qat
 from qat.emitters.onnxruntime import emit, float_ops, open_session, run_session
 from qat.errors import ProgramError
 from qat.integer.lengths import Length
+from qat.integer.operations import Softmax
 from qat.lowering.lengths import NoLength, length_of
 
 LONGEST = 12
@@ -261,3 +262,15 @@ def test_equal_sizes_of_an_example_are_not_taken_for_one():
     (length,) = program.lengths
     assert length.recorded == 4
     assert program(torch.randn(4, 2, 4)).shape == (4, 2, 3)
+
+
+def test_a_short_softmax_has_the_factors_of_the_long_one_it_was_recorded_with():
+    network = body(lambda net, x: net.parts[0](x).softmax(1), nn.Linear(4, 3))
+    program = converted(network, torch.randn(2, 1500, 4))
+    short = torch.randn(64, 700, 4)
+    with torch.no_grad():
+        expected = network(short)
+    assert torch.equal(program(short), expected)
+    alone = converted(body(lambda net, x: net.parts[0](x).softmax(1), nn.Linear(4, 3)), torch.randn(2, 700, 4))
+    factors = [next(o for o in p.operations if isinstance(o, Softmax)).factors for p in (program, alone)]
+    assert not factors[0].matches(factors[1])
