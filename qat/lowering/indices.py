@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from qat.inject.operations import canonical_name
+from qat.integer.geometry import broadcast_shape
 from qat.integer.operations import MASK_GRID, CumulativeSum, IndexProduct, IndexSum, IndexTable
 from qat.integer.program import Constant, Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Select, Table, Take
 from qat.lowering.elementwise import rescale
@@ -34,6 +35,10 @@ _FUNCTIONS = frozenset("""
     eq ne lt le gt ge add sub rsub mul div neg clamp logical_not bitwise_not
     abs remainder floor_divide
 """.split())  # fmt: skip
+#: Functions of several integers or masks, where one decides about all of them.
+_CHOICES = frozenset({"masked_fill", "where"})
+#: What has one number everywhere, of the shape of its operand.
+_FILLED = frozenset({"zeros_like", "ones_like", "full_like"})
 _CONVERSIONS = frozenset({"to", "_to_copy", "type_as", "bool", "float", "long", "int"})
 _ARITHMETIC = {"add": IndexSum, "mul": IndexProduct}
 _CONJUNCTIONS = frozenset({"and", "logical_and", "bitwise_and"})
@@ -96,13 +101,18 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
     if name == "gather" and isinstance(args[0], Tensor) and args[0].numel() == args[0].shape[args[1]]:
         return function_node(node, Mapped(source.root, args[0].flatten()[source.points]))
     if name in _CONJUNCTIONS and len(args) == 2:
-        return _both(program, node, *args)
+        return both(program, node, *args)
     if name in _DISJUNCTIONS and len(args) == 2:
         return _either(program, node, *args)
     if name in _CONVERSIONS:
         return function_node(node, Mapped(source.root, source.points.to(node.meta["val"].dtype)))
-    if name in _FUNCTIONS and len(sources) == 1 and all(map(_is_number, (a for a in args if not is_discrete(a)))):
-        points = [source.points if is_discrete(argument) else argument for argument in args]
+    if name in _FILLED:
+        dtype = node.meta["val"].dtype
+        return function_node(node, Mapped(source.root, node.target(source.points, *args[1:], dtype=dtype)))
+    alone = _FUNCTIONS if len(sources) == 1 else _CHOICES
+    of_one = all(as_function(other).root.name == source.root.name for other in sources)
+    if name in alone and of_one and all(map(_is_number, (a for a in args if not is_discrete(a)))):
+        points = [as_function(argument).points if is_discrete(argument) else argument for argument in args]
         return function_node(node, Mapped(source.root, node.target(*points, **kwargs)))
     if name == "cumsum":
         counted = index_of(program, node, sources[0])
@@ -251,22 +261,22 @@ def _either(program: Program, node: Node, first, second):
     return program.join(node, (value, value, other), shape, Select)
 
 
-def _both(program: Program, node: Node, first, second):
-    """Masks that are both True: the product of their codes."""
+def both(program: Program, node: Node, first, second) -> Quantized:
+    """Masks that are both True: the product of their codes. At least one depends on the inputs."""
     if not is_discrete(first):
         first, second = second, first
     value, shape = mask_of(program, node, first), batch_shape(node)
     if isinstance(second, Tensor):
         if bool(second.all()):
             return value if value.shape == shape else program.move(node, value, shape, Expand, shape=shape)
-        other = constant_mask(program, node, second, len(shape)).name
+        other = constant_mask(program, node, second, len(shape))
     else:
-        other = mask_of(program, node, second).name
+        other = mask_of(program, node, second)
     name = program.unique(f"{module_path(node) or 'network'}.mask")
     program.operations.append(
         Mul(
-            name=name, source=module_path(node), inputs=(value.name, other), output=name, clamp_min=0, clamp_max=1,
+            name=name, source=module_path(node), inputs=(value.name, other.name), output=name, clamp_min=0, clamp_max=1,
             multiplier=Multiplier.from_scales(1.0, 1.0, 1.0),
         )
     )  # fmt: skip
-    return program.value(name, shape, MASK_GRID, value.quantizer)
+    return program.value(name, broadcast_shape(Unlowerable, value.shape, other.shape), MASK_GRID, value.quantizer)

@@ -8,7 +8,7 @@ from qat.inject.masks import MASKED_BELOW
 from qat.inject.nonlinear import normalize_between, softmax_between
 from qat.inject.normalizations import normalization_of, uses_own_statistics
 from qat.integer.program import Reshape
-from qat.lowering.indices import as_function, constant_mask, is_discrete, mask_of
+from qat.lowering.indices import as_function, both, constant_mask, is_discrete, mask_of
 from qat.lowering.pointwise import Mapped
 from qat.lowering.state import (
     Masked,
@@ -54,15 +54,23 @@ def mask_scores(program: Program, node: Node, scores, mask) -> Masked:
     """Leave out the scores where `mask` is True, besides those that are out already."""
     if is_discrete(mask):
         function = as_function(mask)
+        if not bool(function.points.any()):
+            return scores
         taking_part = Mapped(function.root, function.points.logical_not())
         mask = mask_of(program, node, Pending(function.root.shape, None, mapped=taking_part))
     if isinstance(mask, Tensor) and not bool(mask.any()):
         return scores
     if isinstance(scores, Masked):
-        if not isinstance(mask, Tensor) or not isinstance(scores.mask, Tensor):
-            raise Unlowerable("it is masked twice; join both masks first")
-        return Masked(scores.scores, torch.logical_or(mask, scores.mask))
+        return Masked(scores.scores, _joined(program, node, scores.mask, mask))
     return Masked(scores, mask)
+
+
+def _joined(program: Program, node: Node, first: Tensor | Quantized, second: Tensor | Quantized) -> Tensor | Quantized:
+    """Two masks of `Masked` as one, which leaves out what either does."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.logical_or(first, second)
+    taking_part = (mask.logical_not() if isinstance(mask, Tensor) else mask for mask in (first, second))
+    return both(program, node, *taking_part)
 
 
 def normalize(name: str):

@@ -7,7 +7,17 @@ from torch import nn
 
 import qat
 from qat.errors import ConversionError
-from qat.integer.program import CumulativeSum, Embedding, Grid, IndexProduct, IndexRange, IndexSum, IndexTable, Table
+from qat.integer.program import (
+    CumulativeSum,
+    Embedding,
+    Grid,
+    IndexProduct,
+    IndexRange,
+    IndexSum,
+    IndexTable,
+    Mul,
+    Table,
+)
 
 IDS = torch.randint(0, 10, (6, 5), generator=torch.Generator().manual_seed(0))
 MASK = (torch.arange(5) < torch.tensor([[5], [3], [1], [4], [2], [5]])).long()  # padded behind
@@ -22,6 +32,7 @@ class Tokens(nn.Module):
         torch.manual_seed(0)
         self.words, self.places, self.kinds = nn.Embedding(10, 8), nn.Embedding(8, 8), nn.Embedding(2, 8)
         self.linear, self.last, self.body = nn.Linear(8, 8), nn.Linear(8, 3), body
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
         self.register_buffer("offsets", torch.tensor([3, 1, 4, 1, 5, 2, 6, 0, 3, 7]))
 
     def forward(self, ids, mask):
@@ -30,6 +41,20 @@ class Tokens(nn.Module):
 
 def attended(x, allowed):
     scores = (x @ x.transpose(1, 2)).masked_fill(~allowed, SMALLEST)
+    return scores.softmax(-1) @ x
+
+
+def attended_plus(x, bias):
+    return (x @ x.transpose(1, 2) + bias).softmax(-1) @ x
+
+
+def lowest_where(left_out):
+    """A mask as torch's own layers make it: numbers to be added to scores."""
+    return torch.zeros_like(left_out, dtype=torch.float32).masked_fill_(left_out, -torch.inf)
+
+
+def masked_twice(x, first, second):
+    scores = (x @ x.transpose(1, 2)).masked_fill(first, SMALLEST).masked_fill(second, SMALLEST)
     return scores.softmax(-1) @ x
 
 
@@ -54,6 +79,18 @@ BODIES = {  # name: (body, operations that the program has)
     "both_of_two_masks": (
         lambda net, x, ids, mask: attended(x, mask.bool()[:, None, :] & (mask != 0)[:, :, None]), [],
     ),
+    "masked_twice_by_inputs": (
+        lambda net, x, ids, mask: masked_twice(x, mask[:, None] == 0, (ids == 7)[:, :, None]), [Mul],
+    ),
+    "masked_twice_causally_first": (
+        lambda net, x, ids, mask: masked_twice(x, torch.ones(5, 5).triu(1).bool(), mask[:, None] == 0), [Mul],
+    ),
+    "masked_twice_causally_last": (
+        lambda net, x, ids, mask: masked_twice(x, mask[:, None] == 0, torch.ones(5, 5).triu(1).bool()), [Mul],
+    ),
+    "masked_by_nothing": (lambda net, x, ids, mask: masked_twice(x, mask[:, None] == 0, mask[:, None] > 1), []),
+    "numbers_that_mask": (lambda net, x, ids, mask: attended_plus(x, lowest_where(mask == 0)[:, None]), []),
+    "a_layer_of_torch": (lambda net, x, ids, mask: net.layer(x, src_key_padding_mask=mask == 0), []),
     "filled": (lambda net, x, ids, mask: x.masked_fill(mask[:, :, None] == 0, 0.25), []),
     "chosen": (lambda net, x, ids, mask: torch.where(mask[:, :, None] > 0, x, net.kinds.weight[0]), []),
     "picked": (lambda net, x, ids, mask: x[:, torch.tensor([4, 0, 0, 2, 1])], []),
