@@ -221,7 +221,8 @@ class _Recorder(TorchFunctionMode):
             self.followed.add(result)
             counted = makes_real(kind, args, kwargs, result)
             if not counted:
-                self._note_codes(result, sources, measures)
+                writes = bool(sources) and writes_in_place(operation, function, args, kwargs)
+                self._note_codes((result, written_operand(args, kwargs) if writes else None), sources, measures)
                 looks = depends and not self.training and self.is_example
                 look = look_at_values(operation, args, result) if looks else None
                 if look is not None:

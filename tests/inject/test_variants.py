@@ -94,6 +94,18 @@ def test_both_ways_are_recorded_and_indices_stay_in_range():
     assert recording.returned == ((),) and not recording.unquantized
 
 
+def test_a_mask_is_looked_at_as_well_where_its_ends_were_written_into_another_tensor():
+    class Ending(Typed):
+        def forward(self, ids, mask, types):
+            kept = torch.zeros_like(mask)
+            kept[torch.arange(len(mask)), mask.sum(-1) - 1] = 1
+            return super().forward(ids, kept.flip(-1).cumsum(-1).flip(-1), types)
+
+    recording = record(Ending(), (IDS, ONES, torch.zeros_like(ONES)), {})
+    assert recording.looked_at == {"mask"}
+    assert [len(way) for way in recording.ways[False]] == [4, 7]
+
+
 def test_what_tells_of_the_example_inputs_is_theirs():
     for mask in (ONES, HALF):
         recording = record(Typed(), (IDS, mask, torch.zeros_like(ONES)), {})
