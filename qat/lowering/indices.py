@@ -279,4 +279,7 @@ def both(program: Program, node: Node, first, second) -> Quantized:
             multiplier=Multiplier.from_scales(1.0, 1.0, 1.0),
         )
     )  # fmt: skip
-    return program.value(name, broadcast_shape(Unlowerable, value.shape, other.shape), MASK_GRID, value.quantizer)
+    joined = broadcast_shape(Unlowerable, value.shape, other.shape)
+    # a constant does not know which of its sizes is a length; the node's own shape does
+    joined = tuple(1 if size == 1 else known for size, known in zip(joined, shape, strict=True))
+    return program.value(name, joined, MASK_GRID, value.quantizer)

@@ -44,6 +44,10 @@ def attended(x, allowed):
     return scores.softmax(-1) @ x
 
 
+def causal(x):
+    return torch.ones(x.shape[1], x.shape[1]).tril().bool()
+
+
 def attended_plus(x, bias):
     return (x @ x.transpose(1, 2) + bias).softmax(-1) @ x
 
@@ -71,7 +75,7 @@ BODIES = {  # name: (body, operations that the program has)
     "a_mask_is_a_value": (lambda net, x, ids, mask: x + (1.0 - mask[:, :, None].bool().float()) * -2.5, [Table]),
     "masked": (lambda net, x, ids, mask: attended(x, mask.bool()[:, None, :]), []),
     "masked_causally": (
-        lambda net, x, ids, mask: attended(x, mask.bool()[:, None, :] & torch.ones(5, 5).tril().bool()), [],
+        lambda net, x, ids, mask: attended(x, mask.bool()[:, None, :] & causal(x)), [],
     ),
     "either_of_two_masks": (
         lambda net, x, ids, mask: attended(x, (ids != 0)[:, None, :] | torch.eye(5, dtype=torch.bool)), [],
@@ -83,10 +87,10 @@ BODIES = {  # name: (body, operations that the program has)
         lambda net, x, ids, mask: masked_twice(x, mask[:, None] == 0, (ids == 7)[:, :, None]), [Mul],
     ),
     "masked_twice_causally_first": (
-        lambda net, x, ids, mask: masked_twice(x, torch.ones(5, 5).triu(1).bool(), mask[:, None] == 0), [Mul],
+        lambda net, x, ids, mask: masked_twice(x, ~causal(x), mask[:, None] == 0), [Mul],
     ),
     "masked_twice_causally_last": (
-        lambda net, x, ids, mask: masked_twice(x, mask[:, None] == 0, torch.ones(5, 5).triu(1).bool()), [Mul],
+        lambda net, x, ids, mask: masked_twice(x, mask[:, None] == 0, ~causal(x)), [Mul],
     ),
     "masked_by_nothing": (lambda net, x, ids, mask: masked_twice(x, mask[:, None] == 0, mask[:, None] > 1), []),
     "numbers_that_mask": (lambda net, x, ids, mask: attended_plus(x, lowest_where(mask == 0)[:, None]), []),
@@ -127,6 +131,16 @@ def test_eval_program_and_file_agree_on_every_code(name, quant, tmp_path):
     assert (report.mismatches["onnxruntime"].differing, report.mismatches["fake_quant"].differing) == (0, 0)
     made = {type(operation) for operation in program.operations}
     assert made.issuperset(kinds), made
+
+
+@pytest.mark.parametrize("name", ["masked_causally", "masked_twice_causally_first", "masked_twice_causally_last"])
+def test_masks_that_are_joined_follow_the_length(name):
+    network = observed(BODIES[name][0])
+    program = qat.convert(network)
+    for length in (5, 3, 1):
+        given = {"ids": IDS[:, :length], "mask": MASK[:, :length]}
+        with torch.no_grad():
+            assert torch.equal(network(**given), program(given))
 
 
 def test_ids_count_to_the_rows_they_choose_from_and_masks_to_two():
