@@ -20,12 +20,11 @@ def divide(writer: Writer, operation: Divide) -> None:
     first, second = centered
     # A tie is away from zero, so half a divisor is added with the sign of the quotient, whose divisor has none.
     if negative[1]:
-        # 2 * b + 1 has the sign of b, and that of a positive step for 0.
-        sign = nodes.node("Sign", nodes.apply("Add", nodes.apply("Mul", second, 2), 1))
-        first, second = nodes.node("Mul", first, sign), nodes.node("Abs", second)
+        turned = nodes.node("Where", nodes.apply("Less", second, 0), nodes.node("Neg", first), first)
+        first, second = turned, nodes.node("Abs", second)
     divisors = nodes.apply("Mul", nodes.apply("Max", second, 1), 1 << ratio.shift)
     half = nodes.apply("Div", divisors, 2)
     if any(negative):
-        half = nodes.node("Mul", half, nodes.node("Sign", first))
+        half = nodes.node("Where", nodes.apply("Less", first, 0), nodes.node("Neg", half), half)
     numerators = nodes.apply("Add", nodes.apply("Mul", first, ratio.numerator), half)
     nodes.finish(nodes.apply("Div", numerators, divisors))

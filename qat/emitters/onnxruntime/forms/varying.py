@@ -50,7 +50,9 @@ def mean_of_length(writer: Writer, operation: Mean, rows: str, count: Length) ->
     unit = nodes.step_up(sizes, {0: 1} | units, at_end=True)
     stored = nodes.node("Mul", _divided(nodes, sizes, unit), unit)
     shift = nodes.gather([1 << min(shift, _LONGEST_SHIFT) for shift in shifts], place)
-    steps = nodes.node("Mul", _divided(nodes, stored, shift), nodes.node("Sign", products))
+    sizes = _divided(nodes, stored, shift)
+    # not by Sign, which ONNX Runtime 1.30 gets wrong for int64
+    steps = nodes.node("Where", nodes.apply("Less", products, 0), nodes.node("Neg", sizes), sizes)
     grid = writer.grid(operation.output)
     counted = nodes.apply("Add", steps, grid.zero_point + grid.unsigned_offset)
     limits = [nodes.constant(limit + grid.unsigned_offset) for limit in (operation.clamp_min, operation.clamp_max)]
