@@ -29,6 +29,7 @@ from qat.inject.operations import (
     writes_in_place,
     written_operand,
 )
+from qat.inject.promoted import with_real_operands
 from qat.tracing import is_exporting, is_traced
 
 
@@ -61,7 +62,7 @@ class QuantMode(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.replaced:
             args, kwargs = substitute(self.replaced, args, kwargs)
-        opened = OPENED.get(function)
+        opened = with_real_operands(function, args, kwargs) or OPENED.get(function)
         if opened is not None:
             with self:
                 result = opened(*args, **kwargs)

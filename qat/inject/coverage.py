@@ -106,6 +106,8 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
     """Why `target` has no integer form of a call: empty for the operation itself, None if it has one."""
     if call.kind not in (Kind.PASS, Kind.JOIN) and not quantized:
         return "left in float by a rule"
+    if call.kind is Kind.CAST and (call.other_dtypes == {torch.bool} or call.of_integers):
+        return None
     if call.operation.name not in target.operations:
         return REMEDIES.get(call.operation.name, "")
     if call.reason is not None:
@@ -114,8 +116,7 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
         return "bounds that are tensors"
     if call.operation.name in ("add", "mul") and _holds_a_constant_for_each_sample(call):
         return "a constant as large as the batch; use one that broadcasts over it"
-    casts_a_mask = call.kind is Kind.CAST and call.other_dtypes == {torch.bool}
-    if call.kind in COMPUTING and call.other_dtypes and call.operation.name != "embedding" and not casts_a_mask:
+    if call.kind in COMPUTING and call.other_dtypes and call.operation.name != "embedding":
         return f"an operand of {', '.join(sorted(map(str, call.other_dtypes)))}, which has no grid"
     form = weighted_form(call)
     if form is not None and any(

@@ -51,6 +51,7 @@ from qat.inject.operations import (
 )
 from qat.inject.origins import Key, Origins
 from qat.inject.pointwise import is_elementary, is_pointwise
+from qat.inject.promoted import with_real_operands
 from qat.inject.recorded_forward import RunningModules, recorded_forward
 from qat.inject.undisturbed import undisturbed
 from qat.inject.variants import mask_variants
@@ -187,7 +188,7 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         args, kwargs = self.aliases.current(args, kwargs)
-        opened = OPENED.get(function)
+        opened = with_real_operands(function, args, kwargs) or OPENED.get(function)
         if opened is not None:
             self.opened.append(function)
             with self:

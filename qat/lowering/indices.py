@@ -15,6 +15,7 @@ from qat.integer.geometry import broadcast_shape
 from qat.integer.operations import MASK_GRID, CumulativeSum, IndexProduct, IndexSum, IndexTable
 from qat.integer.program import Constant, Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Select, Table, Take
 from qat.lowering.elementwise import rescale
+from qat.lowering.movement import cut
 from qat.lowering.pointwise import Mapped, table_builder
 from qat.lowering.sizes import collapsed, is_per_size
 from qat.lowering.state import (
@@ -43,6 +44,8 @@ _CONVERSIONS = frozenset({"to", "_to_copy", "type_as", "bool", "float", "long", 
 _ARITHMETIC = {"add": IndexSum, "mul": IndexProduct}
 _CONJUNCTIONS = frozenset({"and", "logical_and", "bitwise_and"})
 _DISJUNCTIONS = frozenset({"or", "logical_or", "bitwise_or"})
+#: Entries of a table of integers: several times the largest vocabularies, and a few MiB in a file.
+LARGEST_TABLE = 2**20
 #: What stands for values of the program while it is made.
 _VALUES = Quantized | Pending | Masked | QuantizedConstant
 _aten = torch.ops.aten
@@ -85,7 +88,7 @@ def _is_integer(user: Node, node: Node) -> bool:
 def _is_moved(user: Node, node: Node) -> bool:
     """Whether what the user of a node makes are the same integers, moved about."""
     first = user.args[0] if isinstance(user.args[0], list | tuple) else user.args[:1]
-    computes = canonical_name(user.target.__name__.partition(".")[0]) in _FUNCTIONS | {"cumsum"}
+    computes = canonical_name(user.target.__name__.partition(".")[0]) in _FUNCTIONS | {"cumsum", "sum"}
     return _is_integer(user, node) and not computes and any(entry is node for entry in first)
 
 
@@ -117,6 +120,8 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
     if name == "cumsum":
         counted = index_of(program, node, sources[0])
         return program.move(node, counted, batch_shape(node), CumulativeSum, dim=counted.dim(args[1]))
+    if name == "sum":
+        return _summed(program, node, index_of(program, node, sources[0]), args[1] if len(args) > 1 else ())
     if name in _ARITHMETIC and len(sources) == 2:
         operands = [index_of(program, node, operand) for operand in sources]
         return program.join(node, operands, batch_shape(node), _ARITHMETIC[name])
@@ -140,6 +145,11 @@ def as_function(source: Quantized | Pending) -> Mapped:
         return source.mapped
     if source.grid == MASK_GRID:
         return Mapped(source, torch.tensor([False, True]))
+    if source.grid.count > LARGEST_TABLE:
+        raise Unlowerable(
+            f"it is a function of integers from 0 to {source.grid.quant_max}, a table of {source.grid.count} entries, "
+            f"and tables have {LARGEST_TABLE} at most; compute with smaller integers"
+        )
     return Mapped(source, torch.arange(source.grid.count))
 
 
@@ -232,6 +242,17 @@ def _is_every_sample(place) -> bool:
 def function_node(node: Node, mapped: Mapped) -> Pending:
     """A node that is a function of indices or of a mask."""
     return Pending(batch_shape(node), table_builder(node, mapped), mapped=mapped, is_table=True)
+
+
+def _summed(program: Program, node: Node, x: Quantized, dims) -> Quantized:
+    """The sum of indices along one dimension: the last entry of their cumulative sum."""
+    if len(dims) != 1:
+        raise Unlowerable("it adds up integers along several dimensions or all; add along one after the other")
+    dim = x.dim(dims[0], "adds up")
+    sums = program.move(node, x, x.shape, CumulativeSum, dim=dim)
+    last = cut(program, node, sums, dim, -1)
+    shape = batch_shape(node)
+    return last if last.shape == shape else program.move(node, last, shape, Reshape, shape=shape)
 
 
 def _is_number(argument) -> bool:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import qat
+from qat.emitters.onnxruntime import open_session, run_session
 from qat.errors import ConversionError
 from qat.integer.program import (
     CumulativeSum,
@@ -62,6 +63,30 @@ def masked_twice(x, first, second):
     return scores.softmax(-1) @ x
 
 
+def averaged(x, mask, count=None):
+    """The mean over the places that take part, as sentence encoders write it."""
+    return (x * mask).sum(1) / (mask.sum(1) if count is None else count).clamp(min=1e-9)
+
+
+#: Spellings of masked means over the length.
+MEANS = {
+    "as_float": lambda net, x, ids, mask: averaged(x, mask.unsqueeze(-1).float()),
+    "to_a_dtype": lambda net, x, ids, mask: averaged(x, mask.unsqueeze(-1).to(x.dtype)),
+    "converted_first": lambda net, x, ids, mask: averaged(x, mask.to(torch.float32)[..., None]),
+    "type_as": lambda net, x, ids, mask: averaged(x, mask.unsqueeze(-1).type_as(x)),
+    "expanded": lambda net, x, ids, mask: averaged(x, mask.unsqueeze(-1).expand(x.size()).float()),
+    "times_one": lambda net, x, ids, mask: averaged(x, 1.0 * mask[..., None]),
+    "one_minus_padding": lambda net, x, ids, mask: averaged(x, 1.0 - (1.0 - mask[..., None])),
+    "integers": lambda net, x, ids, mask: averaged(mask[..., None] * x, 1, mask.sum(1, keepdim=True)),
+    "integers_in_place": lambda net, x, ids, mask: averaged(x.clone().mul_(mask[..., None]), 1, mask.sum(1)[:, None]),
+    "counted_as_float": lambda net, x, ids, mask: averaged(x, mask[..., None], mask.sum(1, keepdim=True).float()),
+    "as_bool": lambda net, x, ids, mask: averaged(x, (ids > 2)[..., None], (ids > 2).sum(1, keepdim=True)),
+    "filled_with_zeros": lambda net, x, ids, mask: (
+        averaged(x.masked_fill(mask[..., None] == 0, 0), 1, mask.sum(1)[:, None])
+    ),
+    "matrix_product": lambda net, x, ids, mask: (mask[:, None].float() @ x)[:, 0] / mask.sum(1, keepdim=True),
+    "shares": lambda net, x, ids, mask: ((mask / mask.sum(1, keepdim=True)).unsqueeze(1) @ x)[:, 0],
+}  # fmt: skip
 BODIES = {  # name: (body, operations that the program has)
     "kinds": (lambda net, x, ids, mask: x + net.kinds(mask), [Embedding]),
     "kinds_of_ids": (lambda net, x, ids, mask: x + net.kinds((ids > 4).long()), [IndexTable]),
@@ -101,6 +126,11 @@ BODIES = {  # name: (body, operations that the program has)
     "picked_by_pairs": (
         lambda net, x, ids, mask: F.pad(x[:, torch.tensor([4, 0]), torch.tensor([1, 7])], (0, 6))[:, None], [],
     ),
+    "root_of_a_mask": (lambda net, x, ids, mask: x * (mask[..., None] + 1).sqrt(), [Table]),
+    "places_of_the_last": (lambda net, x, ids, mask: x + net.places(mask.sum(1, keepdim=True)), [CumulativeSum]),
+    "times_constant_integers": (lambda net, x, ids, mask: x * net.offsets[:8], []),
+    "where_it_is_large": (lambda net, x, ids, mask: x * (x > 0.25), []),
+    **{f"mean_{name}": (body, []) for name, body in MEANS.items()},
 }  # fmt: skip
 
 
@@ -131,6 +161,22 @@ def test_eval_program_and_file_agree_on_every_code(name, quant, tmp_path):
     assert (report.mismatches["onnxruntime"].differing, report.mismatches["fake_quant"].differing) == (0, 0)
     made = {type(operation) for operation in program.operations}
     assert made.issuperset(kinds), made
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_masked_means_take_padded_batches_of_any_length(name, tmp_path):
+    network = observed(MEANS[name])
+    program = qat.convert(network)
+    qat.export(program, tmp_path / "model.onnx")
+    session = open_session(tmp_path / "model.onnx")
+    for length in (1, 2, 4, 5):
+        ids = torch.randint(0, 10, (7, length))
+        mask = (torch.arange(length) < torch.randint(1, length + 1, (7, 1))).long()
+        given = {entry.name: {"ids": ids, "mask": mask}[entry.name] for entry in program.inputs}
+        with torch.no_grad():
+            expected = network(ids, mask)
+        assert torch.equal(program(given), expected)
+        assert torch.equal(run_session(session, given)["output"], expected)
 
 
 @pytest.mark.parametrize("name", ["masked_causally", "masked_twice_causally_first", "masked_twice_causally_last"])
@@ -166,7 +212,19 @@ def test_a_function_of_a_mask_has_an_entry_for_each_of_its_values():
             lambda net, x, ids, mask: x + net.places((mask - 1).cumsum(1) + 6),
             "it counts with numbers that are negative",
         ),
+        (
+            lambda net, x, ids, mask: x / mask[:, None].expand(-1, 5, -1).sum((1, 2))[:, None, None],
+            "it adds up integers along several dimensions or all",
+        ),
         (lambda net, x, ids, mask: x + net.places(net.offsets[ids]), "its input is not on an integer grid"),
+        (
+            lambda net, x, ids, mask: x + net.kinds((ids + 1000) * (ids + 1000) * (ids + 9999) % 2),
+            "mul in the network .*: an index range counts",
+        ),
+        (
+            lambda net, x, ids, mask: x + net.kinds((ids + 200) * (ids * 9) * (ids + 100) % 2),
+            "a table of 1845262 entries, and tables have 1048576 at most",
+        ),
         (lambda net, x, ids, mask: x[torch.arange(x.shape[0]).flip(0)], "it picks samples of the batch; pick from"),
     ],
 )
