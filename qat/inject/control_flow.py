@@ -5,6 +5,7 @@ So may code whose tensors are as large as values decide.
 
 import contextlib
 import traceback
+from types import FrameType
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,11 @@ def _branch_without_contents(module: nn.Module, args: tuple, kwargs: dict) -> st
     return None
 
 
+def network_frames(error: Exception) -> list[tuple[FrameType, int]]:
+    """The frames of an error's traceback in which a network's own code runs, with their lines, the innermost last."""
+    return [entry for entry in traceback.walk_tb(error.__traceback__) if addresses.is_network(entry[0])]
+
+
 def _source_of(error: Exception) -> str:
-    frames = list(traceback.walk_tb(error.__traceback__))
-    inner, line = next((entry for entry in reversed(frames) if addresses.is_network(entry[0])), frames[0])
-    return f"{inner.f_code.co_filename}:{line}"
+    frame, line = (network_frames(error) or list(traceback.walk_tb(error.__traceback__))[:1])[-1]
+    return f"{frame.f_code.co_filename}:{line}"

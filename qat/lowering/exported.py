@@ -18,6 +18,7 @@ from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from qat.errors import ConversionError, QATError
+from qat.inject.control_flow import network_frames
 from qat.inject.handle import Handle
 from qat.inject.inputs import input_paths
 from qat.integer.lengths import Length
@@ -72,7 +73,7 @@ def export(module: nn.Module, handle: Handle, any_length: bool) -> Exported:
         for tensor, lengths in zip(flat.tensors, followed, strict=True)
     )
     # Two sizes that happen to be equal in the examples are one symbol only where the network computes so.
-    with torch.no_grad(), _quiet_export(), _apart(any(followed)):
+    with torch.no_grad(), _quiet_export(module), _apart(any(followed)):
         program = torch.export.export(flat, flat.tensors, dynamic_shapes=(dims,), strict=False)
     program.graph.eliminate_dead_code()  # what reaches no output has no quantizer behind it
     paths = {id(leaf): path for path, leaf in input_paths(handle.original_forward, args, kwargs)}
@@ -95,6 +96,8 @@ def _named(program: torch.export.ExportedProgram, paths: list[str]) -> dict[symp
     found: dict[sympy.Symbol, tuple[str, int]] = {}
     batch = {_symbol(nodes[name].meta["val"].shape[0]) for name in names if nodes[name].meta["val"].dim()}
     for name, path in zip(names, paths, strict=True):
+        if not nodes[name].users:  # the program does not take it
+            continue
         for dim, size in enumerate(nodes[name].meta["val"].shape):
             symbol = _symbol(size)
             if dim and symbol is not None and symbol not in found and symbol not in batch:
@@ -116,8 +119,8 @@ def _apart(wanted: bool) -> contextlib.AbstractContextManager:
 
 
 @contextlib.contextmanager
-def _quiet_export() -> Iterator[None]:
-    """What torch.export cannot follow in one sentence, instead of a dump of the graph."""
+def _quiet_export(network: nn.Module) -> Iterator[None]:
+    """What torch.export cannot follow in one sentence with its place, instead of a dump of the graph."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     disabled, logger.disabled = logger.disabled, True
     try:
@@ -127,8 +130,19 @@ def _quiet_export() -> Iterator[None]:
     except Exception as error:
         first_line = str(error).strip().partition("\n")[0][:200]
         raise ConversionError(
-            f"torch.export cannot follow the network ({type(error).__name__}: {first_line}); it must not contain "
-            "branches or sizes that depend on values, and compute with tensors only."
+            f"torch.export cannot follow {_place_of(error, network)} ({type(error).__name__}: {first_line}); it must "
+            "not contain branches or sizes that depend on values, and compute with tensors only."
         ) from error
     finally:
         logger.disabled = disabled
+
+
+def _place_of(error: Exception, network: nn.Module) -> str:
+    """Module path and line of the network's own code that an error came from; "the network" where none ran."""
+    frames = [entry for entry in network_frames(error) if entry[0].f_code.co_filename != __file__]
+    if not frames:
+        return "the network"
+    paths = {id(part): path for path, part in network.named_modules()}
+    path = next((paths[own] for frame, _ in reversed(frames) if (own := id(frame.f_locals.get("self"))) in paths), "")
+    frame, line = frames[-1]
+    return f"{path or 'the network'} at {frame.f_code.co_filename}:{line}"

@@ -44,6 +44,15 @@ def test_lengths_are_called_after_their_inputs_where_there_are_several():
     assert [size.symbol for size in lengths(Pair(), example)] == ["length_of_ids_1", "length_of_image_1"]
 
 
+def test_an_input_that_reaches_no_output_has_no_length():
+    class First(Pair):
+        def forward(self, ids, image):
+            return super().forward(ids, image)[0]
+
+    example = torch.zeros(2, 7, dtype=torch.long), torch.randn(2, 5, 4)
+    assert [size.symbol for size in lengths(First(), example)] == ["length"]
+
+
 def test_torch_is_left_as_it_was():
     class Broken(nn.Linear):
         broken = False
@@ -58,6 +67,27 @@ def test_torch_is_left_as_it_was():
     export(module.eval(), handle, any_length=True)
     assert shape_config.use_duck_shape is before
     module.broken = True
-    with pytest.raises(ConversionError, match=r"torch.export cannot follow the network \(RuntimeError: broken\)"):
+    with pytest.raises(
+        ConversionError, match=r"follow the network at .*test_exported\.py:\d+ \(RuntimeError: broken\)"
+    ):
         export(module, handle, any_length=True)
     assert shape_config.use_duck_shape is before
+
+
+class Halved(nn.Module):
+    """Goes a way of its own where all of its values are small."""
+
+    branches = False
+
+    def forward(self, x):
+        return x * 0.5 if self.branches and x.amax() < 9 else x + x
+
+
+def test_what_torch_cannot_follow_is_named_with_its_module_and_its_line():
+    network = nn.Sequential(nn.Linear(4, 2), nn.Sequential(Halved()))
+    handle = qat.prepare(network, torch.randn(2, 4), target=None)
+    network(torch.randn(2, 4))
+    network.eval()[1][0].branches = True
+    line = Halved.forward.__code__.co_firstlineno + 1
+    with pytest.raises(ConversionError, match=rf"cannot follow 1\.0 at {__file__}:{line} \(\w+: "):
+        export(network, handle, any_length=True)
