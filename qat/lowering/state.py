@@ -186,10 +186,14 @@ class Program:
         path = module_path(node)
         name = self.unique(".".join(filter(None, (path, kind.__name__.lower()))))
         inputs = tuple(source.name for source in sources)
-        operation = kind(name=name, source=path, inputs=inputs, output=name, **attributes)
+        try:
+            operation = kind(name=name, source=path, inputs=inputs, output=name, **attributes)
+            grid = operation.output_grid(*sources)
+        except ProgramError as error:
+            raise Unlowerable(str(error).removesuffix(".")) from error
         self.operations.append(operation)
         (first, *_) = (source for source in sources if isinstance(source, Quantized))
-        return self.value(name, shape, operation.output_grid(*sources), first.quantizer)
+        return self.value(name, shape, grid, first.quantizer)
 
     def finish(self, pending: Pending, quantizer_name: str) -> Quantized:
         """Append a pending computation with the grid of the quantizer behind it."""

@@ -8,7 +8,7 @@ from torch.export import Dim
 import qat
 from qat.errors import ProgramError
 from qat.inject.handle import handle_of
-from qat.integer.program import Grid, Reshape
+from qat.integer.program import Gather, Grid, Reshape
 from qat.lowering.state import Pending, Program, Unlowerable, batch_shape, module_path, source_line
 
 GRID = Grid(0.5, 0, 0, 255)
@@ -85,6 +85,15 @@ def test_what_cannot_be_built_is_unlowerable(program):
 
     with pytest.raises(Unlowerable, match="the scales lie too far apart$"):
         program.finish(Pending((4,), build), "0.output")
+
+
+def test_what_cannot_be_moved_is_unlowerable_and_leaves_the_program_as_it_was(nodes, program):
+    x = program.value("x", (4,), GRID, "0.output")
+    with pytest.raises(
+        Unlowerable, match=r"Gather '0\.gather' .*takes entries of 4 by 'x' on .*indices must lie inside$"
+    ):
+        program.join(nodes["relu.default"], (x, x), (4,), Gather, dim=1)
+    assert program.operations == []
 
 
 def test_constants_have_the_type_of_their_grid(program):
