@@ -1,11 +1,13 @@
 """Arguments with which an operation that has an integer form has none, told while the network is recorded."""
 
+from collections.abc import Container
+
 import torch
 from torch import Tensor
 
 from qat.inject.choices import unsized_number
 from qat.inject.normalizations import uses_own_statistics
-from qat.inject.operations import Operation
+from qat.inject.operations import CASTS, Operation
 
 
 def reason_against(operation: Operation, args: tuple, kwargs: dict) -> str | None:
@@ -42,6 +44,23 @@ def reason_against(operation: Operation, args: tuple, kwargs: dict) -> str | Non
             if isinstance(kwargs.get("size", args[1] if len(args) > 1 else None), Tensor):
                 return "a size that is a tensor; give numbers"
     return None
+
+
+def reason_against_rounding(
+    operation: Operation, operands: list[Tensor], result, types: Container[torch.dtype]
+) -> str | None:
+    """Why a conversion of real numbers to fewer bits has no integer form; None for any other call.
+
+    types: those of the network's own parameters and buffers. What a network of such numbers converts to them is its own
+    affair; in another one, values and sums of codes would be rounded to 8 or 11 bits, and integers are not.
+    """
+    if operation.name not in CASTS or not operands or not isinstance(result, Tensor):
+        return None
+    narrows = result.is_floating_point() and result.itemsize < min(operands[0].itemsize, torch.float32.itemsize)
+    if not narrows or result.dtype in types:
+        return None
+    narrow = str(result.dtype).removeprefix("torch.")
+    return f"it rounds values to {narrow}, and integers have bits of their own; remove it"
 
 
 def has_mask(index) -> bool:

@@ -93,10 +93,10 @@ _SYNONYMS = {
 }  # fmt: skip
 _NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, operator)
 
-#: Operations that make real values of a tensor of integers.
 #: What takes the shape or the type of a second tensor, and nothing of its values.
 TAKING_A_SHAPE = frozenset("view_as reshape_as expand_as to type_as".split())
-_CASTS = frozenset("to type type_as float half bfloat16 double".split())
+#: Conversions to another type, which make real values of a tensor of integers.
+CASTS = frozenset("to type type_as float half bfloat16 double".split())
 
 #: Modes of `F.interpolate` that choose entries, and compute nothing.
 _CHOOSING_MODES = frozenset({"nearest", "nearest-exact"})
@@ -168,7 +168,7 @@ def kind_of(operation: Operation, args: tuple, kwargs: dict) -> Kind:
         if operation.name == "constant_pad_nd" and len(args) > 2:
             value = args[2]
         return Kind.PASS if not value else Kind.COMPUTE
-    if operation.name in _CASTS and not first_operand(args, kwargs).is_floating_point():
+    if operation.name in CASTS and not first_operand(args, kwargs).is_floating_point():
         return Kind.CAST if _makes_real(operation, args, kwargs) else Kind.PASS
     if operation.name in ("max", "min"):
         other = args[1] if len(args) > 1 else kwargs.get("other")

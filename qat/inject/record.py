@@ -13,7 +13,7 @@ from qat.errors import PreparationError, QATError
 from qat.inject import addresses
 from qat.inject.addresses import START, AmbiguousCallError
 from qat.inject.aliases import Aliases
-from qat.inject.arguments import reason_against
+from qat.inject.arguments import reason_against, reason_against_rounding
 from qat.inject.batch import first_tensor, keeps_batch_first, reason_against_batch, reason_against_choice
 from qat.inject.calls import (
     Call,
@@ -27,6 +27,7 @@ from qat.inject.calls import (
 )
 from qat.inject.choices import COMPARING, with_constants
 from qat.inject.control_flow import look_at_values
+from qat.inject.drawn import Drawn
 from qat.inject.flow import with_calls_in_order
 from qat.inject.followed import Followed, refuse_unfit
 from qat.inject.inputs import input_paths, key_of, register_dataclasses, tensors_of
@@ -112,6 +113,7 @@ class _Recorder(TorchFunctionMode):
             tensor.untyped_storage().data_ptr(): name
             for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.numel()
         }  # fmt: skip
+        self.types = {tensor.dtype for tensor in (*module.parameters(), *module.buffers())}
         self.running = RunningModules(module)
         self.known = KnownCalls(module, recording, reach)
         self.is_example = True  # whether the forward runs on the example inputs, which tell what goes in and out
@@ -122,6 +124,7 @@ class _Recorder(TorchFunctionMode):
         self.values: dict[int, ValueId] = {}
         self.alive: list = []  # ids stay unique only while their tensors live
         self.aliases = Aliases()
+        self.drawn = Drawn()
         self.sequence: list[int] = []
         self.previous = START
         self.training = training
@@ -157,7 +160,7 @@ class _Recorder(TorchFunctionMode):
                 self.recording.outputs.append(value)
         self.recording.add_way(training, self.sequence)
         del self.values, self.integral, self.alive, self.aliases, self.codes, self.measured, self.origins, self.followed
-        del self.batch_first, self.sources
+        del self.batch_first, self.sources, self.drawn
 
     def _note_returned(self, result) -> None:
         """Write down where in the result the outputs are, and which of them no operation on values made."""
@@ -224,6 +227,7 @@ class _Recorder(TorchFunctionMode):
             if not counted:
                 writes = bool(sources) and writes_in_place(operation, function, args, kwargs)
                 self._note_codes((result, written_operand(args, kwargs) if writes else None), sources, measures)
+                self.drawn.note(operation, tensors, result)
                 looks = depends and not self.training and self.is_example
                 look = look_at_values(operation, args, result) if looks else None
                 if look is not None:
@@ -250,6 +254,7 @@ class _Recorder(TorchFunctionMode):
         call.reason = call.reason or reason_against(operation, args, kwargs)
         has_batch_first = id(first_tensor(args, kwargs)) in self.batch_first
         if reads_values and not self.training:  # train mode may mix samples, no file has that
+            call.reason = call.reason or self.drawn.reason_against(tensors)
             call.reason = call.reason or reason_against_choice(operation, others, lambda other: id(other) in self.codes)
             if has_batch_first:
                 call.reason = call.reason or reason_against_batch(operation, args, kwargs)
@@ -276,6 +281,10 @@ class _Recorder(TorchFunctionMode):
         # scores come the same way where a batch without padding leaves their mask out
         key = self.known.keys[call.address] if counted and not call.masks else None
         self.origins.remember(output_tensors(result), origin, key)
+        if not self.training:
+            call.reason = call.reason or reason_against_rounding(operation, tensors, result, self.types)
+        if not depends:
+            self.drawn.note(operation, tensors, result)
         if depends:
             self._note_codes(result, sources, measures)
             outputs = output_tensors(result)

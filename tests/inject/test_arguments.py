@@ -7,6 +7,8 @@ from torch import nn
 
 import qat
 from qat.errors import PreparationError
+from qat.inject.arguments import reason_against_rounding
+from qat.inject.operations import operation_of
 
 
 class Network(nn.Module):
@@ -50,3 +52,28 @@ def test_arguments_without_an_integer_form_are_refused_with_the_remedy(body, mes
 )
 def test_arguments_with_an_integer_form_pass(body):
     qat.prepare(Network(body), torch.randn(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "types", "refused"),
+    [
+        (torch.float32, torch.bfloat16, {torch.float32}, True),
+        (torch.float64, torch.float16, {torch.float32}, True),
+        (torch.float64, torch.float32, {torch.float64}, False),  # holds every code
+        (torch.float32, torch.float32, {torch.float32}, False),
+        (torch.bfloat16, torch.float32, {torch.float32}, False),
+        (torch.bfloat16, torch.float16, {torch.float32}, False),
+        (
+            torch.float32,
+            torch.bfloat16,
+            {torch.bfloat16},
+            False,
+        ),  # a network of bfloat16 that computes a norm in float32
+        (torch.float32, torch.int64, {torch.float32}, False),
+    ],
+)
+def test_conversions_to_fewer_bits_than_the_network_has_are_refused(before, after, types, refused):
+    x = torch.ones(2, dtype=before)
+    reason = reason_against_rounding(operation_of(torch.Tensor.to), [x], x.to(after), types)
+    assert (reason is not None) == refused
+    assert reason_against_rounding(operation_of(torch.relu), [x], x.to(after), types) is None

@@ -49,6 +49,13 @@ class Two(nn.Module):
         (lambda n, x: torch.cdist(x, x), "cdist in the network"),
         (lambda n, x: x.masked_fill(x > 0, -torch.inf), r"masked_fill in .* \(-inf has no code beside values"),
         (lambda n, x: F.pad(x, (1, 1), value=-torch.inf), r"pad in .* \(padding with -inf, which has no code beside"),
+        (
+            lambda n, x: x / x.norm(p=3, dim=1, keepdim=True),
+            r"norm in the network .* \(take p=1, p=2 or p=inf, over named",
+        ),
+        (lambda n, x: F.normalize(x, p=3), r"normalize in the network .* \(take p=2, or divide by"),
+        (lambda n, x: x.bfloat16().float(), r"bfloat16 in the network at .*:\d+ \(it rounds values to bfloat16, and"),
+        (lambda n, x: x.to(torch.half).to(x), r"to in the network at .*:\d+ \(it rounds values to float16, and"),
         (lambda n, x: (x * 4).long().float(), r"float in the network .* \(an operand of torch\.int64"),
         (lambda n, x: F.max_unpool1d(*F.max_pool1d(x, 2, return_indices=True), 2), "max_unpool1d in the network"),
         (lambda n, x: x + torch.ones(len(x), 4, 8).cumsum(0), r"add in .* \(a constant as large as the batch"),
@@ -87,8 +94,9 @@ def test_the_refusal_has_the_rule_that_leaves_an_operation_in_float():
         prepare(network, torch.randn(2, 2, 8))
     assert re.fullmatch(
         r"onnxruntime would not run this network with integers alone: hypot in the network at \S*test_coverage.py:\d+ "
-        r"\(give it one number for all elements, as a table of one value has\); cumprod in the network at "
-        r"\S*test_coverage.py:\d+ \(multiply slices of it\); replace these operations, leave hypot in float, as "
+        r"\(give it one number for all elements beside one value; functions of two values have no table\); "
+        r"cumprod in the network at \S*test_coverage.py:\d+ \(multiply slices of it\); replace these operations, "
+        r"leave hypot in float, as "
         r'islands between integers, by rules=\[qat.Rule\("hypot", quantize=False\)\] \(in a recipe quant.rules: '
         r"\[\{name: 'hypot', quantize: false\}\]\), quantize a sub-network \(module=\), or train without export "
         r"\(target=None\).",
