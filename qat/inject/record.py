@@ -16,7 +16,6 @@ from qat.inject.aliases import Aliases
 from qat.inject.arguments import reason_against, reason_against_rounding
 from qat.inject.batch import first_tensor, keeps_batch_first, reason_against_batch, reason_against_choice
 from qat.inject.calls import (
-    Call,
     Operand,
     Recording,
     ValueId,
@@ -30,6 +29,7 @@ from qat.inject.control_flow import look_at_values
 from qat.inject.drawn import Drawn
 from qat.inject.flow import with_calls_in_order
 from qat.inject.followed import Followed, refuse_unfit
+from qat.inject.in_place import OwnMemory, rewritten, writes_values
 from qat.inject.inputs import input_paths, key_of, register_dataclasses, tensors_of
 from qat.inject.islands import reason_against_island
 from qat.inject.known_calls import KnownCalls
@@ -46,7 +46,6 @@ from qat.inject.operations import (
     kind_of,
     never_negative,
     operation_of,
-    out_of_place,
     writes_in_place,
     written_operand,
 )
@@ -109,10 +108,7 @@ class _Recorder(TorchFunctionMode):
         self.module = module
         self.recording = recording
         self.constants = {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())}
-        self.constant_memory = {
-            tensor.untyped_storage().data_ptr(): name
-            for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.numel()
-        }  # fmt: skip
+        self.own_memory = OwnMemory(module)
         self.types = {tensor.dtype for tensor in (*module.parameters(), *module.buffers())}
         self.running = RunningModules(module)
         self.known = KnownCalls(module, recording, reach)
@@ -243,11 +239,16 @@ class _Recorder(TorchFunctionMode):
             operation, kind, frame, self.previous, tuple(self.running.paths), origin, self.origins,
             opened=self.opened,
         )  # fmt: skip
-        rewrites = depends and _is_to_be_rewritten(operation, kind, function, args, kwargs)
-        if rewrites and self._counts_in_training(args, kwargs):  # a statistic, no part of what the network computes
+        rewrites = depends and writes_values(operation, kind, function, args, kwargs)
+        written = written_operand(args, kwargs) if rewrites else None
+        own = self.own_memory.holds(written) if id(written) not in self.values else None
+        if own is not None and self.training:  # a statistic, no part of what the network computes
             depends = rewrites = False
         if rewrites:
-            function, args, kwargs, written = self._out_of_place(call, operation, function, args, kwargs, frame)
+            source = addresses.source_of(frame)
+            place = f"{call.module or 'the network'} at {source}"
+            function, args, kwargs = rewritten(operation, function, args, kwargs, place, own)
+            self.aliases.make_stale(self.followed.sharing(written), written, source)
             operands, tensors, others = self._operands(operation, args, kwargs)
             call.in_place = True
         call.other_dtypes.update(tensor.dtype for tensor in others)
@@ -302,7 +303,7 @@ class _Recorder(TorchFunctionMode):
                     self._name(output, ("call", call.address, index))
                 if has_batch_first and keeps_batch_first(operation, args, kwargs, output):
                     self.batch_first.add(id(output))
-            if call.in_place and outputs and outputs[0] is not written:
+            if rewrites and outputs and outputs[0] is not written:
                 self.aliases.replace(written, outputs[0])
         return result
 
@@ -331,15 +332,6 @@ class _Recorder(TorchFunctionMode):
                 others.append(tensor)
         return operands, tensors, others
 
-    def _counts_in_training(self, args: tuple, kwargs: dict) -> bool:
-        """Whether a call that writes in place only keeps a statistic: into a buffer, and in train mode."""
-        written = written_operand(args, kwargs)
-        return self.training and id(written) not in self.values and self._held_as(written) is not None
-
-    def _held_as(self, tensor: Tensor) -> str | None:
-        """The name of the parameter or buffer whose memory `tensor` lies in."""
-        return self.constant_memory.get(tensor.untyped_storage().data_ptr())
-
     def _note_codes(self, result, sources: frozenset[str], measures: bool) -> None:
         """Remember results that are no real values but depend on the inputs. measures: on real values of them."""
         for leaf in pytree.tree_leaves(result) if sources else ():
@@ -348,34 +340,6 @@ class _Recorder(TorchFunctionMode):
                 self.sources[id(leaf)] = sources
                 if measures:
                     self.measured.add(id(leaf))
-
-    def _out_of_place(self, call: Call, operation, function, args, kwargs, frame):
-        """The call rewritten to leave its operand alone; later uses of the operand see the result instead."""
-        source = addresses.source_of(frame)
-        rewritten = out_of_place(operation, function, args, kwargs)
-        if rewritten is None:
-            raise PreparationError(
-                f"{operation.name} in {call.module or 'the network'} at {source} writes in place, which quantization "
-                "cannot follow; write the result to a new tensor instead (torch.cat, torch.where, x = x + y)."
-            )
-        written = written_operand(args, kwargs)
-        name = self._held_as(written)
-        if name is not None and id(written) not in self.values:
-            raise PreparationError(
-                f"{operation.name} in {call.module or 'the network'} at {source} writes in place into {name}, which "
-                "quantization cannot follow; change parameters and buffers outside of forward."
-            )
-        self.aliases.make_stale(self.followed.sharing(written), written, source)
-        return *rewritten, written
-
-
-def _is_to_be_rewritten(operation: Operation, kind: Kind, function, args: tuple, kwargs: dict) -> bool:
-    """Whether a call writes real values in place; what only changes flags (requires_grad_) may do so."""
-    if not writes_in_place(operation, function, args, kwargs):
-        return False
-    written = written_operand(args, kwargs)
-    moves_only = kind is Kind.PASS and out_of_place(operation, function, args, kwargs) is None
-    return not moves_only and (not isinstance(written, Tensor) or written.is_floating_point())
 
 
 def _shape_of(tensor: Tensor, derived: bool, batch: int) -> tuple[int, ...]:
