@@ -61,7 +61,7 @@ class Length(int):
         return self + -other if type(other) is int else int(self) - other
 
     def __mul__(self, other):
-        if other == 1:
+        if type(other) is int and other == 1:
             return self
         if type(other) is not int or self.divisor != 1:
             return int(self) * (int(other) if isinstance(other, Length) else other)
@@ -70,7 +70,7 @@ class Length(int):
     __rmul__ = __mul__
 
     def __floordiv__(self, other):
-        if other == 1:
+        if type(other) is int and other == 1:
             return self
         if type(other) is not int:
             return int(self) // (int(other) if isinstance(other, Length) else other)

@@ -174,19 +174,22 @@ class IntegerProgram:
                 names = ", ".join(known) or "none"
                 raise ProgramError(f"the program has no length {symbol!r}; its lengths are: {names}.")
             entry = known[symbol]
-            if not entry.shortest <= length <= entry.longest:
+            if not isinstance(length, int) or not entry.shortest <= length <= entry.longest:
                 raise ProgramError(
-                    f"{symbol} is {length}; the program takes {entry.shortest} to {entry.longest}. Prepare the network "
-                    "with example_inputs of the longest length that it will meet."
+                    f"{symbol} is {length!r}; the program takes {entry.shortest} to {entry.longest}. Prepare the "
+                    "network with example_inputs of the longest length that it will meet."
                 )
         if not known:
             return self
         chosen = tuple(lengths.get(symbol, entry.recorded) for symbol, entry in known.items())
-        if chosen not in self._of_one_length:
-            while len(self._of_one_length) >= MAX_PROGRAMS:
-                self._of_one_length.pop(next(iter(self._of_one_length)))
-            self._of_one_length[chosen] = self._made_for(dict(zip(known, chosen, strict=True)))
-        return self._of_one_length[chosen]
+        made = self._of_one_length.get(chosen)
+        if made is None:
+            made = self._made_for(dict(zip(known, chosen, strict=True)))
+            # other threads may do the same
+            for oldest in list(self._of_one_length)[: 1 - MAX_PROGRAMS]:
+                self._of_one_length.pop(oldest, None)
+            self._of_one_length[chosen] = made
+        return made
 
     def _made_for(self, sizes: Mapping[str, int]) -> "IntegerProgram":
         """The program of inputs of these lengths, by symbol."""

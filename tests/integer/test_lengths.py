@@ -13,7 +13,7 @@ from qat.errors import ProgramError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import run_real
 from qat.integer.lengths import Length, LengthRange, at_lengths, lengths_in
-from qat.integer.program import Constant, Grid, IntegerProgram, Reshape, Value
+from qat.integer.program import MAX_PROGRAMS, Constant, Grid, IntegerProgram, Reshape, Value
 
 HALVES = Grid(0.5, 0, 0, 255)
 LENGTH = Length("length", 6)
@@ -102,6 +102,23 @@ def test_is_kept_when_it_was_made_once():
 def test_a_longer_input_is_refused(length):
     with pytest.raises(ProgramError, match=f"length is {length}; the program takes 1 to 6"):
         adding()(torch.ones(1, length, 2))
+
+
+@pytest.mark.parametrize("length", [3.0, "3", None])
+def test_what_is_no_whole_number_is_no_length(length):
+    with pytest.raises(ProgramError, match="the program takes"):
+        adding().at(length=length)
+
+
+def test_no_more_programs_are_kept_than_a_few():
+    builder = ProgramBuilder()
+    x = builder.input("x", (Length("length", 3 * MAX_PROGRAMS), 2), HALVES)
+    builder.output("y", builder.add("sum", x, x, HALVES))
+    many = builder.build()
+    for length in range(1, 3 * MAX_PROGRAMS + 1):
+        newest = many.at(length=length)
+    assert many.at(length=3 * MAX_PROGRAMS) is newest
+    assert len(many._of_one_length) == MAX_PROGRAMS
 
 
 def test_an_unknown_length_is_refused():
@@ -200,6 +217,22 @@ def test_means_weigh_by_the_length_of_the_input():
     program = builder.build()
     assert program(torch.tensor([[1.0, 2.0, 6.0]])).tolist() == [3.0]
     assert program(torch.tensor([[1.0, 2.0, 6.0, 0.0, 0.0, 0.0]])).tolist() == [1.5]
+
+
+def test_a_size_that_happens_to_be_one_is_not_the_number_one():
+    length, one = Length("length", 5), Length("length", 5, divisor=5)
+    assert one == 1
+    for size in (length * one, length // one):
+        assert size == 5
+        assert not isinstance(size, Length)
+
+
+def test_a_normalization_over_a_length_is_refused():
+    builder = ProgramBuilder()
+    x = builder.input("x", (3, LENGTH), HALVES)
+    builder.output("y", builder.normalize("norm", x, (2,), HALVES))
+    with pytest.raises(ProgramError, match="normalizes over the length of an input"):
+        builder.build()
 
 
 def test_lengths_of_two_inputs_are_not_added_or_multiplied_to_one():

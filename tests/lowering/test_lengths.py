@@ -206,6 +206,7 @@ def test_a_size_that_a_layer_needs_stays_fixed(function):
             "another for shorter inputs",
         ),
         (lambda net, x: net.parts[0](x) / x.shape[1], "length"),
+        (lambda net, x: F.instance_norm(net.parts[0](x).transpose(1, 2)), "normalizes over the length"),
     ],
 )
 def test_what_cannot_follow_is_said_with_its_reason(caplog, function, reason):

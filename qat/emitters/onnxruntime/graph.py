@@ -129,9 +129,15 @@ class Graph:
         """A column (count, 1) of ones, to add up with; of as many as there are where the count follows a length."""
         if not isinstance(count, Length):
             return self.constant(name, numpy.ones((count, 1)), dtype)
-        (entry,) = (entry for entry in self.program.lengths if entry.symbol == count.symbol)
-        whole = self.constant(f"{name}/whole", numpy.ones((count.at(entry.longest), 1)), dtype)
+        whole = self.constant(f"{name}/whole", numpy.ones((self.longest(count), 1)), dtype)
         return self.cut(whole, name, (count, 1), 0)
+
+    def longest(self, size: int) -> int:
+        """What a size is at most: at the longest length, where it follows one."""
+        if not isinstance(size, Length):
+            return size
+        (entry,) = (entry for entry in self.program.lengths if entry.symbol == size.symbol)
+        return max(size.at(entry.shortest), size.at(entry.longest))
 
     def _computed(self, sizes: tuple[int, ...]) -> str:
         """Sizes of which some follow a length, as an int64 tensor (n,) that nodes make once for all that ask for it."""

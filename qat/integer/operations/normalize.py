@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.integer.geometry import Shape, reduced_shape
+from qat.integer.lengths import Length
 from qat.integer.operations.base import ComputingOperation
 from qat.integer.values import Grid
 
@@ -214,6 +215,8 @@ class Normalize(ComputingOperation):
 
     def check_between(self, sources, output):
         source, target, factors = sources[0].grid, output.grid, self.factors
+        if any(isinstance(sources[0].shape[dim - 1], Length) for dim in self.dims):
+            raise self.error("normalizes over the length of an input, but its factors are those of one length")
         count = self.row_size(sources[0].shape)
         expected = 1 if self.l2 else count
         if factors.count != expected:

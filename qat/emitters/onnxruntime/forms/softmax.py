@@ -40,7 +40,7 @@ def log_softmax(writer: Writer, operation: LogSoftmax) -> None:
     factors, nodes = operation.factors, Arithmetic(writer, operation, numpy.int32)
     _, sums = _exponentials(writer, operation, nodes)
     shape = writer.shape(operation.inputs[0])
-    digits = shape[operation.dim - 1].bit_length()
+    digits = writer.graph.longest(shape[operation.dim - 1]).bit_length()
     bits = int(factors.exponentials[0]).bit_length() - 1
     logs = _log(nodes, sums, bits, digits, operation.dim == len(shape))
     scaled = nodes.of_rows("Add", nodes.of_rows("Mul", logs, factors.log_factor), (1 << factors.log_shift) >> 1)
@@ -74,7 +74,7 @@ def _exponentials(writer: Writer, operation: Softmax | LogSoftmax, nodes: Arithm
     exponentials = nodes.look_up(table, numpy.int32, _distances(operation, nodes, codes, left_out), shape)
     if mask is not None and left_out is None:
         exponentials = nodes.node("Mul", exponentials, nodes.cast(mask, numpy.int32))
-    if int(table[0]) * shape[operation.dim - 1] <= INT32_MAX:
+    if int(table[0]) * writer.graph.longest(shape[operation.dim - 1]) <= INT32_MAX:
         return exponentials, nodes.cast(_sums(nodes, exponentials, shape, operation.dim, numpy.int32), numpy.int64)
     return exponentials, _sums(nodes, nodes.cast(exponentials, numpy.int64), shape, operation.dim, numpy.int64)
 

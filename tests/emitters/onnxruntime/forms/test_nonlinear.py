@@ -1,5 +1,6 @@
 """Softmax, its logarithm, normalization and division: ONNX Runtime gives the codes of the interpreter, by integers."""
 
+import dataclasses
 import math
 
 import onnx
@@ -10,6 +11,7 @@ from onnx import TensorProto
 from qat.emitters.onnxruntime import emit, float_ops, open_session, run_session
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import dequantize
+from qat.integer.lengths import Length, LengthRange
 from qat.integer.operations import MASK_GRID
 from qat.integer.values import Grid, float32
 
@@ -60,6 +62,18 @@ def test_softmax_with_a_constant_mask_some_of_whose_rows_are_empty(assert_equal_
 @pytest.mark.parametrize("source", SOURCES)
 def test_log_softmax(assert_equal_in_both, source, target, shape, dim):
     assert_equal_in_both(lambda b, x: b.log_softmax("y", x, dim, target), [shape], [source])
+
+
+def test_log_softmax_of_more_elements_than_recorded(tmp_path):
+    builder = ProgramBuilder()
+    x = builder.input("x", (Length("length", 1100),), Grid(float32(0.1), 0, 0, 255))
+    builder.output("y", builder.log_softmax("scores", x, 1, Grid(float32(0.1), 255, 0, 255)))
+    program = dataclasses.replace(builder.build(), lengths=(LengthRange("length", 1, 1100, 9000),))
+    emit(program, tmp_path / "model.onnx")
+    session = open_session(tmp_path / "model.onnx")
+    for length in (1, 1100, 9000):
+        x = torch.ones(2, length)
+        assert torch.equal(run_session(session, {"x": x})["y"], program(x))
 
 
 @pytest.mark.parametrize(
