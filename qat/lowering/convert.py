@@ -32,13 +32,22 @@ from qat.lowering.elementwise import rescale
 from qat.lowering.exported import Exported, export
 from qat.lowering.faithful import Quantization, check_faithful
 from qat.lowering.folded import Constants, Folded, is_constant
-from qat.lowering.indices import function_of_indices, index_range
+from qat.lowering.indices import function_of_indices, index_range, is_discrete
 from qat.lowering.islands import way_out
 from qat.lowering.lengths import bounds_of, lengths_of, recorded_only, sized, widened
 from qat.lowering.placement import placed_for_conversion
 from qat.lowering.pointwise import function_of_one_value
 from qat.lowering.rules import RULES
-from qat.lowering.sizes import collapsed, evaluate, follows, is_per_size, per_size
+from qat.lowering.sizes import (
+    OF_A_SHAPE,
+    OF_A_TYPE,
+    collapsed,
+    evaluate,
+    follows,
+    is_per_size,
+    per_size,
+    shaped_like,
+)
 from qat.lowering.state import (
     Failed,
     Masked,
@@ -216,8 +225,13 @@ class _Lowering:
                 change = loops.begin if node.target is loops.BEGIN else loops.end
                 self.builder, result = change(self.builder, node, *args)
                 return result
+            if node.target in OF_A_TYPE:
+                args = (torch.empty((), dtype=node.args[0].meta["val"].dtype), *args[1:])
+                leaves = pytree.tree_leaves((args, kwargs))
             if not any(map(_is_quantized, leaves)):
                 return _constant(node, args, kwargs)
+            if node.target in OF_A_SHAPE and not is_discrete(args[0]):
+                return shaped_like(node)
             if node.target is not aten.index.Tensor:
                 args, kwargs = pytree.tree_map(_collapsed, (args, kwargs), is_leaf=is_per_size)
             rule = RULES.get(node.target)

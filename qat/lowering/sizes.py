@@ -11,16 +11,26 @@ from dataclasses import dataclass
 import sympy
 import torch
 from torch import Tensor
+from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from qat.integer.lengths import Length
-from qat.lowering.lengths import NoLength, batch_symbols, length_of
+from qat.lowering.lengths import NoLength, batch_symbols, length_of, lengths_of
 from qat.lowering.state import Unlowerable
 
 #: Two sizes that no dimension of a network is likely to have by itself, or from which none follows by chance; and
 #: whether lengths are shorter than recorded.
 SIZES = (5, 7)
 _CASES = ((5, False), (7, False), (5, True))
+
+#: Operations that read nothing of their operand but its shape and type.
+OF_A_SHAPE = frozenset(
+    getattr(torch.ops.aten, name).default for name in ("zeros_like", "ones_like", "full_like", "empty_like")
+)
+#: Operations that read nothing of their first operand but its type.
+OF_A_TYPE = frozenset(
+    getattr(torch.ops.aten, name).default for name in ("new_zeros", "new_ones", "new_full", "new_empty")
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,21 @@ def evaluate(function: Callable, args: tuple, kwargs: dict) -> PerSize:
         own_args, own_kwargs = pytree.tree_map(choose, (args, kwargs), is_leaf=is_per_size)
         results.append(function(*own_args, **own_kwargs))
     return PerSize(tuple(results))
+
+
+def shaped_like(node: Node) -> PerSize | Tensor:
+    """What one of `OF_A_SHAPE` makes: a constant of the shape of its operand, whatever the values in that are.
+
+    node: of an exported graph, on a value of the network.
+    """
+    like, lengths = node.args[0].meta["val"], lengths_of(node.graph)
+    sizes = [per_size(size, lengths) if isinstance(size, torch.SymInt) else size for size in like.shape]
+    rest, options = node.args[1:], dict(node.kwargs)
+
+    def fill(*shape):
+        return node.target(torch.empty(shape, dtype=like.dtype), *rest, **options)
+
+    return evaluate(fill, tuple(sizes), {}) if any(map(follows, sizes)) else fill(*sizes)
 
 
 def is_per_size(leaf) -> bool:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import qat
 from qat.errors import PreparationError
@@ -40,7 +41,6 @@ BODIES = {  # operations that an exported graph has under other names: (what a n
     "fliplr": (lambda net, x: torch.fliplr(x), 512),
     "float": (lambda net, x: x.float(), 512),
     "double": (lambda net, x: x.double().to(torch.float32), 512),
-    "half": (lambda net, x: x.half().float(), 512),
     "type": (lambda net, x: x.type(torch.float32), 512),
     "get": (lambda net, x: x.mT, 512),
     "getitem": (lambda net, x: x[:, ::2, 1:, None, -1], 8 // 2 * 7),
@@ -58,7 +58,7 @@ ABOUT_THE_BATCH = {
 
 def test_every_operation_of_a_target_has_a_rule_or_a_network_here():
     ruled = {canonical_name(operation._schema.name.partition("::")[2]) for operation in RULES}
-    missing = ONNXRUNTIME.operations - ruled - NONLINEAR - set(BODIES) - {"bfloat16", "cuda"}
+    missing = ONNXRUNTIME.operations - ruled - NONLINEAR - set(BODIES) - {"bfloat16", "cuda", "half"}
     assert not missing
     assert not set(BODIES) & ruled
 
@@ -75,3 +75,42 @@ def test_other_names_lower_to_the_same_codes(name, trained_network):
 def test_what_is_about_the_batch_is_refused_before_training_with_its_line(name, trained_network):
     with pytest.raises(PreparationError, match=rf"{name} in the network at .*test_rules\.py:\d+.*module="):
         trained_network(ABOUT_THE_BATCH[name], 512, {}, target="onnxruntime")
+
+
+class Filled(nn.Module):
+    """Joins values with a constant that takes its shape, or its type alone, from a value."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+        self.made = made
+
+    def forward(self, x):
+        x = self.first(x)
+        constant = self.made(x)
+        constant[..., :4] = x[..., 4:].relu()
+        return self.last(torch.cat([constant, x], 1))
+
+
+FILLED = {
+    "zeros_like": torch.zeros_like,
+    "ones_like": lambda x: torch.ones_like(x, dtype=torch.float32),
+    "full_like": lambda x: torch.full_like(x, 0.5),
+    "empty_like": lambda x: torch.empty_like(x).fill_(0.25),
+    "new_zeros": lambda x: x.new_zeros(x.shape),
+    "new_ones": lambda x: x.new_ones(x.shape),
+    "new_full": lambda x: x.new_full(x.shape, -0.5),
+}
+
+
+@pytest.mark.parametrize("made", FILLED.values(), ids=FILLED)
+def test_a_constant_of_the_shape_of_a_value_is_a_constant(made, tmp_path):
+    network, batch = Filled(made), torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(0))
+    qat.prepare(network, batch, "w8a8")
+    network(batch)
+    program = qat.convert(network.eval())
+    qat.export(program, tmp_path / "model.onnx", runtime="onnxruntime")
+    for inputs in (batch, batch[:3], batch[:, :2]):
+        with torch.no_grad():
+            assert torch.equal(network(inputs), program(inputs))
+        assert qat.verify(program, tmp_path / "model.onnx", [inputs]).ok
