@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from qat.inject.pointwise import NONLINEAR, PLAIN, evaluate
 from qat.inject.tables import grid_points, in_shape
 from qat.integer.program import Table, table_codes
+from qat.lowering.sizes import follows
 from qat.lowering.state import Pending, Quantized, QuantizedConstant, Unlowerable, batch_shape, module_path
 
 
@@ -35,6 +36,11 @@ def function_of_one_value(node: Node, name: str, args: tuple, kwargs: dict, rule
     functions = [_function_of(source) for source in sources]
     if not functions or None in functions or any(isinstance(leaf, QuantizedConstant) for leaf in leaves):
         return None
+    if any(map(follows, leaves)):
+        raise Unlowerable(
+            "it computes with a number that follows the length of an input or the size of the batch, and a table has "
+            "entries for one; use a number that is always the same"
+        )
     root = functions[0].root
     constants = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if any((function.root.name, function.root.batch_at) != (root.name, root.batch_at) for function in functions):

@@ -205,7 +205,8 @@ def test_a_size_that_a_layer_needs_stays_fixed(function):
             lambda net, x: net.parts[0](x) * torch.arange(x.shape[1]).flip(0)[:, None].float(),
             "another for shorter inputs",
         ),
-        (lambda net, x: net.parts[0](x) / x.shape[1], "length"),
+        (lambda net, x: net.parts[0](x) / x.shape[1], "a number that follows the length"),
+        (lambda net, x: net.parts[0](x) * x.shape[1] ** -0.5, "a number that follows the length"),
         (lambda net, x: F.instance_norm(net.parts[0](x).transpose(1, 2)), "normalizes over the length"),
     ],
 )

@@ -137,6 +137,8 @@ class FloatIsland(ComputingOperation):
 
     def _shape_of(self, samples: int, shapes: tuple[Shape, ...]) -> Shape:
         """The output's shape, as a batch of so many samples shows it."""
+        if self.merged and not all(shapes):
+            raise self.error("merges a dimension with the batch that one of its inputs does not have")
         of_inputs = dict(zip(self.operands, (self.seen(shape, samples) for shape in shapes), strict=True))
         ranks = {name: len(shape) for name, shape in of_inputs.items()}
         ranks |= {name: values.dim() for name, values in self.constants.items()}

@@ -156,6 +156,11 @@ def test_calls_that_the_function_does_not_take_are_refused(changes, message):
         island(**changes).output_shape((4,))
 
 
+def test_a_value_without_dimensions_has_none_to_merge_with_the_batch():
+    with pytest.raises(ProgramError, match="merges a dimension with the batch that one of its inputs does not have"):
+        island(merged=1).output_shape(())
+
+
 def test_what_mixes_samples_is_refused():
     constant = FloatWeight("input", torch.ones(2, 4))
     mixing = island(function="matmul", operands=("other",), weights=(constant,), arguments=())
