@@ -258,7 +258,13 @@ class _Lowering:
             return pytree.tree_map(lambda leaf: _with_layout(leaf, node), result, is_leaf=_is_of_program)
         except Unlowerable as problem:
             self.problems.append(self._problem(node, str(problem)))
-            return Failed()
+        except (TypeError, RuntimeError):
+            if not any(map(is_per_size, leaves)):
+                raise
+            # rules take plain numbers and lengths
+            reason = "it takes a number that is computed with the length of an input or the size of the batch"
+            self.problems.append(self._problem(node, f"{reason}; use one that is always the same"))
+        return Failed()
 
     @staticmethod
     def _apply(node: Node, own: Callable | None, args: tuple, kwargs: dict):

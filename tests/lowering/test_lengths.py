@@ -207,6 +207,8 @@ def test_a_size_that_a_layer_needs_stays_fixed(function):
         ),
         (lambda net, x: net.parts[0](x) / x.shape[1], "a number that follows the length"),
         (lambda net, x: net.parts[0](x) * x.shape[1] ** -0.5, "a number that follows the length"),
+        (lambda net, x: net.parts[0](x)[:, x.shape[1] % 4 :], "a number that is computed with the length"),
+        (lambda net, x: F.pad(net.parts[0](x), (0, 0, 0, (5 - x.shape[1]) % 5)), "computed with the length"),
         (lambda net, x: F.instance_norm(net.parts[0](x).transpose(1, 2)), "normalizes over the length"),
     ],
 )
