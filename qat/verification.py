@@ -91,7 +91,9 @@ class VerificationReport:
 
         verdict = "equal and integer" if self.ok else "NOT EQUAL" if self._differing else "NOT INTEGER"
         if self.as_exported and not self.ok:
-            verdict = f"equal, but {len(self.islands)} operations are float islands"
+            count = len(self.islands)
+            which = "1 operation is a float island" if count == 1 else f"{count} operations are float islands"
+            verdict = f"equal, but {which}"
         table = Table(title=f"verified on {self.samples} samples: {verdict}")
         for column in ("what", "", "value"):
             table.add_column(column, justify="right" if column == "value" else "left")

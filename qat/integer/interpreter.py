@@ -76,7 +76,7 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
             raise ProgramError(f"input {edge.name!r} is a {type(inputs[edge.name]).__name__}; give a tensor.")
         value = program.value(edge.value)
         tensor, shape = inputs[edge.name].detach().cpu(), value.shape
-        if tensor.layout != torch.strided or tensor.is_complex():
+        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
             kind = f"{tensor.dtype} with layout {tensor.layout}"
             raise ProgramError(f"input {edge.name!r} is {kind}; give a dense tensor of real numbers.")
         fits = tensor.dim() == len(shape) + 1 and all(
@@ -123,6 +123,8 @@ def _typed(tensor: Tensor, edge: Input, grid: AnyGrid) -> Tensor:
     least, most = edge_limits(grid)
     if tensor.is_floating_point():
         raise ProgramError(f"input {edge.name!r} is {tensor.dtype}; it takes integers of {least}..{most}.")
+    if not tensor.numel():  # of length 0, which is refused with the length
+        return tensor.to(dtype)
     lowest, highest = (int(extreme) for extreme in torch.aminmax(tensor.to(torch.int64)))
     if lowest < least or highest > most:
         kind = "codes" if edge.codes else "indices"

@@ -93,7 +93,7 @@ def test_a_run_with_an_island_trains_exports_verifies_and_says_so(tmp_path, caps
         assert torch.equal(module.network(images), callback.program(images))
     loaded = qat.IntegerProgram.load(tmp_path / "out")
     again = qat.verify(loaded, tmp_path / "out" / "model.onnx", [images], repeats=0)
-    assert again.as_exported and "equal, but 1 operations are float islands" in str(again)
+    assert again.as_exported and "equal, but 1 operation is a float island" in str(again)
     assert "grid_sample" in str(again)
 
 

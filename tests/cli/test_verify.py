@@ -18,7 +18,7 @@ def test_a_run_with_a_layer_in_float_is_exported_and_verified_as_such(tmp_path, 
     assert "left in float, as islands between integers: conv2 (conv2d)" in result.stdout
     assert "float islands" in result.stdout and "NOT EQUAL" not in result.stdout
     assert verify.main([str(tmp_path / "run")]) == 0
-    assert "equal, but 1 operations are float islands" in capsys.readouterr().out
+    assert "equal, but 1 operation is a float island" in capsys.readouterr().out
     assert export.main([str(tmp_path / "run")]) == 0
     assert verify.main([str(tmp_path / "run")]) == 0
     assert report.main([str(tmp_path / "run")]) == 0

@@ -284,3 +284,10 @@ def test_indices_go_in_and_come_out_as_they_are(dtype):
 def test_wrong_indices_are_refused(ids, message):
     with pytest.raises(ProgramError, match=message):
         of_ids()({"ids": ids, "x": torch.zeros(1, 2, 2)})
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_an_input_that_torch_quantized_is_refused():
+    quantized = torch.quantize_per_tensor(torch.ones(1, 2, 2), 1.0, 0, torch.quint8)
+    with pytest.raises(ProgramError, match="'x' is torch.quint8 .*give a dense tensor of real numbers"):
+        of_ids()({"ids": torch.tensor([[0, 1]]), "x": quantized})

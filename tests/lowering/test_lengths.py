@@ -111,6 +111,13 @@ SEQUENCES = {
     "gru": lambda: Recurrent(nn.GRU),
 }  # fmt: skip
 CONVOLUTIONS = {
+    "largest of windows": lambda: nn.Sequential(
+        nn.Conv1d(4, 6, 3, padding=1),
+        nn.MaxPool1d(2),
+        nn.ReLU(),
+        nn.Conv1d(6, 3, 3, padding=1),
+        nn.MaxPool1d(3, 2, 1, ceil_mode=True),
+    ),
     "convolutions": lambda: nn.Sequential(
         nn.Conv1d(4, 6, 3, stride=2, padding=1), nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 5, 2), nn.MaxPool1d(2)
     ),
@@ -151,8 +158,9 @@ def test_attention_takes_any_length(tmp_path, causal, pooled):
     assert (length.shortest, length.recorded, length.longest) == (1, LONGEST, LONGEST)
     inputs = [torch.randint(20, (3, size)) for size in (1, 2, 7, LONGEST)]
     check_lengths(network, program, tmp_path / "model.onnx", inputs)
-    with pytest.raises(ProgramError, match=f"length is {LONGEST + 1}; the program takes 1 to {LONGEST}"):
-        program(torch.randint(20, (3, LONGEST + 1)))
+    for length in (0, LONGEST + 1):
+        with pytest.raises(ProgramError, match=f"length is {length}; the program takes 1 to {LONGEST}"):
+            program(torch.randint(20, (3, length)))
 
 
 @pytest.mark.parametrize("name", SEQUENCES)

@@ -87,7 +87,7 @@ def check(program: IntegerProgram, path: str | PathLike, nonlinear: str = "integ
                 )
     if compared is not None:
         refuse_islands(found)
-        _LOG.info("float islands of %s give other codes than the program for %s", path, found)
+        _LOG.info("float islands give other codes than the program for %s", found)
 
 
 def _by_name(program: IntegerProgram, outputs) -> dict[str, torch.Tensor]:
