@@ -148,8 +148,7 @@ def widened(program: IntegerProgram, bounds: Mapping[str, tuple[int, int]]) -> I
     for symbol, (least, most) in bounds.items():
         program = _with_shortest(program, symbol, least)
         if not ends:
-            with contextlib.suppress(ProgramError):
-                program = _with_range(program, symbol, longest=most)
+            program = _with_longest(program, symbol, most)
     return program
 
 
@@ -165,6 +164,16 @@ def _with_shortest(program: IntegerProgram, symbol: str, least: int) -> IntegerP
                 problem = problem or error
     if problem is not None:
         raise problem
+    return program
+
+
+def _with_longest(program: IntegerProgram, symbol: str, most: int) -> IntegerProgram:
+    """The program for lengths up to `most`, or up to the largest 2^n - 1 at which nothing overflows."""
+    (recorded,) = (entry.recorded for entry in program.lengths if entry.symbol == symbol)
+    for longest in (most, *(2**power - 1 for power in range(most.bit_length() - 1, 0, -1))):
+        if longest > recorded:
+            with contextlib.suppress(ProgramError):
+                return _with_range(program, symbol, longest=longest)
     return program
 
 

@@ -191,6 +191,15 @@ def test_where_nothing_ends_at_the_recorded_length_longer_inputs_are_taken():
         assert torch.equal(program(longer), network(longer))
 
 
+def test_attention_without_positions_ends_where_its_softmax_does(tmp_path):
+    mixing = nn.MultiheadAttention(4, 2, batch_first=True)
+    network = body(lambda net, x: net.parts[0](x, x, x, need_weights=False)[0], mixing)
+    program = converted(network, torch.randn(4, LONGEST, 4))
+    (length,) = program.lengths
+    assert (length.shortest, length.longest) == (1, 1023)
+    check_lengths(network, program, tmp_path / "model.onnx", [torch.randn(2, size, 4) for size in (1, 13, 1023)])
+
+
 @pytest.mark.parametrize(
     "function",
     [
