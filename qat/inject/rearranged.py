@@ -138,6 +138,17 @@ def pad(input: Tensor, pad, mode: str = "constant", value: float | None = None) 
     return torch.where(inside, F.pad(input, pad), value)
 
 
+def max_pool1d(
+    input: Tensor, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor:  # fmt: skip
+    """The largest of each window. torch.max_pool1d itself is exported for the recorded length alone."""
+    if return_indices:
+        return NotImplemented
+    stride = kernel_size if stride is None else stride
+    return torch.max_pool1d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)[0]
+
+
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out=None):
     """The k most extreme along a dimension; of equals the first comes first, which torch leaves open."""
     if is_exporting() or out is not None:
@@ -209,5 +220,6 @@ REARRANGED = {
     **dict.fromkeys((torch.slice_scatter, Tensor.slice_scatter), slice_scatter),
     **dict.fromkeys((torch.select_scatter, Tensor.select_scatter), select_scatter),
     **dict.fromkeys((torch.take_along_dim, Tensor.take_along_dim), take_along_dim),
+    **dict.fromkeys((F.max_pool1d, torch.max_pool1d), max_pool1d),
     **dict.fromkeys((torch.topk, Tensor.topk), topk),
 }

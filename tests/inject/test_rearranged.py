@@ -54,6 +54,8 @@ CALLS = [
     (Tensor.select_scatter, (X, X[:, :, 0] + 500), {"dim": 2, "index": 1}),
     (torch.take_along_dim, (X, torch.tensor([[[[0], [3], [5], [1]]]]), 3), {}),
     (Tensor.take_along_dim, (X, torch.tensor([3, 0]).view(1, 1, 2, 1)), {"dim": -2}),
+    (F.max_pool1d, (X.flatten(2), 3), {"padding": 1, "ceil_mode": True}),
+    (torch.max_pool1d, (X.flatten(2), [4], [2]), {"dilation": 2}),
     (torch.topk, (X, 3), {}),
     (Tensor.topk, (X, 2), {"dim": 1, "largest": False}),
 ]
