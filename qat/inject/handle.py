@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.backends import mha
+from torch.overrides import _get_current_function_mode_stack
 
-from qat.errors import CheckpointError, QATError
+from qat.errors import AddressError, CheckpointError, QATError
 from qat.inject import addresses
 from qat.inject.addresses import short_source
 from qat.inject.apply import QuantMode, widened
@@ -96,6 +97,7 @@ class Handle:
         if not torch.compiler.is_dynamo_compiling():
             if not self.is_on:
                 return self.original_forward(*args, **kwargs)
+            self._refuse_inside_of_another()
             self.runs += not is_exporting()
             self._follow_device()
             self._follow_mode()
@@ -113,6 +115,15 @@ class Handle:
             if not is_traced():
                 quantizer.commit()
         return mode.current(result)
+
+    def _refuse_inside_of_another(self) -> None:
+        """Raise `AddressError` in the quantized forward of another prepared module, which was prepared first."""
+        outer = next((mode for mode in _get_current_function_mode_stack() if isinstance(mode, QuantMode)), None)
+        if outer is not None:
+            raise AddressError(
+                f"{type(self.module).__name__} was prepared inside of {type(outer.handle.module).__name__}, which is "
+                "prepared as well, and one of them can quantize it; call remove() on one of the two handles."
+            )
 
     def _run(self, mode: QuantMode, args: tuple, kwargs: dict):
         """The quantized forward in eager code."""

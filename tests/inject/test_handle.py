@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qat.errors import CheckpointError, PreparationError
+from qat.errors import AddressError, CheckpointError, PreparationError
 from qat.inject.handle import forward_of, handle_of
 from qat.inject.prepare import prepare
 from qat.lowering.convert import convert
@@ -250,3 +250,15 @@ def test_a_change_of_state_follows_the_module_to_its_device():
     network.to("meta")
     handle.set_state(handle.state)
     assert {quantizer.scale.device.type for quantizer in handle.quantizers.values()} == {"meta"}
+
+
+def test_a_part_that_was_prepared_after_the_whole_is_refused_where_both_quantize():
+    part = nn.Linear(4, 4)
+    whole = nn.Sequential(part, nn.ReLU())
+    prepare(whole, torch.ones(2, 4))
+    handle = prepare(part, torch.ones(2, 4))
+    with pytest.raises(AddressError, match=r"Linear was prepared inside of Sequential, .*remove\(\) on one of the two"):
+        whole(torch.ones(2, 4))
+    assert part(torch.ones(2, 4)).shape == (2, 4)
+    handle.remove()
+    assert whole(torch.ones(2, 4)).shape == (2, 4)
