@@ -141,7 +141,7 @@ def learning_rate_advice(
     if largest > LARGEST_UPDATE:
         return (
             f"learning rate {rate:g} moves the weights of {layer} by {largest:.0%} of their size at once; "
-            f"lower it to about {rate * LARGEST_UPDATE / largest:.1g}, or keep {layer} at more bits."
+            f"lower it to about {rate * LARGEST_UPDATE / largest:.2g}, or keep {layer} at more bits."
         )
     return f"learning rate {rate:g} fits: the fastest layer, {layer}, moves by {largest:.2%} of its size per update."
 

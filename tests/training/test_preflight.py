@@ -82,6 +82,9 @@ def test_an_update_is_measured_in_shares_of_the_weights_or_of_their_step():
         "learning rate 0.012 moves the weights of b by 12% of their size at once; "
         "lower it to about 0.005, or keep b at more bits."
     )
+    # a rate that is a little too high is told a lower one, not itself
+    told = learning_rate_advice(before, after, {"a": 0.1, "b": 0.59}, 0.00297)
+    assert told.endswith("lower it to about 0.0029, or keep b at more bits.")
 
 
 def test_an_update_that_was_skipped_or_overflowed_or_of_nothing():
