@@ -14,6 +14,9 @@ from qat.inject.origins import LONGEST_WAY, Key, Origin, Origins
 from qat.inject.pointwise import PLAIN
 from qat.inject.recurrent import RECURRENCES
 
+#: Operators whose bodies torch compiles by itself, and runs as values decide.
+_BRANCHING = frozenset({"cond", "while_loop"})
+
 
 class KnownCalls:
     """Finds the call that an execution belongs to, or adds one to the recording.
@@ -86,6 +89,12 @@ class KnownCalls:
 
     def _refuse_unfollowed(self, operation: Operation, frame: FrameType) -> None:
         """Raise `PreparationError` for a call whose place cannot be found again when the network runs."""
+        if operation.name in _BRANCHING:
+            raise PreparationError(
+                f"torch.{operation.name} at {addresses.source_of(frame)} goes a way that depends on the inputs, and its "
+                "branches would pass unquantized; compute all of them and choose with torch.where, or quantize a "
+                "sub-network on one side of it (module=)."
+            )
         if addresses.inside_compiled(frame):
             raise PreparationError(
                 f"{operation.name} at {addresses.source_of(frame)} runs in a part of the network that was given to "

@@ -107,3 +107,12 @@ def test_a_shortcut_on_ids_that_exporting_does_not_take_is_none():
     network = Branching(shortcut)
     qat.prepare(network, IDS)
     assert network.last is None
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", None])
+def test_a_branch_of_torch_is_refused_as_one(target):
+    def body(network, x, ids):
+        return torch.cond(x.sum() > 0, lambda x: x * 2.0, lambda x: x + 1.0, (x,))
+
+    with pytest.raises(PreparationError, match=r"torch\.cond at .*test_control_flow\.py:\d+ .*torch\.where, .*module="):
+        qat.prepare(Branching(body), IDS, target=target)
