@@ -91,8 +91,8 @@ class KnownCalls:
         """Raise `PreparationError` for a call whose place cannot be found again when the network runs."""
         if operation.name in _BRANCHING:
             raise PreparationError(
-                f"torch.{operation.name} at {addresses.source_of(frame)} goes a way that depends on the inputs, and its "
-                "branches would pass unquantized; compute all of them and choose with torch.where, or quantize a "
+                f"torch.{operation.name} at {addresses.source_of(frame)} goes a way that depends on the inputs, and "
+                "its branches would pass unquantized; compute all of them and choose with torch.where, or quantize a "
                 "sub-network on one side of it (module=)."
             )
         if addresses.inside_compiled(frame):
