@@ -3,6 +3,7 @@
 import contextlib
 
 from torch import nn
+from torch.backends import mha
 from torch.overrides import TorchFunctionMode
 
 from qat.errors import PreparationError, QATError
@@ -15,7 +16,9 @@ def recorded_forward(mode: TorchFunctionMode, module: nn.Module, args: tuple, kw
 
     Raises `PreparationError` where the network itself fails on these inputs.
     """
+    fast_path = mha._is_fastpath_enabled
     try:
+        mha._is_fastpath_enabled = False  # as in `handle.quantized_forward`
         with mode:
             return module.forward(*args, **kwargs)
     except QATError:
@@ -27,6 +30,8 @@ def recorded_forward(mode: TorchFunctionMode, module: nn.Module, args: tuple, kw
             f"{type(module).__name__}.forward fails on the example inputs, {given} ({type(error).__name__}: {reason}); "
             "pass inputs as the network gets them, in QATCallback(example_inputs=...) or qat.prepare(module, inputs)."
         ) from error
+    finally:
+        mha._is_fastpath_enabled = fast_path
 
 
 addresses.mark_root(recorded_forward.__code__)

@@ -96,6 +96,10 @@ class Length(int):
         return text if self.divisor == 1 else f"({text})//{self.divisor}"
 
 
+#: Longest inputs that a program may say it takes: twelve seconds of sound at 88 kHz.
+MAX_LENGTH = 2**20
+
+
 @dataclass(frozen=True)
 class LengthRange:
     """The lengths that inputs may have. symbol: the name of the length. shortest, longest: both included.
@@ -111,19 +115,20 @@ class LengthRange:
     def __post_init__(self):
         if not isinstance(self.symbol, str) or not self.symbol.isidentifier():
             raise ProgramError(f"a length is called {str(self.symbol)[:40]!r}; use letters, digits and _.")
-        if not 1 <= self.shortest <= self.recorded <= self.longest:
+        if not 1 <= self.shortest <= self.recorded <= self.longest <= MAX_LENGTH:
             raise ProgramError(
                 f"{self.symbol!r} is {self.shortest} to {self.longest}, recorded with {self.recorded}; a length is "
-                "1 or more, and these must ascend."
+                f"1 to {MAX_LENGTH}, and these must ascend."
             )
 
     def samples(self, longest: int | None = None) -> list[int]:
-        """Lengths to check at besides the recorded one: the shortest, one between, and the longest.
+        """Lengths to check at besides the recorded one: the shortest, one between, the next shorter, and the longest.
 
         longest: at most that, where a check takes time with the length.
         """
         most = self.longest if longest is None else min(longest, self.longest)
-        return sorted({self.shortest, (self.shortest + self.recorded) // 2, most} - {self.recorded})
+        tried = {self.shortest, (self.shortest + self.recorded) // 2, max(self.recorded - 1, self.shortest), most}
+        return sorted(tried - {self.recorded})
 
 
 def lengths_in(item: Any) -> Iterator[Length]:

@@ -7,14 +7,17 @@ the features of a linear layer, comes out of the export with that size.
 
 import contextlib
 import logging
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import sympy
 import torch
 import torch.fx.experimental._config as shape_config
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.fx.proxy import TracerBase
 from torch.utils import _pytree as pytree
 
 from qat.errors import ConversionError, QATError
@@ -24,6 +27,9 @@ from qat.inject.inputs import input_paths
 from qat.integer.lengths import Length
 from qat.lowering.lengths import LENGTHS
 from qat.tracing import unseen_by_the_network
+
+#: Where torch's own code lies.
+_TORCH = str(Path(torch.__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def export(module: nn.Module, handle: Handle, any_length: bool) -> Exported:
         for tensor, lengths in zip(flat.tensors, followed, strict=True)
     )
     # Two sizes that happen to be equal in the examples are one symbol only where the network computes so.
-    with torch.no_grad(), _quiet_export(module), _apart(any(followed)):
+    with torch.no_grad(), _quiet_export(module), _apart(any(followed)), _with_lines():
         program = torch.export.export(flat, flat.tensors, dynamic_shapes=(dims,), strict=False)
     program.graph.eliminate_dead_code()  # what reaches no output has no quantizer behind it
     paths = {id(leaf): path for path, leaf in input_paths(handle.original_forward, args, kwargs)}
@@ -116,6 +122,23 @@ def _symbol(size) -> sympy.Symbol | None:
 def _apart(wanted: bool) -> contextlib.AbstractContextManager:
     """Where wanted, sizes that are equal in the examples get symbols of their own, inside."""
     return shape_config.patch(use_duck_shape=False) if wanted else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _with_lines() -> Iterator[None]:
+    """Nodes made inside know every line of the network that they come from, not only those of methods named forward."""
+    original = TracerBase._filter_traceback_frames
+
+    def of_network(tracer, frames: traceback.StackSummary) -> traceback.StackSummary:
+        first = next((place for place, frame in enumerate(frames) if frame.name == "forward"), len(frames))
+        kept = [frame for frame in frames[first:] if not frame.filename.startswith(_TORCH)]
+        return traceback.StackSummary.from_list(kept) if kept else original(tracer, frames)
+
+    try:
+        TracerBase._filter_traceback_frames = of_network
+        yield
+    finally:
+        TracerBase._filter_traceback_frames = original
 
 
 @contextlib.contextmanager

@@ -91,3 +91,53 @@ def test_what_torch_cannot_follow_is_named_with_its_module_and_its_line():
     line = Halved.forward.__code__.co_firstlineno + 1
     with pytest.raises(ConversionError, match=rf"cannot follow 1\.0 at {__file__}:{line} \(\w+: "):
         export(network, handle, any_length=True)
+
+
+class Helped(nn.Module):
+    """Computes in a method that is not called forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+
+    def part(self, x):
+        return self.first(x).cumprod(1)
+
+    def forward(self, x):
+        return self.part(x)
+
+
+def test_problems_have_the_line_that_ran_and_not_the_one_in_forward():
+    module = Helped()
+    qat.prepare(module, torch.randn(2, 7, 4), target=None)
+    module(torch.randn(2, 7, 4))
+    line = Helped.part.__code__.co_firstlineno + 1
+    with pytest.raises(ConversionError, match=rf"cumprod in the network at \S*test_exported.py:{line}: "):
+        qat.convert(module.eval())
+
+
+class Padded(nn.Module):
+    """A transformer as torch has it, which would turn to nested tensors and one kernel where nothing is trained."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.embedding, self.encoder = nn.Embedding(30, 8), nn.TransformerEncoder(layer, 1)
+
+    def forward(self, ids):
+        return self.encoder(self.embedding(ids), src_key_padding_mask=ids == 0)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+def test_a_padded_transformer_of_torch_takes_no_fast_path():
+    torch.manual_seed(0)
+    module, ids = Padded(), torch.randint(1, 30, (4, 7))
+    ids[1, 4:] = 0
+    qat.prepare(module, ids)
+    module(ids)
+    program = qat.convert(module.eval())
+    for length in (2, 5, 7):
+        shorter = torch.randint(1, 30, (3, length))
+        shorter[0, length - 1 :] = 0
+        with torch.no_grad():
+            assert torch.equal(program(shorter), module(shorter))
