@@ -13,6 +13,9 @@ from qat.inject.weighted import weighted_form
 from qat.integer.float_functions import FLOAT_FUNCTIONS
 from qat.targets import Target
 
+#: Operations on values and on constants that a forward makes.
+_OF_CONSTANTS = frozenset({"add", "mul"})
+
 
 def refuse_unsupported(
     calls: Mapping[int, Call],
@@ -67,6 +70,8 @@ def reason_against_island(call: Call) -> str | None:
     """Why a rule cannot leave a call in float as an island; None where it can."""
     if call.produces > 1:
         return f"it makes {call.produces} tensors, an island makes one"
+    if call.operation.name in _OF_CONSTANTS and _holds_a_constant_for_each_sample(call):
+        return "its constant is as large as the batch, and a file takes batches of any size"
     return call.island_reason
 
 
@@ -114,7 +119,7 @@ def _reason_against(call: Call, quantized: bool, target: Target) -> str | None:
         return call.reason
     if call.kind is Kind.COMPUTE and call.operation.kind is Kind.FUSE:
         return "bounds that are tensors"
-    if call.operation.name in ("add", "mul") and _holds_a_constant_for_each_sample(call):
+    if call.operation.name in _OF_CONSTANTS and _holds_a_constant_for_each_sample(call):
         return "a constant as large as the batch; use one that broadcasts over it"
     if call.kind in COMPUTING and call.other_dtypes and call.operation.name != "embedding":
         return f"an operand of {', '.join(sorted(map(str, call.other_dtypes)))}, which has no grid"

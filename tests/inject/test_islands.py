@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qat.errors import PreparationError
 from qat.inject.islands import IslandCall, NoIsland, computed, island_call, mark, reason_against_island, unmarked
 from qat.inject.operations import operation_of
 from qat.inject.prepare import prepare
@@ -290,3 +291,26 @@ def test_a_batch_norm_and_its_convolution_in_float_train_their_statistics():
     program = convert(network)
     assert [island.function for island in program.float_operations] == ["conv2d", "batch_norm"]
     assert torch.equal(network(x), program(x))
+
+
+class Remembering(nn.Module):
+    """Adds what it computed for the batch before."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.before = nn.Linear(4, 4), None
+
+    def forward(self, x):
+        x = self.first(x)
+        before, self.before = self.before, x.detach()
+        return x if before is None else x + before
+
+
+def test_no_rule_is_offered_for_a_constant_as_large_as_the_batch():
+    module, x = Remembering(), torch.randn(3, 4)
+    module(x)
+    with pytest.raises(PreparationError, match="a constant as large as the batch") as refusal:
+        prepare(module, x)
+    assert "rules=" not in str(refusal.value)
+    with pytest.raises(PreparationError, match="left in float by a rule, but its constant is as large as the batch"):
+        prepare(module, x, config("add"))
