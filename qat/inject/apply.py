@@ -14,6 +14,7 @@ from qat.inject.actions import Action
 from qat.inject.addresses import START
 from qat.inject.calls import is_counted, makes_real, operand_at, substitute, tensor_slots, with_operand
 from qat.inject.choices import with_constants
+from qat.inject.constant_reads import READING
 from qat.inject.islands import NoIsland, island_call, mark, with_finite_gradients
 from qat.inject.masks import mask_of, masked
 from qat.inject.opened import OPENED
@@ -57,6 +58,9 @@ class QuantMode(TorchFunctionMode):
         self.exact = self.folds and not training and not is_traced()
         self.accumulators = Accumulators(handle)
         self.sequence = handle.sequences[training]
+        self.reads = handle.reads
+        if self.reads is not None:
+            self.reads.begin()
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -70,6 +74,8 @@ class QuantMode(TorchFunctionMode):
                 return result
         operation = operation_of(function)
         kind = operation.kind
+        if self.reads is not None and operation.name in READING:
+            return self.reads.read(addresses.site_of(addresses.caller(1)), lambda: function(*args, **kwargs))
         if kind is Kind.IGNORE:
             return function(*args, **kwargs)
         kind = kind_of(operation, args, kwargs)

@@ -97,6 +97,7 @@ class Recording:
     compared: values of which a mask or an index is made in eval mode.
     looks: source lines where the eval forward looks at the contents of real values, and what it does there;
     looks_at_codes: of ids and masks. looked_at: paths of the inputs that those contents depend on.
+    reads: sites where the eval forward reads numbers of tensors -> whether those depend on the inputs.
     """
 
     calls: dict[int, Call] = field(default_factory=dict)
@@ -111,6 +112,7 @@ class Recording:
     looks: list[str] = field(default_factory=list)
     looks_at_codes: list[str] = field(default_factory=list)
     looked_at: frozenset[str] = frozenset()
+    reads: dict[int, bool] = field(default_factory=dict)
 
     def add_way(self, training: bool, addresses: Iterable[int]) -> None:
         """Note the order of the counted calls of one forward."""

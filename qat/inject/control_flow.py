@@ -20,13 +20,10 @@ from qat.errors import PreparationError
 from qat.inject import addresses
 from qat.inject.arguments import has_mask
 from qat.inject.calls import Recording
+from qat.inject.constant_reads import READING
 from qat.inject.operations import Operation
 from qat.inject.undisturbed import undisturbed
 from qat.targets import Target
-
-#: Operations that give a Python number or list for a tensor.
-_READING = frozenset("item bool int index tolist is_nonzero equal allclose contains".split())
-
 
 #: Operations that give as many entries as values happen to ask for.
 _COUNTING = frozenset("nonzero argwhere unique unique_consecutive masked_select bincount".split())
@@ -40,7 +37,7 @@ def look_at_values(operation: Operation, args: tuple, result) -> str | None:
     It gave the network's code a Python value, and what that does next may depend on it; or as many entries as there
     happen to be.
     """
-    if operation.name in _READING and not isinstance(result, Tensor):
+    if operation.name in READING and not isinstance(result, Tensor):
         return _READS_A_NUMBER
     counts = operation.name in _COUNTING or (operation.name == "getitem" and has_mask(args[1]))
     return f"{_COUNTS} ({operation.name})," if counts else None

@@ -15,6 +15,7 @@ from qat.inject.addresses import short_source
 from qat.inject.apply import QuantMode, widened
 from qat.inject.calls import Recording
 from qat.inject.checkpointing import recomputing
+from qat.inject.constant_reads import KnownReads, NotedReads
 from qat.inject.inputs import (
     check_kinds,
     explain_failure,
@@ -66,6 +67,10 @@ class Handle:
         }
         self.tracks_writes = any(call.in_place for call in recording.calls.values())
         self.checkpointed = recording.checkpointed
+        #: sites where the eval forward reads numbers of tensors that depend on no input
+        self.constant_reads = frozenset(site for site, depends in recording.reads.items() if not depends)
+        #: what notes those numbers, or answers with them, while the network is converted
+        self.reads: NotedReads | KnownReads | None = None
         self.sources = {call.layer: call.source for call in recording.calls.values()}
         #: shape and dtype of each input as recorded, to make example inputs of any batch size
         self.examples = examples

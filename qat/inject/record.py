@@ -25,6 +25,7 @@ from qat.inject.calls import (
     tensor_slots,
 )
 from qat.inject.choices import COMPARING, with_constants
+from qat.inject.constant_reads import READING
 from qat.inject.control_flow import look_at_values
 from qat.inject.drawn import Drawn
 from qat.inject.flow import with_calls_in_order
@@ -224,6 +225,9 @@ class _Recorder(TorchFunctionMode):
                 writes = bool(sources) and writes_in_place(operation, function, args, kwargs)
                 self._note_codes((result, written_operand(args, kwargs) if writes else None), sources, measures)
                 self.drawn.note(operation, tensors, result)
+                if operation.name in READING and not self.training and not isinstance(result, Tensor):
+                    site = addresses.site_of(frame)
+                    self.recording.reads[site] = depends or self.recording.reads.get(site, False)
                 looks = depends and not self.training and self.is_example
                 look = look_at_values(operation, args, result) if looks else None
                 if look is not None:

@@ -16,7 +16,7 @@ import sympy
 import torch
 import torch.fx.experimental._config as shape_config
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import Dim, _trace
 from torch.fx.proxy import TracerBase
 from torch.utils import _pytree as pytree
 
@@ -25,6 +25,7 @@ from qat.inject.control_flow import network_frames
 from qat.inject.handle import Handle
 from qat.inject.inputs import input_paths
 from qat.integer.lengths import Length
+from qat.lowering.constants_read import answering_reads
 from qat.lowering.lengths import LENGTHS
 from qat.tracing import unseen_by_the_network
 
@@ -78,8 +79,9 @@ def export(module: nn.Module, handle: Handle, any_length: bool) -> Exported:
         dict.fromkeys((0, *lengths), Dim.AUTO) if tensor.dim() else None
         for tensor, lengths in zip(flat.tensors, followed, strict=True)
     )
+    answers = answering_reads(module, handle, (args, kwargs))
     # Two sizes that happen to be equal in the examples are one symbol only where the network computes so.
-    with torch.no_grad(), _quiet_export(module), _apart(any(followed)), _with_lines():
+    with torch.no_grad(), _quiet_export(module), _apart(any(followed)), _with_lines(), answers:
         program = torch.export.export(flat, flat.tensors, dynamic_shapes=(dims,), strict=False)
     program.graph.eliminate_dead_code()  # what reaches no output has no quantizer behind it
     paths = {id(leaf): path for path, leaf in input_paths(handle.original_forward, args, kwargs)}
@@ -146,6 +148,7 @@ def _quiet_export(network: nn.Module) -> Iterator[None]:
     """What torch.export cannot follow in one sentence with its place, instead of a dump of the graph."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     disabled, logger.disabled = logger.disabled, True
+    _trace.print = lambda *values, **options: None  # the graph so far
     try:
         yield
     except QATError:
@@ -158,6 +161,7 @@ def _quiet_export(network: nn.Module) -> Iterator[None]:
         ) from error
     finally:
         logger.disabled = disabled
+        del _trace.print
 
 
 def _place_of(error: Exception, network: nn.Module) -> str:

@@ -51,7 +51,7 @@ def check_faithful(module: nn.Module, handle: Handle, program: IntegerProgram, m
     many lengths is compared at a shorter one as well. The module is in eval mode, on the CPU and in float32 or float64
     here. marks: every quantizer in the graph, in order.
     """
-    with _unnoticed(handle):
+    with unnoticed(handle):
         for lengths in ({}, *_shorter(program)):
             inputs = _inputs(handle, program, lengths)
             of_length = program.at(**lengths)
@@ -149,7 +149,7 @@ def _input_codes(handle: Handle, program: IntegerProgram, inputs: Arguments) -> 
 
 
 @contextlib.contextmanager
-def _unnoticed(handle: Handle) -> Iterator[None]:
+def unnoticed(handle: Handle) -> Iterator[None]:
     """Forwards inside are counted and measured nowhere."""
     runs, measures = handle.runs, {name: quantizer.measure for name, quantizer in handle.quantizers.items()}
     try:
