@@ -68,8 +68,11 @@ def _token(code: CodeType) -> int | None:
     return token
 
 
-def site_of(frame: FrameType) -> int:
-    """A number for the chain of code positions from `frame` up to the network's forward."""
+def site_of(frame: FrameType, by_line: bool = False) -> int:
+    """A number for the chain of code positions from `frame` up to the network's forward.
+
+    by_line: of lines alone. Where Python 3.11 has run `bool(tensor)` often, the call moves by an instruction.
+    """
     chain = []
     while frame is not None:
         code = frame.f_code
@@ -79,7 +82,7 @@ def site_of(frame: FrameType) -> int:
             break
         if token is not None:
             chain.append(token)
-            chain.append(frame.f_lasti)
+            chain.append(frame.f_lineno if by_line else frame.f_lasti)
         frame = frame.f_back
     return hash(tuple(chain))
 

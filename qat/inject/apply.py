@@ -75,7 +75,8 @@ class QuantMode(TorchFunctionMode):
         operation = operation_of(function)
         kind = operation.kind
         if self.reads is not None and operation.name in READING:
-            return self.reads.read(addresses.site_of(addresses.caller(1)), lambda: function(*args, **kwargs))
+            site = addresses.site_of(addresses.caller(1), by_line=True)
+            return self.reads.read(site, lambda: function(*args, **kwargs))
         if kind is Kind.IGNORE:
             return function(*args, **kwargs)
         kind = kind_of(operation, args, kwargs)

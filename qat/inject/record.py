@@ -226,7 +226,7 @@ class _Recorder(TorchFunctionMode):
                 self._note_codes((result, written_operand(args, kwargs) if writes else None), sources, measures)
                 self.drawn.note(operation, tensors, result)
                 if operation.name in READING and not self.training and not isinstance(result, Tensor):
-                    site = addresses.site_of(frame)
+                    site = addresses.site_of(frame, by_line=True)
                     self.recording.reads[site] = depends or self.recording.reads.get(site, False)
                 looks = depends and not self.training and self.is_example
                 look = look_at_values(operation, args, result) if looks else None

@@ -88,3 +88,13 @@ def test_reads_that_differ_or_are_no_numbers_are_not_agreed_on():
     first = {1: [True], 2: [3], 3: [4, 4], 4: [float("nan")], 5: [1]}
     second = {1: [True], 2: [6], 3: [4, 4, 4], 4: [math.nan * 1]}
     assert agreed(first, second) == {1: [True]}
+
+
+def test_a_place_stays_where_it_is_however_often_it_has_run():
+    network, x = Reading(of_its_own), torch.randn(2, 4)
+    handle = qat.prepare(network, x, target=None)
+    network.eval()
+    handle.reads = NotedReads(handle.constant_reads)
+    for _ in range(40):
+        network(x)
+        assert list(handle.reads.noted.values()) == [[True]]
