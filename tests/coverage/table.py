@@ -13,6 +13,7 @@ import platform
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from row import NETWORKS, Row, measure
 
 _HERE = Path(__file__).resolve().parent
 DOCUMENT = _HERE.parents[1] / "docs" / "coverage.md"
+_PACKAGES = {"torch": "torch", "ONNX Runtime": "onnxruntime", "transformers": "transformers"}
 
 _HEAD = """\
 # Networks that come out as integers
@@ -107,7 +109,8 @@ def _send_row(name: str, sender) -> None:
 
 def document(rows: list[Row]) -> str:
     """docs/coverage.md."""
-    machine = f"{platform.machine()} with {os.cpu_count()} cores"
+    versions = ", ".join(f"{name} {version(package)}" for name, package in _PACKAGES.items())
+    machine = f"{platform.machine()} with {os.cpu_count()} cores, {versions}"
     return _HEAD.format(machine=machine, passed=sum(row.passes for row in rows), total=len(rows)) + table(rows)
 
 

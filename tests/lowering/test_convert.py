@@ -165,7 +165,7 @@ def test_a_network_that_is_not_prepared_or_met_no_data_is_refused(trained_networ
 
 def test_what_has_no_integer_form_is_listed_with_module_and_line(trained_network):
     network, _ = trained_network(body_of(lambda x: x.cumprod(1)), 8 * 64, {})
-    with pytest.raises(ConversionError, match=r"cumprod .* at .*conftest\.py:\d+: multiply slices of it"):
+    with pytest.raises(ConversionError, match=r"cumprod .* at .*test_convert\.py:\d+: multiply slices of it"):
         qat.convert(network)
 
 
