@@ -295,3 +295,11 @@ def test_a_short_softmax_has_the_factors_of_the_long_one_it_was_recorded_with():
     alone = converted(body(lambda net, x: net.parts[0](x).softmax(1), nn.Linear(4, 3)), torch.randn(2, 700, 4))
     factors = [next(o for o in p.operations if isinstance(o, Softmax)).factors for p in (program, alone)]
     assert not factors[0].matches(factors[1])
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveMaxPool1d(2), nn.AdaptiveAvgPool1d(2)])
+def test_windows_that_grow_with_the_length_bind_it(tmp_path, pool):
+    network = nn.Sequential(nn.Conv1d(4, 6, 3, padding=1), pool, nn.Conv1d(6, 3, 1))
+    program = converted(network, torch.randn(4, 4, LONGEST))
+    assert not program.lengths
+    check_lengths(network, program, tmp_path / "model.onnx", [torch.randn(3, 4, LONGEST)])

@@ -146,7 +146,7 @@ class Softmax(ComputingOperation):
     factors: `SoftmaxFactors.from_grids(input grid, output grid, size of dim)`.
 
     With the largest code of a row at distance 0, the arithmetic is that of `SoftmaxFactors`, a tie of the division
-    rounding up. Of a million 8-bit codes 0 to 9 are not the float64 softmax rounded to the grid but one off
+    rounding up. Of a million 8-bit codes 0 to 47 are not the float64 softmax rounded to the grid but one off
     (`python tests/benchmarks/nonlinear_rounding.py`).
     """
 
@@ -253,7 +253,7 @@ class LogSoftmax(ComputingOperation):
     """x - log(sum of exp(x)) over `dim`. factors: `LogSoftmaxFactors.from_grids(input grid, output grid, size of dim)`.
 
     The logarithm is by integers: the number of binary digits, a table of 10 more, and two terms of a series. Of a
-    million 8-bit codes 0 to 50 are not the float64 function rounded to the grid but one off
+    million 8-bit codes 0 to 52 are not the float64 function rounded to the grid but one off
     (`python tests/benchmarks/nonlinear_rounding.py`).
     """
 
