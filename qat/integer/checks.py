@@ -1,5 +1,6 @@
 """What makes a program sound: checked once, when it is made or loaded, so that nothing after needs to ask."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,12 @@ def check_lengths(program: "IntegerProgram") -> None:
             raise ProgramError(
                 f"a size follows {length.symbol!r}, recorded with {length.recorded}, which is no length of the program."
             )
+    for operation in program.operations:
+        for field in dataclasses.fields(operation):
+            if field.name not in operation.follows_length and any(lengths_in(getattr(operation, field.name))):
+                raise operation.error(
+                    f"has a {field.name} that follows the length of an input; it is one for all lengths"
+                )
     for entry in program.lengths:
         if input_of(program, entry.symbol) is None:
             raise ProgramError(

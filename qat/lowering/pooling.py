@@ -153,11 +153,8 @@ def _largest_of_windows(program: Program, node: Node, x: Quantized, dim: int, co
 
 
 def _even_windows(x: Quantized, shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
-    """Size of the windows, of one size, that an adaptive pool from `x` to `shape` takes.
-
-    Windows of a file have one size, so that of the recorded length, where the input has many.
-    """
-    return tuple(int(size) // want for size, want in zip(x.shape[-dims:], shape[-dims:], strict=True))
+    """Size of the windows, of one size, that an adaptive pool from `x` to `shape` takes."""
+    return tuple(size // want for size, want in zip(x.shape[-dims:], shape[-dims:], strict=True))
 
 
 def _refuse_indices(node: Node) -> None:

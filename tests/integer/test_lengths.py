@@ -241,3 +241,11 @@ def test_lengths_of_two_inputs_are_not_added_or_multiplied_to_one():
     for number in (LENGTH + other, LENGTH * other, LENGTH - other, LENGTH // other):
         assert type(number) is int
     assert (LENGTH + LENGTH).describe() == "2*length"
+
+
+def test_a_field_that_no_file_computes_is_one_for_all_lengths():
+    builder = ProgramBuilder()
+    x = builder.input("x", (3, LENGTH), HALVES)
+    builder.output("y", builder.max_pool("y", x, (LENGTH // 2,), stride=(LENGTH // 2,)))
+    with pytest.raises(ProgramError, match="MaxPool 'y' .*has a kernel_size that follows the length of an input"):
+        builder.build()

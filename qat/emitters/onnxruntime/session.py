@@ -123,7 +123,12 @@ def _described(name: str, kind: str, shape) -> str:
 def run_session(session, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Outputs by name, of inputs by name, in the dtypes of their edges."""
     names = [output.name for output in session.get_outputs()]
-    results = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+    try:
+        results = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+    except Exception as error:  # as above
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise ExportError(f"ONNX Runtime {runtime_version()} fails on inputs of {shapes} ({reason}).") from error
     return {name: from_numpy(numpy.atleast_1d(result)) for name, result in zip(names, results, strict=True)}
 
 

@@ -34,6 +34,8 @@ class Operation:
     takes_constants: ClassVar[bool] = False
     #: Whether inputs may be indices (`IndexRange`) instead of codes of real numbers.
     takes_indices: ClassVar[bool] = False
+    #: Fields whose numbers may follow the length of an input (`qat.integer.lengths.Length`).
+    follows_length: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         check_name(self.name, "an operation")

@@ -34,6 +34,7 @@ class Reshape(MovingOperation):
     """The same codes in another `shape`, without the batch."""
 
     shape: tuple[int, ...]
+    follows_length: ClassVar[tuple[str, ...]] = ("shape",)
 
     def output_shape(self, *shapes):
         if math.prod(shapes[0]) != math.prod(self.shape):
@@ -68,6 +69,7 @@ class Slice(MovingOperation):
     starts: tuple[int, ...]
     ends: tuple[int, ...]
     steps: tuple[int, ...]
+    follows_length: ClassVar[tuple[str, ...]] = ("starts", "ends")
 
     def output_shape(self, *shapes):
         if not len(self.starts) == len(self.ends) == len(self.steps) == len(shapes[0]):
@@ -120,6 +122,7 @@ class Expand(MovingOperation):
     """Dimensions of size 1 repeated to those of `shape`, without the batch."""
 
     shape: tuple[int, ...]
+    follows_length: ClassVar[tuple[str, ...]] = ("shape",)
 
     def output_shape(self, *shapes):
         source = shapes[0]

@@ -97,3 +97,11 @@ def test_a_file_that_cannot_be_loaded_is_named_with_the_reason(tmp_path):
     (tmp_path / "damaged.onnx").write_bytes(b"no protobuf")
     with pytest.raises(ExportError, match="cannot load .*damaged.onnx .*; export the program again"):
         open_session(tmp_path / "damaged.onnx")
+
+
+def test_what_the_runtime_does_not_take_is_one_sentence(tmp_path):
+    builder = ProgramBuilder()
+    builder.output("y", builder.negate("y", builder.input("x", (4,), BYTE)))
+    emit(builder.build(), tmp_path / "m.onnx")
+    with pytest.raises(ExportError, match=r"ONNX Runtime \S+ fails on inputs of x \(2, 5\) \("):
+        run_session(open_session(tmp_path / "m.onnx"), {"x": torch.zeros(2, 5)})

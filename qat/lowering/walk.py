@@ -1,0 +1,342 @@
+"""From the graph of `torch.export` to a program, node by node.
+
+Every quantizer is one node of that graph. A computation waits, with the batch norm and activations fused into it, until
+the quantizer behind it tells its output grid. A node with no integer form, or with an operand that is not on a grid, is
+reported with its module and source line, all of them at once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from qat.errors import ConversionError, ProgramError
+from qat.inject.exact import grid_of
+from qat.inject.handle import Handle
+from qat.inject.inputs import input_paths
+from qat.inject.operations import canonical_name
+from qat.inject.outputs import named_outputs
+from qat.inject.remedies import remedy_for
+from qat.integer.fixed_point import NARROW_BITS
+from qat.integer.program import Grid, Input, IntegerProgram, Output
+from qat.lowering import loops
+from qat.lowering.chosen import Chosen, function_of_chosen, quantized_choice
+from qat.lowering.elementwise import rescale
+from qat.lowering.exported import Exported
+from qat.lowering.faithful import Quantization
+from qat.lowering.folded import Constants, Folded, is_constant
+from qat.lowering.indices import function_of_indices, index_range, is_discrete
+from qat.lowering.islands import way_out
+from qat.lowering.lengths import bounds_of, lengths_of, recorded_only, sized, widened
+from qat.lowering.pointwise import function_of_one_value
+from qat.lowering.rules import RULES
+from qat.lowering.sizes import (
+    OF_A_SHAPE,
+    OF_A_TYPE,
+    collapsed,
+    evaluate,
+    follows,
+    is_per_size,
+    per_size,
+    shaped_like,
+)
+from qat.lowering.state import (
+    Failed,
+    Masked,
+    Pending,
+    Program,
+    Quantized,
+    QuantizedConstant,
+    Unlowerable,
+    batch_position,
+    known_sizes,
+    merged_dims,
+    module_path,
+    source_line,
+)
+from qat.lowering.written_norms import MeanSquare, step_of_norm
+
+aten = torch.ops.aten
+
+
+class Lowering:
+    """Walks the exported graph once, in order."""
+
+    def __init__(self, handle: Handle, exported: Exported):
+        self.handle = handle
+        self.exported = exported.program
+        self.lengths = exported.lengths
+        self.builder = Program(handle)
+        self.constants = Constants(handle)
+        self.narrow: dict[str, Quantized] = {}  # copies of wide values, by the name of those
+        self.results: dict[Node, object] = {}
+        self.inputs: list[Input] = []
+        self.problems: list[str] = []
+        self.quantizations: list[Quantization] = []
+
+    def program(self) -> IntegerProgram:
+        """The program; raises `ConversionError` with every problem."""
+        self._place_constants()
+        placeholders = self._user_inputs()
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder":
+                self.results.setdefault(node, self._input(node, placeholders.get(node.name)))
+            elif node.op == "call_function":
+                self.results[node] = self._lower(node)
+        outputs, structure = self._outputs()
+        if self.problems:
+            count = "1 operation has" if len(self.problems) == 1 else f"{len(self.problems)} operations have"
+            raise ConversionError(f"{count} no integer form: {'; '.join(self.problems)}.")
+        known = {entry.name: entry for entry in (*self.builder.values, *self.builder.constants)}
+        constants = sized(self.builder.constants, self.builder.operations, known)
+        try:
+            program = IntegerProgram(
+                inputs=tuple(self.inputs),
+                outputs=tuple(outputs),
+                values=tuple(self.builder.values),
+                operations=tuple(self.builder.operations),
+                constants=tuple(constants),
+                output_structure=structure,
+                lengths=tuple(recorded_only(length) for length in self.lengths.values()),
+            )
+            return widened(program, bounds_of(self.lengths, self.exported.range_constraints))
+        except ProgramError as error:
+            raise ConversionError(f"the network cannot run as integers: {error}") from error
+
+    def _place_constants(self) -> None:
+        signature = self.exported.graph_signature
+        tensors = {**self.exported.state_dict, **self.exported.constants}
+        names = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder" and node.name in names:
+                self.results[node] = tensors[names[node.name]].detach()
+
+    def _user_inputs(self) -> dict[str, "_RealInput"]:
+        args, kwargs = self.handle.examples
+        paths = {id(leaf): path for path, leaf in input_paths(self.handle.original_forward, args, kwargs)}
+        leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        names = [name for name in self.exported.graph_signature.user_inputs if isinstance(name, str)]
+        return {name: _RealInput(paths[id(leaf)], leaf) for name, leaf in zip(names, leaves, strict=True)}
+
+    def _input(self, node: Node, entry: "_RealInput | None"):
+        """An input of the network: integers are codes already, real numbers wait for their quantizer."""
+        if entry is None or entry.example.is_floating_point() or not node.users:
+            return entry
+        try:
+            grid = index_range(node, entry.example)
+        except Unlowerable as problem:
+            self.problems.append(f"input {entry.path!r}: {problem}")
+            return Failed()
+        self.inputs.append(Input(entry.path, self.builder.unique(f"input.{entry.path}")))
+        shape = known_sizes(node, node.meta["val"].shape)[1:]
+        return self.builder.value(self.inputs[-1].value, shape, grid, entry.path)
+
+    def _lower(self, node: Node):
+        arguments = pytree.tree_map(self._resolve, (tuple(node.args), dict(node.kwargs)))
+        leaves = pytree.tree_leaves(arguments)
+        if any(isinstance(leaf, Failed) for leaf in leaves):
+            return Failed()
+        args, kwargs = arguments
+        made = node.meta.get("val")
+        if isinstance(made, torch.SymInt | torch.SymBool | torch.SymFloat):
+            return per_size(made, lengths_of(node.graph))
+        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(made)):
+            return made  # an assertion about a size
+        try:
+            if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
+                return args[0][args[1]]
+            if any(isinstance(leaf, loops.PerStep) for leaf in leaves) and node.target is not loops.END:
+                return loops.of_every_step(self.builder, node, args, kwargs)
+            if node.target is torch.ops.qat.fake_quantize.default:
+                result = self._quantize(node, *args)
+                self.quantizations.append(Quantization(args[1], node, result))
+                return result
+            if node.target in (loops.BEGIN, loops.END):
+                args = pytree.tree_map(_collapsed, args, is_leaf=is_per_size)
+                change = loops.begin if node.target is loops.BEGIN else loops.end
+                self.builder, result = change(self.builder, node, *args)
+                return result
+            if node.target in OF_A_TYPE:
+                args = (torch.empty((), dtype=node.args[0].meta["val"].dtype), *args[1:])
+                leaves = pytree.tree_leaves((args, kwargs))
+            if not any(map(_is_quantized, leaves)):
+                return _constant(node, args, kwargs)
+            if node.target in OF_A_SHAPE and not is_discrete(args[0]):
+                return shaped_like(node)
+            if node.target is not aten.index.Tensor:
+                args, kwargs = pytree.tree_map(_collapsed, (args, kwargs), is_leaf=is_per_size)
+            rule = RULES.get(node.target)
+            if any(map(is_constant, leaves)) and not any(map(_is_value, leaves)):
+                args, kwargs = self.constants.entered(node, args, kwargs)
+                own = rule and functools.partial(rule, self.constants.program, node, *args, **kwargs)
+                return self.constants.left(self._apply(node, own, args, kwargs))
+            own = rule and functools.partial(rule, self.builder, node, *args, **kwargs)
+            if any(isinstance(argument, Chosen) for argument in args):
+                made = function_of_chosen(node, canonical_name(_name_of(node)), args)
+                if made is None:
+                    raise Unlowerable("it computes with constants that a mask of the inputs chose between")
+                return made
+            step = step_of_norm(node, canonical_name(_name_of(node)), args, kwargs)
+            if step is not None:
+                return step
+            if node.target not in (aten.embedding.default, aten.index.Tensor):
+                name = canonical_name(_name_of(node))
+                move = rule and functools.partial(rule, self.builder, node)
+                result = function_of_indices(self.builder, node, name, args, kwargs, move)
+                if result is not None:
+                    return result
+            result = self._apply(node, own, args, kwargs)
+            return pytree.tree_map(lambda leaf: _with_layout(leaf, node), result, is_leaf=_is_of_program)
+        except Unlowerable as problem:
+            self.problems.append(self._problem(node, str(problem)))
+        except (TypeError, RuntimeError):
+            if not any(map(is_per_size, leaves)):
+                raise
+            # rules take plain numbers and lengths
+            reason = "it takes a number that is computed with the length of an input or the size of the batch"
+            self.problems.append(self._problem(node, f"{reason}; use one that is always the same"))
+        return Failed()
+
+    @staticmethod
+    def _apply(node: Node, own: Callable | None, args: tuple, kwargs: dict):
+        result = function_of_one_value(node, canonical_name(_name_of(node)), args, kwargs, own)
+        if result is not None:
+            return result
+        if own is None:
+            raise Unlowerable(remedy_for(_name_of(node)))
+        return own()
+
+    def _resolve(self, argument):
+        return self.results[argument] if isinstance(argument, Node) else argument
+
+    def _problem(self, node: Node, reason: str) -> str:
+        is_quantizer = node.target is torch.ops.qat.fake_quantize.default
+        name = node.args[1] if is_quantizer else _name_of(node)
+        if node.target is torch.ops.qat.float_island.default:
+            name = node.args[2]
+        rest = way_out(self.handle, node, canonical_name(name))
+        return f"{name} in {module_path(node) or 'the network'} at {source_line(node)}: {reason}{rest}"
+
+    def _quantize(self, node: Node, x, name: str):
+        quantizer = self.handle.quantizers[name]
+        x = _collapsed(x)
+        if isinstance(x, Chosen):
+            return quantized_choice(self.builder, node, x, quantizer)
+        if isinstance(x, Tensor):
+            return QuantizedConstant(x, quantizer)
+        grid = grid_of(quantizer)
+        if isinstance(x, Pending):
+            return self.builder.finish(x, name)
+        if isinstance(x, Folded):
+            return self.constants.finish(x, name)
+        if isinstance(x, _RealInput):
+            shape = known_sizes(node, node.meta["val"].shape)[1:]
+            self.inputs.append(Input(x.path, self.builder.unique(f"input.{x.path}")))
+            return self.builder.value(self.inputs[-1].value, shape, grid, name)
+        if isinstance(x, Quantized) and x.grid == grid:
+            return x
+        if isinstance(x, QuantizedConstant) and x.quantizer is quantizer:
+            return x
+        if isinstance(x, Quantized) and isinstance(x.grid, Grid) and x.grid.bits > NARROW_BITS:
+            return self._narrowed(node, x, name)
+        raise Unlowerable(f"a value on the grid of {x.quantizer} is quantized again by {name}")
+
+    def _narrowed(self, node: Node, x: Quantized, name: str) -> Quantized:
+        """The copy of a wide value that kernels multiply, made once."""
+        if x.name not in self.narrow:
+            copy = self.builder.finish(rescale(node, x, 1.0), name)
+            self.narrow[x.name] = dataclasses.replace(copy, merged=x.merged, batch_at=x.batch_at)
+        return self.narrow[x.name]
+
+    def _outputs(self) -> tuple[list[Output], str]:
+        node = next(node for node in self.exported.graph.nodes if node.op == "output")
+        structure, names = _output_names(self.exported.call_spec.out_spec)
+        outputs = []
+        for name, entry in zip(names, node.args[0], strict=True):
+            if entry is None:  # a loss that was not asked for
+                continue
+            result = self.results.get(entry) if isinstance(entry, Node) else None
+            if isinstance(result, Quantized):
+                outputs.append(Output(name, result.name))
+                if result.batch_at:
+                    self.problems.append(
+                        f"output {name!r} has the batch in dimension {result.batch_at}: return it with the batch in "
+                        f"front, as by .transpose(0, {result.batch_at})"
+                    )
+                elif result.merged:
+                    self.problems.append(
+                        f"output {name!r} has another dimension merged into the batch: return it with the batch alone "
+                        "in front, as by .unflatten(0, (x.shape[0], -1))"
+                    )
+            elif not isinstance(result, Failed):
+                self.problems.append(
+                    f"output {name!r} is not on an integer grid: return values that the network computes"
+                )
+        return outputs, structure
+
+
+_DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
+
+
+def _is_value(leaf) -> bool:
+    return isinstance(leaf, Quantized | Pending | Masked | MeanSquare | Chosen | _RealInput)
+
+
+def _is_quantized(leaf) -> bool:
+    return _is_value(leaf) or isinstance(leaf, QuantizedConstant | Folded)
+
+
+def _is_of_program(leaf) -> bool:
+    return isinstance(leaf, Quantized | Pending)
+
+
+def _with_layout(leaf, node: Node):
+    """`leaf`, knowing where the network has the batch, and whether its first dimension is merged into that."""
+    if not _is_of_program(leaf):
+        return leaf
+    made = node.meta["val"]
+    made = made[0] if isinstance(made, tuple | list) else made
+    layout = {"merged": merged_dims(node, made), "batch_at": batch_position(node, made)}
+    return leaf if layout == {name: getattr(leaf, name) for name in layout} else dataclasses.replace(leaf, **layout)
+
+
+def _constant(node: Node, args: tuple, kwargs: dict):
+    """What a node computes from constants alone."""
+    if node.target in _DROPOUTS and not args[2]:
+        return args[0]
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise Unlowerable("it draws random numbers; draw them outside of the network")
+    if any(map(follows, pytree.tree_leaves((args, kwargs), is_leaf=is_per_size))):
+        return evaluate(node.target, args, kwargs)
+    return node.target(*args, **kwargs)
+
+
+def _collapsed(leaf):
+    return collapsed(leaf) if is_per_size(leaf) and isinstance(leaf.results[0], Tensor) else leaf
+
+
+def _name_of(node: Node) -> str:
+    """The operation's name without its overload."""
+    return node.target.__name__.partition(".")[0]
+
+
+class _RealInput:
+    """An input of the network, before its quantizer. path: its name. example: as the network was recorded with."""
+
+    def __init__(self, path: str, example: Tensor):
+        self.path = path
+        self.example = example
+
+
+def _output_names(spec: pytree.TreeSpec) -> tuple[str, list[str]]:
+    """(output_structure, output names) of what the network returns."""
+    structure, named = named_outputs(pytree.tree_unflatten([torch.empty(0)] * spec.num_leaves, spec))
+    return structure, [name for name, _ in named]
