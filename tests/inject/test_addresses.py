@@ -93,3 +93,16 @@ def test_a_short_source_leaves_out_the_longest_folder_that_code_is_imported_from
     assert short_source("/env/library/network.py:3") == "library/network.py:3"
     assert short_source(f"{tmp_path}/network.py:7") == "network.py:7"
     assert short_source("/elsewhere/network.py:7") == "/elsewhere/network.py:7"
+
+
+def test_a_site_stays_where_python_adapts_a_call_that_ran_often():
+    class Adding:
+        def __radd__(self, other):
+            return site_of(sys._getframe())
+
+        def __abs__(self):
+            return site_of(sys._getframe())
+
+    value = Adding()
+    for place in (lambda: sum([value]), lambda: abs(value)):
+        assert len({root(place) for _ in range(64)}) == 1
