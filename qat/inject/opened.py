@@ -109,9 +109,11 @@ def multi_head_attention_forward(
     # each (N, heads, length, E / heads); torch.compile does not follow Tensor.unflatten here
     heads = [x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads).transpose(1, 2) for x in projected]
     scores = torch.matmul(heads[0], heads[1].transpose(-2, -1)) * (1 / math.sqrt(heads[0].shape[-1]))
-    mask = _joined_mask(attn_mask, key_padding_mask, num_heads)
+    mask, padding = _masks_of_scores(attn_mask, key_padding_mask, num_heads)
     if mask is not None:
         scores = scores.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else _with_bias(scores, mask)
+    if padding is not None:  # not in a loop: a line that masks what it masked is one call
+        scores = scores.masked_fill(padding, -math.inf) if padding.dtype == torch.bool else _with_bias(scores, padding)
     attention = torch.softmax(scores, -1)
     dropped = F.dropout(attention, dropout_p) if training and dropout_p > 0 else attention
     output = F.linear(torch.matmul(dropped, heads[2]).transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
@@ -120,17 +122,21 @@ def multi_head_attention_forward(
     return output.transpose(0, 1), None
 
 
-def _joined_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, heads: int) -> Tensor | None:
-    """Both masks as one that broadcasts against (N, heads, L, S); bool ones are True where a score is left out."""
+def _masks_of_scores(
+    attn_mask: Tensor | None, key_padding_mask: Tensor | None, heads: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Masks that broadcast against (N, heads, L, S), one behind the other; bool ones are True where no score is.
+
+    A sum of both would hold real numbers, where one is a constant and one an input.
+    """
     if attn_mask is not None and attn_mask.dim() == 3:
         attn_mask = attn_mask.reshape(attn_mask.shape[0] // heads, heads, *attn_mask.shape[1:])
     if key_padding_mask is None:
-        return attn_mask
+        return attn_mask, None
     padding = key_padding_mask[:, None, None, :]
-    if attn_mask is None:
-        return padding
-    both_bool = attn_mask.dtype == padding.dtype == torch.bool
-    return torch.logical_or(attn_mask, padding) if both_bool else attn_mask + padding
+    if attn_mask is not None and attn_mask.dtype == padding.dtype == torch.bool:
+        return torch.logical_or(attn_mask, padding), None
+    return attn_mask, padding
 
 
 def _with_bias(scores: Tensor, bias: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
     alone = _FUNCTIONS if len(sources) == 1 else _CHOICES
     of_one = all(as_function(other).root.name == source.root.name for other in sources)
     if name in alone and of_one and all(map(_is_number, (a for a in args if not is_discrete(a)))):
-        points = [as_function(argument).points if is_discrete(argument) else argument for argument in args]
+        points = [_points_of(*pair) if is_discrete(pair[1]) else pair[1] for pair in zip(node.args, args, strict=False)]
         return function_node(node, Mapped(source.root, node.target(*points, **kwargs)))
     if name == "cumsum":
         counted = index_of(program, node, sources[0])
@@ -130,6 +130,11 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
         moved = move(source.root, *args[1:], **kwargs)
         return function_node(node, Mapped(moved, source.points))
     return None
+
+
+def _points_of(node: Node, argument: Quantized | Pending) -> Tensor:
+    """The points of an operand in the type that the network's function takes: a mask among the inputs is of bools."""
+    return as_function(argument).points.to(node.meta["val"].dtype)
 
 
 def is_discrete(argument) -> bool:

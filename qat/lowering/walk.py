@@ -93,9 +93,10 @@ class Lowering:
             raise ConversionError(f"{count} no integer form: {'; '.join(self.problems)}.")
         known = {entry.name: entry for entry in (*self.builder.values, *self.builder.constants)}
         constants = sized(self.builder.constants, self.builder.operations, known)
+        order = [entry.path for entry in placeholders.values()]  # integers come in before reals are quantized
         try:
             program = IntegerProgram(
-                inputs=tuple(self.inputs),
+                inputs=tuple(sorted(self.inputs, key=lambda entry: order.index(entry.name))),
                 outputs=tuple(outputs),
                 values=tuple(self.builder.values),
                 operations=tuple(self.builder.operations),

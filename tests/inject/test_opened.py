@@ -69,6 +69,10 @@ def test_grouped_heads_and_keys_of_another_length():
         {"attn_mask": torch.linspace(-1, 1, 25, dtype=torch.float64).view(5, 5)},
         {"attn_mask": UPPER.expand(6, 5, 5), "key_padding_mask": torch.arange(5) > torch.tensor([[3], [4], [4]])},
         {"key_padding_mask": torch.arange(5) > torch.tensor([[3], [4], [2]])},
+        {
+            "attn_mask": torch.zeros(5, 5, dtype=torch.float64).masked_fill(UPPER, -math.inf),
+            "key_padding_mask": torch.zeros(3, 5, dtype=torch.float64).index_fill(1, torch.tensor([4]), -math.inf),
+        },
         {"average_attn_weights": False},
     ],
     ids=lambda masks: ",".join(masks) or "unmasked",

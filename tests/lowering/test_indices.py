@@ -257,3 +257,26 @@ def test_integers_that_are_neither_ids_nor_a_mask_are_refused_by_the_name_of_the
     network(IDS)
     with pytest.raises(ConversionError, match=r"input 'ids': the input takes integers of torch\.int64 up to 9 that"):
         qat.convert(network.eval())
+
+
+@pytest.mark.parametrize("causal_too", [False, True])
+def test_a_mask_of_bools_among_the_inputs_masks_the_attention_of_torch(causal_too, tmp_path):
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x, padding):
+            upper = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1) if causal_too else None
+            return self.attention(x, x, x, padding, attn_mask=upper, need_weights=False)[0]
+
+    inputs = torch.randn(2, 5, 8), torch.arange(5) >= torch.tensor([[5], [3]])
+    network = Attending()
+    qat.prepare(network, inputs, "w8a8")
+    network(*inputs)
+    program = qat.convert(network.eval())
+    qat.export(program, tmp_path / "model.onnx")
+    assert [entry.name for entry in program.inputs] == ["x", "padding"]
+    report = qat.verify(program, tmp_path / "model.onnx", [inputs], module=network, repeats=0)
+    assert report.float_ops == ()
+    assert (report.mismatches["onnxruntime"].differing, report.mismatches["fake_quant"].differing) == (0, 0)
