@@ -90,6 +90,9 @@ _SYNONYMS = {
     "concat": "cat", "concatenate": "cat", "iconcat": "cat", "clip": "clamp", "subtract": "sub", "multiply": "mul",
     "rtruediv": "rdiv", "log_sigmoid": "logsigmoid", "absolute": "abs", "divide": "div", "true_divide": "div",
     "truediv": "div", "negative": "neg", "floordiv": "floor_divide",
+    "special_expit": "sigmoid", "special_erf": "erf", "special_erfc": "erfc", "special_expm1": "expm1",
+    "special_exp2": "exp2", "special_log1p": "log1p", "special_softmax": "softmax",
+    "special_log_softmax": "log_softmax", "special_sinc": "sinc",
 }  # fmt: skip
 _NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, operator)
 

@@ -53,6 +53,16 @@ def mul(input, other, *, out=None) -> Tensor:
     return NotImplemented
 
 
+def add(input, other, *, alpha=1, out=None) -> Tensor:
+    """input + alpha * other, for an alpha that is not 1."""
+    return NotImplemented if out is not None or _is_one(alpha) else torch.add(input, _times(other, alpha))
+
+
+def sub(input, other, *, alpha=1, out=None) -> Tensor:
+    """input - alpha * other, for an alpha that is not 1."""
+    return NotImplemented if out is not None or _is_one(alpha) else torch.sub(input, _times(other, alpha))
+
+
 def rsub(input: Tensor, other, *, alpha=1) -> Tensor:
     """other - alpha * input, of two values."""
     return other - _times(input, alpha) if isinstance(other, Tensor) else NotImplemented
@@ -244,6 +254,10 @@ def _root(x: Tensor) -> Tensor:
     return torch.sqrt(x.clamp_min(torch.finfo(x.dtype).tiny))
 
 
+def _is_one(number) -> bool:
+    return isinstance(number, int | float) and number == 1
+
+
 def _is_mask(x) -> bool:
     return isinstance(x, Tensor) and x.dtype == torch.bool
 
@@ -272,6 +286,8 @@ WRITTEN_OUT = {
     torch.where: where,
     **dict.fromkeys((torch.logsumexp, Tensor.logsumexp), logsumexp),
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, operator.mul), mul),
+    **dict.fromkeys((torch.add, Tensor.add), add),
+    **dict.fromkeys((torch.sub, Tensor.sub, torch.subtract, Tensor.subtract), sub),
     torch.rsub: rsub,
     **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip), clamp),
     **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), clamp),

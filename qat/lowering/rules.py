@@ -58,6 +58,7 @@ RULES: dict[Callable, Callable] = {
     aten.relu6.default: lambda program, node, x: elementwise.clamp(program, node, x, 0.0, 6.0),
     aten.hardtanh.default: lambda program, node, x, low=-1.0, high=1.0: elementwise.clamp(program, node, x, low, high),
     aten.clamp.default: elementwise.clamp,
+    aten.clip.default: elementwise.clamp,
     aten.clamp_min.default: elementwise.clamp,
     aten.clamp_max.default: lambda program, node, x, high: elementwise.clamp(program, node, x, None, high),
     aten.max_pool1d.default: pooling.max_pool(1),
