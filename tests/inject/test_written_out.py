@@ -43,6 +43,8 @@ CALLS = [
     (operator.mul, (MASK, X), {}),
     (torch.rsub, (X, Y), {}),
     (torch.rsub, (X, Y), {"alpha": 0.5}),
+    *((function, (X, Y), {"alpha": 2}) for function in (torch.add, torch.Tensor.add, torch.sub, torch.Tensor.sub)),
+    *((function, (X, Y), {"alpha": 0.5}) for function in (torch.subtract, torch.Tensor.subtract)),
     (torch.clamp, (X, Y), {}),
     (torch.clamp, (X,), {"max": Y}),
     (Tensor.clamp, (X, Y, Z), {}),
