@@ -13,10 +13,6 @@ from qat.inject.operations import CASTS, Operation
 def reason_against(operation: Operation, args: tuple, kwargs: dict) -> str | None:
     """Why a call with these arguments has no integer form, and what to do; None where nothing speaks against it."""
     match operation.name:
-        case "add" | "sub":
-            alpha = kwargs.get("alpha", 1)
-            if alpha != 1:
-                return f"alpha={alpha} scales the second operand; multiply it before"
         case "div":
             if kwargs.get("rounding_mode") is not None:
                 return f"rounding_mode={kwargs['rounding_mode']!r} cuts values off; divide without"

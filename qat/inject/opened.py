@@ -17,7 +17,7 @@ from qat.inject.einsum import einsum
 from qat.inject.masks import MASKED_BELOW
 from qat.inject.rearranged import REARRANGED
 from qat.inject.recurrent import RECURRENCES
-from qat.inject.written_out import WRITTEN_OUT
+from qat.inject.written_out import WRITTEN_OUT, WRITTEN_OUT_IN_PLACE
 
 
 def scaled_dot_product_attention(
@@ -160,5 +160,6 @@ OPENED = {
     torch.einsum: einsum,
     **REARRANGED,
     **WRITTEN_OUT,
+    **WRITTEN_OUT_IN_PLACE,
     **RECURRENCES,
 }

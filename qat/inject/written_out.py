@@ -309,3 +309,20 @@ WRITTEN_OUT = {
     **dict.fromkeys((torch.tril, Tensor.tril), lower_triangle),
     **dict.fromkeys((torch.triu, Tensor.triu), upper_triangle),
 }
+
+
+def _in_place(written_out):
+    def write(input, *args, **kwargs):
+        result = written_out(input, *args, **kwargs)
+        return NotImplemented if result is NotImplemented else input.copy_(result)
+
+    return write
+
+
+#: The spellings that write the result into their first operand: `x.lerp_(y, 0.5)`, `torch.clamp_(x, y)`.
+WRITTEN_OUT_IN_PLACE = {
+    getattr(space, f"{function.__name__}_"): _in_place(written_out)
+    for function, written_out in WRITTEN_OUT.items()
+    for space in (torch, Tensor)
+    if getattr(space, function.__name__, None) is function and hasattr(space, f"{function.__name__}_")
+}

@@ -93,7 +93,7 @@ class Lowering:
             raise ConversionError(f"{count} no integer form: {'; '.join(self.problems)}.")
         known = {entry.name: entry for entry in (*self.builder.values, *self.builder.constants)}
         constants = sized(self.builder.constants, self.builder.operations, known)
-        order = [entry.path for entry in placeholders.values()]  # integers come in before reals are quantized
+        order = [path for path, _ in self._input_paths()]  # integers came in before reals were quantized
         try:
             program = IntegerProgram(
                 inputs=tuple(sorted(self.inputs, key=lambda entry: order.index(entry.name))),
@@ -121,11 +121,15 @@ class Lowering:
                 self.results[node] = tensors[names[node.name]].detach()
 
     def _user_inputs(self) -> dict[str, "_RealInput"]:
-        args, kwargs = self.handle.examples
-        paths = {id(leaf): path for path, leaf in input_paths(self.handle.original_forward, args, kwargs)}
-        leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        paths = {id(leaf): path for path, leaf in self._input_paths()}
+        leaves = [leaf for leaf in pytree.tree_leaves(self.handle.examples) if isinstance(leaf, Tensor)]
         names = [name for name in self.exported.graph_signature.user_inputs if isinstance(name, str)]
         return {name: _RealInput(paths[id(leaf)], leaf) for name, leaf in zip(names, leaves, strict=True)}
+
+    def _input_paths(self) -> list[tuple[str, Tensor]]:
+        """Inputs in the order of the forward's parameters."""
+        args, kwargs = self.handle.examples
+        return list(input_paths(self.handle.original_forward, args, kwargs))
 
     def _input(self, node: Node, entry: "_RealInput | None"):
         """An input of the network: integers are codes already, real numbers wait for their quantizer."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qat.inject.written_out import WRITTEN_OUT
+from qat.inject.written_out import WRITTEN_OUT, WRITTEN_OUT_IN_PLACE
 
 
 def reals(*shape, seed=0):
@@ -115,6 +115,32 @@ def test_values_and_gradients_are_those_of_torch(function, args, kwargs):
                 strict=True,
             ):
                 assert gradient is None or torch.allclose(gradient, wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs"),
+    [
+        (Tensor.add_, (X, Y), {"alpha": 2}),
+        (Tensor.sub_, (X, Y), {"alpha": 2}),
+        (Tensor.addcmul_, (X, Y, Z), {"value": 0.3}),
+        (Tensor.lerp_, (X, Y, 0.25), {}),
+        (Tensor.clamp_, (X, Y), {}),
+        (torch.clamp_, (X, Y), {}),
+        (Tensor.mul_, (X, MASK), {}),
+        (Tensor.triu_, (X, 1), {}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_spellings_in_place_write_what_those_of_torch_write(function, args, kwargs):
+    ours, theirs = X.detach().clone(), X.detach().clone()
+    WRITTEN_OUT_IN_PLACE[function](ours, *args[1:], **kwargs)
+    function(theirs, *args[1:], **kwargs)
+    assert torch.allclose(ours, theirs, rtol=1e-12)
+    assert not torch.equal(ours, X)
+
+
+def test_a_spelling_in_place_is_left_to_torch_where_the_function_is():
+    assert WRITTEN_OUT_IN_PLACE[Tensor.add_](X.detach().clone(), Y) is NotImplemented
 
 
 def test_every_function_is_called_here():
