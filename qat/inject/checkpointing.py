@@ -36,7 +36,14 @@ class _Recomputation(QuantMode):
         self.region_start = previous
         self.folds = folds
         self.sequence = sequence
+        self.depth = 0
 
     def __enter__(self):
-        self.previous = self.region_start
+        if not self.depth:  # the parts of an opened function run under the mode, entered once more
+            self.previous = self.region_start
+        self.depth += 1
         return super().__enter__()
+
+    def __exit__(self, *raised):
+        self.depth -= 1
+        return super().__exit__(*raised)

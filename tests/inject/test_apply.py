@@ -197,13 +197,20 @@ def test_eval_mode_is_the_same_with_and_without_gradients():
     assert torch.equal(network(images()), expected)
 
 
+class Mixed(nn.Module):
+    def forward(self, x):
+        rows = x.unflatten(1, (2, 3))
+        return x + F.scaled_dot_product_attention(rows, rows, rows).flatten(1)
+
+
 class Blocks(nn.Module):
-    """Two checkpointed blocks and a call with keyword arguments."""
+    """Checkpointed blocks, one of them a layer whose parts are recorded each."""
 
     def __init__(self, on):
         super().__init__()
         torch.manual_seed(0)
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU()) for _ in range(3))
+        self.blocks.append(nn.Sequential(Mixed(), nn.ReLU()))
         self.head, self.on = nn.Linear(6, 2), on
 
     def forward(self, x):
