@@ -46,11 +46,11 @@ class Followed:
     def _know(self, tensor: Tensor) -> None:
         self.tensors[id(tensor)] = tensor
         if tensor.layout is torch.strided and not isinstance(tensor, FakeTensor):  # left behind by an export
-            self.by_memory.setdefault(_memory(tensor), []).append(tensor)
+            self.by_memory.setdefault(memory_of(tensor), []).append(tensor)
 
     def sharing(self, tensor: Tensor) -> list[Tensor]:
         """The other tensors that lie in the memory of this one: its views, and what it is a view of."""
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
         return [other for other in self.by_memory.get(memory, ()) if memory is not None and other is not tensor]
 
     def check(self, tensor: Tensor, operation: Operation, place: str) -> None:
@@ -69,8 +69,11 @@ class Followed:
         self._know(tensor)
 
 
-def _memory(tensor: Tensor) -> int | None:
-    """Where a tensor lies; None for one without memory: left behind by a compilation, or a lazy layer's parameter."""
+def memory_of(tensor: Tensor) -> int | None:
+    """Where a tensor lies; None for one without memory of its own.
+
+    Such are sparse tensors, those that a compilation left behind, and the parameters of lazy layers.
+    """
     try:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError, ValueError):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from qat.errors import PreparationError
+from qat.inject.followed import memory_of
 from qat.inject.operations import Kind, Operation, out_of_place, writes_in_place, written_operand
 
 
@@ -13,11 +14,12 @@ class OwnMemory:
 
     def __init__(self, module: nn.Module):
         named = (*module.named_parameters(), *module.named_buffers())
-        self.names = {tensor.untyped_storage().data_ptr(): name for name, tensor in named if tensor.numel()}
+        memories = ((memory_of(tensor), name) for name, tensor in named if tensor.numel())
+        self.names = {memory: name for memory, name in memories if memory is not None}
 
     def holds(self, tensor) -> str | None:
         """The name of the parameter or buffer whose memory `tensor` lies in, None where it is no tensor of those."""
-        return self.names.get(tensor.untyped_storage().data_ptr()) if isinstance(tensor, Tensor) else None
+        return self.names.get(memory_of(tensor)) if isinstance(tensor, Tensor) else None
 
 
 def writes_values(operation: Operation, kind: Kind, function: Callable, args: tuple, kwargs: dict) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 
 import qat
@@ -51,6 +51,15 @@ def sparse_product(network, x):
 def test_what_cannot_be_followed_is_refused_with_its_line(body, reason, target):
     with pytest.raises(PreparationError, match=reason):
         qat.prepare(Between(body), torch.randn(4, 8), target=target)
+
+
+@pytest.mark.parametrize("to_sparse", [Tensor.to_sparse, Tensor.to_sparse_csr])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning")
+def test_a_buffer_that_is_sparse_is_refused_where_it_is_used(to_sparse):
+    network = Between(lambda net, x: (net.neighbours @ x.t()).t())
+    network.register_buffer("neighbours", to_sparse(torch.eye(8)))
+    with pytest.raises(PreparationError, match=r"matmul in the network at .*:\d+ computes with sparse tensors"):
+        qat.prepare(network, torch.randn(4, 8))
 
 
 class Square(torch.autograd.Function):
