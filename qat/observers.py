@@ -131,9 +131,14 @@ class Observer(nn.Module):
 
     def _not_finite(self, values: Tensor) -> ObservationError:
         nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
+        remedy = (
+            "look at the data, and pass a mask as bools, or with -1e4 in place of minus infinity"
+            if self.name.startswith("input.")
+            else "lower the learning rate or look for the layer that overflows"
+        )
         return ObservationError(
             f"{self.name} met {nan} NaN and {infinite} infinite of {values.numel()} values while observing; "
-            "its range is unchanged; lower the learning rate or look for the layer that overflows."
+            f"its range is unchanged; {remedy}."
         )
 
 

@@ -74,6 +74,12 @@ def test_bad_values_raise_with_name_and_counts_and_leave_the_range(kind, bad):
     assert all(torch.equal(before[key], value) for key, value in observer.state_dict().items())
 
 
+def test_minus_infinity_among_the_inputs_is_told_how_masks_are_passed():
+    observer = OBSERVERS["minmax"]("input.mask")
+    with pytest.raises(ObservationError, match=r"pass a mask as bools, or with -1e4 in place of minus infinity"):
+        observer.observe(torch.tensor([0.0, -math.inf]))
+
+
 def test_an_empty_batch_raises():
     with pytest.raises(ObservationError, match=r"x met an empty batch of shape \(0, 3\)"):
         MinMaxObserver("x").observe(torch.zeros(0, 3))

@@ -98,13 +98,18 @@ class Fusion:
     def _may_be_step(self, call: Call) -> bool:
         return self.quantized[call.address] and call.produces == 1 and not call.alternating()
 
-    def _is_read_as_mask(self, value: ValueId) -> bool:
-        """Whether nothing but softmax reads the value, and masks upon it."""
+    def _is_read_as_mask(self, value: ValueId, before: tuple[ValueId, ...] = ()) -> bool:
+        """Whether nothing but softmax reads the value, and masks upon it.
+
+        before: values whose readers led here, where a line in a loop masks what it masked.
+        """
+        if value in before:
+            return True
         readers = self.flow.readers.get(value, ()) if value not in self.outputs else ()
         for reader in readers:
             passes = reader.masks or is_identity(reader)
             if reader.operation.name not in READERS:
-                if not passes or not self._is_read_as_mask(("call", reader.address, 0)):
+                if not passes or not self._is_read_as_mask(("call", reader.address, 0), (*before, value)):
                     return False
         return bool(readers)
 

@@ -96,10 +96,16 @@ def _all_distinct(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 def input_paths(forward: Callable, args: tuple, kwargs: dict) -> list[tuple[str, Tensor]]:
     """Every tensor among the inputs with its name: the argument's, with the place inside where it is a structure.
 
-    forward: the network's own, whose parameters give the names.
+    forward: the network's own, whose parameters give the names. Raises `AddressError` where it does not take these.
     """
     signature = inspect.signature(forward)
-    arguments = dict(signature.bind(*args, **kwargs).arguments)
+    try:
+        arguments = dict(signature.bind(*args, **kwargs).arguments)
+    except TypeError as error:
+        owner = type(getattr(forward, "__self__", None)).__name__
+        raise AddressError(
+            f"the inputs do not fit {owner}.forward{signature}: {error}; pass them as they were recorded."
+        ) from error
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments.update(arguments.pop(name, {}))

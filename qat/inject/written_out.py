@@ -93,6 +93,13 @@ def where(condition: Tensor, input=None, other=None, *, out=None) -> Tensor:
     return condition.to(torch.get_default_dtype()) * (input - other) + other
 
 
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, out_dtype=None, *, beta=1, alpha=1, out=None) -> Tensor:
+    """beta * input + alpha * (mat1 @ mat2), for factors that are not 1."""
+    if out_dtype is not None or out is not None or (_is_one(beta) and _is_one(alpha)):
+        return NotImplemented
+    return _times(input, beta) + _times(torch.mm(mat1, mat2), alpha)
+
+
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta=1, alpha=1, out_dtype=None) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2)."""
     product = torch.matmul(batch1, batch2)
@@ -297,6 +304,7 @@ WRITTEN_OUT = {
     torch.linalg.vector_norm: vector_norm,
     torch.linalg.norm: linalg_norm,
     **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, operator.matmul, torch.mv, Tensor.mv), matmul),
+    **dict.fromkeys((torch.addmm, Tensor.addmm), addmm),
     **dict.fromkeys((torch.baddbmm, Tensor.baddbmm), baddbmm),
     **dict.fromkeys((torch.addcmul, Tensor.addcmul), addcmul),
     **dict.fromkeys((torch.addcdiv, Tensor.addcdiv), addcdiv),

@@ -46,6 +46,8 @@ RULES: dict[Callable, Callable] = {
     aten.index.Tensor: indices.index,
     aten.softmax.int: normalized.softmax(is_log=False),
     aten.log_softmax.int: normalized.softmax(is_log=True),
+    aten.special_softmax.default: normalized.softmax(is_log=False),
+    aten.special_log_softmax.default: normalized.softmax(is_log=True),
     aten.add.Tensor: elementwise.add,
     aten.add.Scalar: elementwise.add,
     aten.mul.Tensor: elementwise.mul,

@@ -101,6 +101,22 @@ def test_examples_that_do_not_fit_name_the_class():
         bind_examples(nn.Linear(3, 2), (one(), one()))
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs", "reason"),
+    [
+        ((), {}, "missing a required argument: 'input'"),
+        ((one(), one()), {}, "too many positional arguments"),
+        ((one(),), {"mask": one()}, "got an unexpected keyword argument 'mask'"),
+        ((one(),), {"input": one()}, "multiple values for argument 'input'"),
+    ],
+)
+def test_arguments_that_a_prepared_network_does_not_take_name_its_forward(args, kwargs, reason):
+    network = nn.Linear(3, 2)
+    prepare(network, torch.ones(4, 3))
+    with pytest.raises(AddressError, match=rf"^the inputs do not fit Linear\.forward\(input.*: {reason}; pass them as"):
+        network(*args, **kwargs)
+
+
 class Everything(nn.Module):
     """Real inputs in every place that a keyword can reach, and a number beside them."""
 

@@ -72,6 +72,8 @@ CALLS = [
     (operator.matmul, (reals(4), ROWS), {}),
     (torch.mv, (ROWS[0], reals(5)), {}),
     (Tensor.mv, (ROWS[0], reals(5)), {}),
+    (torch.addmm, (reals(4), ROWS[0], reals(5, 4)), {"beta": 0.5, "alpha": 2}),
+    (Tensor.addmm, (reals(4), ROWS[0], reals(5, 4)), {"alpha": 2}),
     (torch.baddbmm, (reals(3, 4, 4), ROWS, ROWS.transpose(1, 2)), {"beta": 0.5, "alpha": 2.0}),
     (Tensor.baddbmm, (reals(1, 4, 4), ROWS, ROWS.transpose(1, 2)), {}),
     (torch.addcmul, (X, Y, Z), {"value": 0.3}),

@@ -18,6 +18,8 @@ def tokens(x):
 
 NORMS = {
     "softmax": (lambda net, x: torch.softmax(x, 1), 8 * 64, {}),
+    "special_softmax": (lambda net, x: torch.special.softmax(x, 1), 8 * 64, {}),
+    "special_log_softmax": (lambda net, x: torch.special.log_softmax(x.flatten(1), -1), 8 * 64, {}),
     "softmax_of_rows": (lambda net, x: F.softmax(net.parts["conv"](x), dim=-2), 8 * 64, {"conv": nn.Conv2d(8, 8, 1)}),
     "log_softmax": (lambda net, x: F.log_softmax(x.flatten(1), -1), 8 * 64, {}),
     "layer_norm": (lambda net, x: net.parts["norm"](tokens(x)), 8 * 16, {"norm": nn.LayerNorm(8)}),
@@ -49,6 +51,17 @@ def test_running_statistics_of_an_instance_norm_are_refused(trained_network):
     network, _ = trained_network(*case)
     with pytest.raises(ConversionError, match="instance_norm in .*set track_running_stats=False"):
         qat.convert(network)
+
+
+def masked_by_turns(net, x):
+    scores = x.flatten(2) @ x.flatten(2).transpose(1, 2)
+    for mask in (torch.ones(8, 8).triu(1) == 1, torch.ones(8, 8).tril(-4) == 1):
+        scores = scores.masked_fill(mask, -math.inf)
+    return scores.softmax(-1)
+
+
+def test_a_line_may_mask_what_it_masked(assert_agreement):
+    assert_agreement(masked_by_turns, 64, {}, "w8a8")
 
 
 LENGTH = 16

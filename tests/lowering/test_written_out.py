@@ -38,6 +38,10 @@ BODIES = {
     "divided_by_a_constant": (lambda net, x: x / net.scale, 512, {}),
     "addcmul": (lambda net, x: torch.addcmul(x, x, x.roll(1, 1), value=0.5), 512, {}),
     "lerp": (lambda net, x: torch.lerp(x, x.roll(1, 1), 0.25), 512, {}),
+    "addmm": (
+        lambda net, x: torch.addmm(x[:, 0, 0], x[:, 1, 0], net.parts["linear"].weight, beta=0.5, alpha=2), 8, LINEAR,
+    ),
+    "added_in_place": (lambda net, x: x.roll(1, 1).add_(x, alpha=0.5).lerp_(x, 0.25), 512, {}),
     "baddbmm": (lambda net, x: torch.baddbmm(x[:, 0], x[:, 1], x[:, 2], beta=0.5), 64, {}),
     "outer_sum": (lambda net, x: x.mean((2, 3))[:, :, None] + x.amax((2, 3))[:, None, :], 64, {}),
     "times_a_mask": (lambda net, x: x * (x > 0.2), 512, {}),
