@@ -150,6 +150,11 @@ def _repeat_heads(x: Tensor, times: int) -> Tensor:
     return x.unsqueeze(-3).expand(*x.shape[:-2], times, *x.shape[-2:]).flatten(-4, -3) if times > 1 else x
 
 
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    """Expanded to the sizes of a tensor, of which nothing else is read: constants stay constants beside an input."""
+    return input.expand(other.shape)
+
+
 #: Tensors without contents have no range. A network fills them in, and zeros are as good to begin with.
 _EMPTY = {torch.empty: torch.zeros, torch.empty_like: torch.zeros_like, Tensor.new_empty: Tensor.new_zeros}
 
@@ -158,6 +163,7 @@ OPENED = {
     F.scaled_dot_product_attention: scaled_dot_product_attention,
     F.multi_head_attention_forward: multi_head_attention_forward,
     torch.einsum: einsum,
+    Tensor.expand_as: expand_as,
     **REARRANGED,
     **WRITTEN_OUT,
     **WRITTEN_OUT_IN_PLACE,

@@ -163,6 +163,24 @@ def test_attention_takes_any_length(tmp_path, causal, pooled):
             program(torch.randint(20, (3, length)))
 
 
+@pytest.mark.parametrize(
+    "positions",
+    [
+        lambda ids: torch.arange(ids.size(1)).unsqueeze(0).expand_as(ids),
+        lambda ids: torch.arange(ids.size(1)).expand_as(ids),
+        lambda ids: torch.arange(ids.size(1)).expand_as(other=ids),
+    ],
+)
+def test_positions_expanded_as_the_ids_are_constants(tmp_path, positions):
+    parts = nn.Embedding(20, 8), nn.Embedding(LONGEST, 8), nn.Linear(8, 5)
+    network = body(lambda net, ids: net.parts[2](net.parts[0](ids) + net.parts[1](positions(ids))), *parts)
+    program = converted(network, torch.randint(20, (4, LONGEST)))
+    (length,) = program.lengths
+    assert (length.shortest, length.recorded, length.longest) == (1, LONGEST, LONGEST)
+    inputs = [torch.randint(20, (batch, size)) for batch, size in ((3, 1), (1, 2), (5, 7), (2, LONGEST))]
+    check_lengths(network, program, tmp_path / "model.onnx", inputs)
+
+
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_sequences_of_features_take_any_length(tmp_path, name):
     network = SEQUENCES[name]()
