@@ -65,7 +65,8 @@ def accumulate(
             return _binary(operation, args, kwargs, result, grids)
         case "sum":
             return result, exact.sum_of_codes(source, 1)
-        case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d" | "adaptive_avg_pool3d":
+        # an interpolation that is no product with matrices takes the mean of even windows
+        case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d" | "adaptive_avg_pool3d" | "interpolate":
             return result, exact.sum_of_codes(source, first_operand(args, kwargs).numel() // result.numel())
         case "avg_pool1d" | "avg_pool2d" | "avg_pool3d":
             kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]

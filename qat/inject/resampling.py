@@ -73,9 +73,7 @@ class Interpolation:
         return self.applied(torch.arange(size, dtype=torch.float32)[None], index)[0].to(torch.int64)
 
     def resampling(self, spatial: tuple[int, ...]) -> "Resampling":
-        """The interpolation as matrices. spatial: sizes of the input's spatial dimensions."""
-        if self.mode == "area":
-            return adaptive_average(spatial, self.sizes)
+        """The interpolation as matrices, but for mode "area". spatial: sizes of the input's spatial dimensions."""
         matrices = [_matrix(functools.partial(self.applied, index=index), size) for index, size in enumerate(spatial)]
         return Resampling.over_last(matrices)
 
@@ -206,7 +204,10 @@ def resampling_of(
     its value and its result, without the batch.
     """
     if name == "interpolate":
-        return Interpolation.of_call(args, kwargs, (0, *made)).resampling(shape[1:])
+        call = Interpolation.of_call(args, kwargs, (0, *made))
+        if call.mode != "area":
+            return call.resampling(shape[1:])
+        name = f"adaptive_avg_pool{len(call.sizes)}d"  # which is what torch computes, and exports
     if name == "cumsum":
         dim = args[1] if len(args) > 1 else kwargs["dim"]
         return running_sum(shape[dim % (len(shape) + 1) - 1], dim % (len(shape) + 1) - len(shape) - 1)

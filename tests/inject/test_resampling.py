@@ -86,6 +86,8 @@ def test_matrices_are_what_torch_computes(name, settings):
 
 def test_windows_of_one_size_have_a_kernel_of_their_own():
     assert resampling_of("adaptive_avg_pool2d", (None, 4), {}, (3, 8, 8), (3, 4, 4)) is None
+    assert resampling_of("interpolate", (None, None, 0.5, "area"), {}, (3, 8, 8), (3, 4, 4)) is None
+    assert resampling_of("interpolate", (None, (8, 8), None, "area"), {}, (3, 8, 8), (3, 8, 8)) is None
     assert resampling_of("avg_pool2d", (None, 2, 2, 0, True), {}, (3, 8, 8), (3, 4, 4)) is None
     assert resampling_of("avg_pool2d", (None, 3, 1, 1), {}, (3, 8, 8), (3, 8, 8)) is None
 
