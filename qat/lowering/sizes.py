@@ -134,6 +134,15 @@ def collapsed(constant: PerSize):
     return first[:times]
 
 
+def collapse_tensors(arguments):
+    """Arguments with every constant that is there once for each case as the one that broadcasts; numbers stay."""
+
+    def collapse(leaf):
+        return collapsed(leaf) if is_per_size(leaf) and isinstance(leaf.results[0], Tensor) else leaf
+
+    return pytree.tree_map(collapse, arguments, is_leaf=is_per_size)
+
+
 def _repeats(first: Tensor, second: Tensor, times: int) -> bool:
     """Whether both repeat the same `times` rows for every sample, as where a dimension is merged into the batch."""
     rows = first[:times]

@@ -119,6 +119,14 @@ class Masked:
 
 
 @dataclass(frozen=True)
+class RealInput:
+    """An input of the network, before its quantizer. path: its name. example: as the network was recorded with."""
+
+    path: str
+    example: Tensor
+
+
+@dataclass(frozen=True)
 class Failed:
     """A node that was reported already, or depends on one that was."""
 

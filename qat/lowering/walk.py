@@ -6,8 +6,7 @@ reported with its module and source line, all of them at once.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
+import operator
 
 import torch
 from torch import Tensor
@@ -20,47 +19,31 @@ from qat.inject.handle import Handle
 from qat.inject.inputs import input_paths
 from qat.inject.operations import canonical_name
 from qat.inject.outputs import named_outputs
-from qat.inject.remedies import remedy_for
 from qat.integer.fixed_point import NARROW_BITS
 from qat.integer.program import Grid, Input, IntegerProgram, Output
 from qat.lowering import loops
-from qat.lowering.chosen import Chosen, function_of_chosen, quantized_choice
+from qat.lowering.chosen import Chosen, quantized_choice
+from qat.lowering.computed import computed, name_of
 from qat.lowering.elementwise import rescale
 from qat.lowering.exported import Exported
 from qat.lowering.faithful import Quantization
-from qat.lowering.folded import Constants, Folded, is_constant
-from qat.lowering.indices import function_of_indices, index_range, is_discrete
+from qat.lowering.folded import Constants, Folded
+from qat.lowering.indices import index_range
 from qat.lowering.islands import way_out
 from qat.lowering.lengths import bounds_of, lengths_of, recorded_only, sized, widened
-from qat.lowering.pointwise import function_of_one_value
-from qat.lowering.rules import RULES
-from qat.lowering.sizes import (
-    OF_A_SHAPE,
-    OF_A_TYPE,
-    collapsed,
-    evaluate,
-    follows,
-    is_per_size,
-    per_size,
-    shaped_like,
-)
+from qat.lowering.sizes import collapse_tensors, is_per_size, per_size
 from qat.lowering.state import (
     Failed,
-    Masked,
     Pending,
     Program,
     Quantized,
     QuantizedConstant,
+    RealInput,
     Unlowerable,
-    batch_position,
     known_sizes,
-    merged_dims,
     module_path,
     source_line,
 )
-from qat.lowering.written_norms import MeanSquare, step_of_norm
-
-aten = torch.ops.aten
 
 
 class Lowering:
@@ -120,18 +103,18 @@ class Lowering:
             if node.op == "placeholder" and node.name in names:
                 self.results[node] = tensors[names[node.name]].detach()
 
-    def _user_inputs(self) -> dict[str, "_RealInput"]:
+    def _user_inputs(self) -> dict[str, RealInput]:
         paths = {id(leaf): path for path, leaf in self._input_paths()}
         leaves = [leaf for leaf in pytree.tree_leaves(self.handle.examples) if isinstance(leaf, Tensor)]
         names = [name for name in self.exported.graph_signature.user_inputs if isinstance(name, str)]
-        return {name: _RealInput(paths[id(leaf)], leaf) for name, leaf in zip(names, leaves, strict=True)}
+        return {name: RealInput(paths[id(leaf)], leaf) for name, leaf in zip(names, leaves, strict=True)}
 
     def _input_paths(self) -> list[tuple[str, Tensor]]:
         """Inputs in the order of the forward's parameters."""
         args, kwargs = self.handle.examples
         return list(input_paths(self.handle.original_forward, args, kwargs))
 
-    def _input(self, node: Node, entry: "_RealInput | None"):
+    def _input(self, node: Node, entry: RealInput | None):
         """An input of the network: integers are codes already, real numbers wait for their quantizer."""
         if entry is None or entry.example.is_floating_point() or not node.users:
             return entry
@@ -145,61 +128,18 @@ class Lowering:
         return self.builder.value(self.inputs[-1].value, shape, grid, entry.path)
 
     def _lower(self, node: Node):
-        arguments = pytree.tree_map(self._resolve, (tuple(node.args), dict(node.kwargs)))
-        leaves = pytree.tree_leaves(arguments)
+        """What a node makes; `Failed` where that has no integer form, which is then among the problems."""
+        args, kwargs = pytree.tree_map(self._resolve, (tuple(node.args), dict(node.kwargs)))
+        leaves = pytree.tree_leaves((args, kwargs))
         if any(isinstance(leaf, Failed) for leaf in leaves):
             return Failed()
-        args, kwargs = arguments
         made = node.meta.get("val")
         if isinstance(made, torch.SymInt | torch.SymBool | torch.SymFloat):
             return per_size(made, lengths_of(node.graph))
         if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(made)):
             return made  # an assertion about a size
         try:
-            if node.target.__name__ == "getitem" and isinstance(args[0], tuple):
-                return args[0][args[1]]
-            if any(isinstance(leaf, loops.PerStep) for leaf in leaves) and node.target is not loops.END:
-                return loops.of_every_step(self.builder, node, args, kwargs)
-            if node.target is torch.ops.qat.fake_quantize.default:
-                result = self._quantize(node, *args)
-                self.quantizations.append(Quantization(args[1], node, result))
-                return result
-            if node.target in (loops.BEGIN, loops.END):
-                args = pytree.tree_map(_collapsed, args, is_leaf=is_per_size)
-                change = loops.begin if node.target is loops.BEGIN else loops.end
-                self.builder, result = change(self.builder, node, *args)
-                return result
-            if node.target in OF_A_TYPE:
-                args = (torch.empty((), dtype=node.args[0].meta["val"].dtype), *args[1:])
-                leaves = pytree.tree_leaves((args, kwargs))
-            if not any(map(_is_quantized, leaves)):
-                return _constant(node, args, kwargs)
-            if node.target in OF_A_SHAPE and not is_discrete(args[0]):
-                return shaped_like(node)
-            if node.target is not aten.index.Tensor:
-                args, kwargs = pytree.tree_map(_collapsed, (args, kwargs), is_leaf=is_per_size)
-            rule = RULES.get(node.target)
-            if any(map(is_constant, leaves)) and not any(map(_is_value, leaves)):
-                args, kwargs = self.constants.entered(node, args, kwargs)
-                own = rule and functools.partial(rule, self.constants.program, node, *args, **kwargs)
-                return self.constants.left(self._apply(node, own, args, kwargs))
-            own = rule and functools.partial(rule, self.builder, node, *args, **kwargs)
-            if any(isinstance(argument, Chosen) for argument in args):
-                made = function_of_chosen(node, canonical_name(_name_of(node)), args)
-                if made is None:
-                    raise Unlowerable("it computes with constants that a mask of the inputs chose between")
-                return made
-            step = step_of_norm(node, canonical_name(_name_of(node)), args, kwargs)
-            if step is not None:
-                return step
-            if node.target not in (aten.embedding.default, aten.index.Tensor):
-                name = canonical_name(_name_of(node))
-                move = rule and functools.partial(rule, self.builder, node)
-                result = function_of_indices(self.builder, node, name, args, kwargs, move)
-                if result is not None:
-                    return result
-            result = self._apply(node, own, args, kwargs)
-            return pytree.tree_map(lambda leaf: _with_layout(leaf, node), result, is_leaf=_is_of_program)
+            return self._made(node, args, kwargs)
         except Unlowerable as problem:
             self.problems.append(self._problem(node, str(problem)))
         except (TypeError, RuntimeError):
@@ -210,21 +150,29 @@ class Lowering:
             self.problems.append(self._problem(node, f"{reason}; use one that is always the same"))
         return Failed()
 
-    @staticmethod
-    def _apply(node: Node, own: Callable | None, args: tuple, kwargs: dict):
-        result = function_of_one_value(node, canonical_name(_name_of(node)), args, kwargs, own)
-        if result is not None:
+    def _made(self, node: Node, args: tuple, kwargs: dict):
+        """What a node that makes tensors does with what its arguments became."""
+        if node.target is operator.getitem and isinstance(args[0], tuple):
+            return args[0][args[1]]
+        is_per_step = any(isinstance(leaf, loops.PerStep) for leaf in pytree.tree_leaves((args, kwargs)))
+        if is_per_step and node.target is not loops.END:
+            return loops.of_every_step(self.builder, node, args, kwargs)
+        if node.target is torch.ops.qat.fake_quantize.default:
+            result = self._quantize(node, *args)
+            self.quantizations.append(Quantization(args[1], node, result))
             return result
-        if own is None:
-            raise Unlowerable(remedy_for(_name_of(node)))
-        return own()
+        if node.target in (loops.BEGIN, loops.END):
+            change = loops.begin if node.target is loops.BEGIN else loops.end
+            self.builder, result = change(self.builder, node, *collapse_tensors(args))
+            return result
+        return computed(self.builder, self.constants, node, args, kwargs)
 
     def _resolve(self, argument):
         return self.results[argument] if isinstance(argument, Node) else argument
 
     def _problem(self, node: Node, reason: str) -> str:
         is_quantizer = node.target is torch.ops.qat.fake_quantize.default
-        name = node.args[1] if is_quantizer else _name_of(node)
+        name = node.args[1] if is_quantizer else name_of(node)
         if node.target is torch.ops.qat.float_island.default:
             name = node.args[2]
         rest = way_out(self.handle, node, canonical_name(name))
@@ -232,7 +180,7 @@ class Lowering:
 
     def _quantize(self, node: Node, x, name: str):
         quantizer = self.handle.quantizers[name]
-        x = _collapsed(x)
+        x = collapse_tensors(x)
         if isinstance(x, Chosen):
             return quantized_choice(self.builder, node, x, quantizer)
         if isinstance(x, Tensor):
@@ -242,7 +190,7 @@ class Lowering:
             return self.builder.finish(x, name)
         if isinstance(x, Folded):
             return self.constants.finish(x, name)
-        if isinstance(x, _RealInput):
+        if isinstance(x, RealInput):
             shape = known_sizes(node, node.meta["val"].shape)[1:]
             self.inputs.append(Input(x.path, self.builder.unique(f"input.{x.path}")))
             return self.builder.value(self.inputs[-1].value, shape, grid, name)
@@ -286,59 +234,6 @@ class Lowering:
                     f"output {name!r} is not on an integer grid: return values that the network computes"
                 )
         return outputs, structure
-
-
-_DROPOUTS = (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default)
-
-
-def _is_value(leaf) -> bool:
-    return isinstance(leaf, Quantized | Pending | Masked | MeanSquare | Chosen | _RealInput)
-
-
-def _is_quantized(leaf) -> bool:
-    return _is_value(leaf) or isinstance(leaf, QuantizedConstant | Folded)
-
-
-def _is_of_program(leaf) -> bool:
-    return isinstance(leaf, Quantized | Pending)
-
-
-def _with_layout(leaf, node: Node):
-    """`leaf`, knowing where the network has the batch, and whether its first dimension is merged into that."""
-    if not _is_of_program(leaf):
-        return leaf
-    made = node.meta["val"]
-    made = made[0] if isinstance(made, tuple | list) else made
-    layout = {"merged": merged_dims(node, made), "batch_at": batch_position(node, made)}
-    return leaf if layout == {name: getattr(leaf, name) for name in layout} else dataclasses.replace(leaf, **layout)
-
-
-def _constant(node: Node, args: tuple, kwargs: dict):
-    """What a node computes from constants alone."""
-    if node.target in _DROPOUTS and not args[2]:
-        return args[0]
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-        raise Unlowerable("it draws random numbers; draw them outside of the network")
-    if any(map(follows, pytree.tree_leaves((args, kwargs), is_leaf=is_per_size))):
-        return evaluate(node.target, args, kwargs)
-    return node.target(*args, **kwargs)
-
-
-def _collapsed(leaf):
-    return collapsed(leaf) if is_per_size(leaf) and isinstance(leaf.results[0], Tensor) else leaf
-
-
-def _name_of(node: Node) -> str:
-    """The operation's name without its overload."""
-    return node.target.__name__.partition(".")[0]
-
-
-class _RealInput:
-    """An input of the network, before its quantizer. path: its name. example: as the network was recorded with."""
-
-    def __init__(self, path: str, example: Tensor):
-        self.path = path
-        self.example = example
 
 
 def _output_names(spec: pytree.TreeSpec) -> tuple[str, list[str]]:
