@@ -78,8 +78,12 @@ def windows_of(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     return _taken(input, dim, places).unflatten(dim, (count, size)).movedim(dim + 1, -1)
 
 
-def tensor_split(input: Tensor, indices_or_sections, dim: int = 0) -> tuple[Tensor, ...]:
+def tensor_split(
+    input: Tensor, indices_or_sections=None, dim: int = 0, *, indices=None, sections=None, axis: int | None = None
+) -> tuple[Tensor, ...]:
     """Pieces along a dimension, of nearly equal size or cut at the given places."""
+    indices_or_sections = next(x for x in (indices_or_sections, indices, sections) if x is not None)
+    dim = dim if axis is None else axis
     if isinstance(indices_or_sections, Tensor):
         return NotImplemented
     size = input.shape[dim]
@@ -89,8 +93,25 @@ def tensor_split(input: Tensor, indices_or_sections, dim: int = 0) -> tuple[Tens
         bounds = [sum(sizes[:index]) for index in range(count + 1)]
     else:
         bounds = [0, *(min(max(place % size if place < 0 else place, 0), size) for place in indices_or_sections), size]
-    pairs = zip(bounds, bounds[1:], strict=False)
-    return tuple(input.narrow(dim, start, max(end - start, 0)) for start, end in pairs)
+    sizes = [max(end - start, 0) for start, end in zip(bounds, bounds[1:], strict=False)]
+    if sum(sizes) == size:  # side by side: one call, whose results are several values
+        return tuple(input.split(sizes, dim))
+    return tuple(input.narrow(dim, start, count) for start, count in zip(bounds, sizes, strict=False))
+
+
+def hsplit(input: Tensor, *places: int, indices=None, sections=None) -> tuple[Tensor, ...]:
+    """Pieces along dimension 1; sections of unequal size stay torch's own error."""
+    return _split_along(1, input, places, indices, sections)
+
+
+def vsplit(input: Tensor, *places: int, indices=None, sections=None) -> tuple[Tensor, ...]:
+    """Pieces along dimension 0, which is refused where that is the batch."""
+    return _split_along(0, input, places, indices, sections)
+
+
+def dsplit(input: Tensor, *places: int, indices=None, sections=None) -> tuple[Tensor, ...]:
+    """Pieces along dimension 2."""
+    return _split_along(2, input, places, indices, sections)
 
 
 def rot90(input: Tensor, k: int = 1, dims=(0, 1)) -> Tensor:
@@ -119,6 +140,14 @@ def hstack(tensors, *, out=None) -> Tensor:
 def dstack(tensors, *, out=None) -> Tensor:
     """Joined along dimension 2."""
     return torch.cat(tuple(tensors), 2) if out is None and tensors[0].dim() > 2 else NotImplemented
+
+
+def cat(tensors, dim: int = 0, *, axis: int | None = None, out=None) -> Tensor:
+    """Joined without the pieces of no elements, such as what a full rotary embedding leaves as it is."""
+    pieces = tuple(tensors)
+    filled = tuple(piece for piece in pieces if not _is_empty(piece))
+    dim = dim if axis is None else axis
+    return torch.cat(filled, dim) if out is None and 0 < len(filled) < len(pieces) else NotImplemented
 
 
 def diff(input: Tensor, n: int = 1, dim: int = -1, prepend=None, append=None) -> Tensor:
@@ -197,6 +226,19 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, ou
     return input.gather(dim, indices.expand(shape))
 
 
+def _is_empty(piece) -> bool:
+    """Whether a tensor has no elements, for a batch of any size; a size that is a symbol is not 0."""
+    return isinstance(piece, Tensor) and any(isinstance(size, int) and size == 0 for size in piece.shape)
+
+
+def _split_along(dim: int, input: Tensor, places: tuple, indices, sections):
+    """places: what came by position, `(2, 5)`, `((2, 5),)` or `(sections,)`."""
+    given = next(x for x in (places[0] if len(places) == 1 else places or None, indices, sections) if x is not None)
+    if input.dim() <= max(dim, 1) or (isinstance(given, int) and input.shape[dim] % given):
+        return NotImplemented
+    return tensor_split(input, given, dim)
+
+
 def _taken(x: Tensor, dim: int, places: list[int]) -> Tensor:
     return x.index_select(dim, torch.tensor(places, device=x.device))
 
@@ -209,6 +251,10 @@ REARRANGED = {
     F.fold: fold,
     Tensor.unfold: windows_of,
     **dict.fromkeys((torch.tensor_split, Tensor.tensor_split), tensor_split),
+    **dict.fromkeys((torch.hsplit, Tensor.hsplit), hsplit),
+    **dict.fromkeys((torch.vsplit, Tensor.vsplit), vsplit),
+    **dict.fromkeys((torch.dsplit, Tensor.dsplit), dsplit),
+    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), cat),
     **dict.fromkeys((torch.rot90, Tensor.rot90), rot90),
     **dict.fromkeys((torch.fliplr, Tensor.fliplr), flipped_rows),
     torch.hstack: hstack,

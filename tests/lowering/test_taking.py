@@ -39,6 +39,9 @@ BODIES = {
     "gather": (lambda net, x: x.gather(2, PLACES.view(1, 1, 3, 1).expand(x.shape[0], 8, 3, 8)), 192),
     "narrow": (lambda net, x: x.narrow(1, 2, 3), 192),
     "tensor_split": (lambda net, x: torch.cat(x.tensor_split(3, 1)[::-1], 1), 512),
+    "hsplit": (lambda net, x: torch.cat(x.hsplit(2)[::-1], 1), 512),
+    "dsplit": (lambda net, x: torch.cat(torch.dsplit(x, (3, 5))[::-1], 2), 512),
+    "joined_with_nothing": (lambda net, x: torch.cat([x[..., :4].flip(1), x[..., 8:], x[..., 4:]], -1), 512),
     "tensor_split_at": (lambda net, x: torch.cat(x.tensor_split((2, -3), 1)[::-1], 1), 512),
     "movedim": (lambda net, x: x.movedim((1, 2), (-1, 1)), 512),
     "swapaxes": (lambda net, x: x.swapaxes(1, 2), 512),
@@ -71,3 +74,15 @@ def test_what_only_moves_lowers_to_the_same_codes(name, assert_agreement):
     body, features = BODIES[name]
     program = assert_agreement(body, features, {}, "w8a8")
     assert not {type(operation).__name__ for operation in program.operations[1:-2]} & {"Requantize", "MatMul", "Mul"}
+
+
+@pytest.mark.parametrize("pieces", [
+    lambda x: x.tensor_split(2, 1), lambda x: torch.tensor_split(x, (4,), 1), lambda x: x.hsplit(2),
+    lambda x: torch.hsplit(x, [4]), lambda x: x.chunk(2, 1), lambda x: torch.cat([x, x[:, 8:]], 1).split(4, 1),
+])  # fmt: skip
+def test_one_piece_is_multiplied_by_a_function_of_another(pieces, assert_agreement):
+    def body(net, x):
+        first, second = pieces(x)
+        return first * second.sigmoid()
+
+    assert_agreement(body, 256, {}, "w8a8")
