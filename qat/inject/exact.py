@@ -49,9 +49,7 @@ class Accumulator:
                 unit = self.unit(grid) if callable(self.unit) else self.unit
                 whole = torch.round(real.double() / unit)
             unclamped = self.rescale(whole, grid)
-            lowest = max(grid.quant_min, code_of(self.low, grid))
-            highest = min(grid.quant_max, code_of(self.high, grid))
-            codes = unclamped.clamp(min(lowest, grid.quant_max), max(highest, grid.quant_min))
+            codes = unclamped.clamp(*code_bounds(self.low, self.high, grid))
             exact = (codes - grid.zero_point).float() * grid.scale
         return straight_through(real, exact, codes == unclamped) if real.requires_grad else exact
 
@@ -91,6 +89,12 @@ def code_of(bound: float, grid: Grid) -> int:
     if math.isinf(bound):
         return grid.quant_min if bound < 0 else grid.quant_max
     return int(torch.round(torch.tensor(bound, dtype=torch.float32) / grid.scale)) + grid.zero_point
+
+
+def code_bounds(low: float, high: float, grid: Grid) -> tuple[int, int]:
+    """(smallest, largest) code of a grid that real bounds leave; one code where they lie outside of the grid."""
+    lowest, highest = (min(max(code_of(bound, grid), grid.quant_min), grid.quant_max) for bound in (low, high))
+    return lowest, highest
 
 
 def weighted(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qat.inject.exact import code_of, steps, straight_through
+from qat.inject.exact import code_bounds, steps, straight_through
 from qat.integer.kernels import compute
 from qat.integer.operations import Operation
 from qat.integer.values import Grid
@@ -37,8 +37,7 @@ class Computed:
     def quantize(self, real: Tensor, grid: Grid) -> Tensor:
         """The real values, float32, of the codes that the kernel makes. real: what floats made instead."""
         with torch.no_grad():
-            lowest = min(max(grid.quant_min, code_of(self.low, grid)), grid.quant_max)
-            highest = max(min(grid.quant_max, code_of(self.high, grid)), grid.quant_min)
+            lowest, highest = code_bounds(self.low, self.high, grid)
             present = [pair for pair in zip(self.codes, self.grids, strict=True) if pair[0] is not None]
             operands, sources = zip(*present, strict=True)
             operation = self.make(grid, lowest, highest, len(present))

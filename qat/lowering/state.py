@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from qat.errors import ProgramError
 from qat.folding import BatchNorm
-from qat.inject.exact import code_of, grid_of
+from qat.inject.exact import code_bounds, grid_of
 from qat.inject.handle import Handle
 from qat.integer.operations import Operation
 from qat.integer.program import Constant, Grid, Negate, Reshape, Transpose, Value
@@ -207,10 +207,8 @@ class Program:
         """Append a pending computation with the grid of the quantizer behind it."""
         grid = grid_of(self.handle.quantizers[quantizer_name])
         name = self.unique(quantizer_name.removesuffix(".output"))
-        clamp_min = max(grid.quant_min, code_of(pending.low, grid))
-        clamp_max = min(grid.quant_max, code_of(pending.high, grid))
         try:
-            operation = pending.build(name, name, grid, min(clamp_min, grid.quant_max), max(clamp_max, grid.quant_min))
+            operation = pending.build(name, name, grid, *code_bounds(pending.low, pending.high, grid))
         except ProgramError as error:
             raise Unlowerable(str(error).removesuffix(".")) from error
         self.operations.append(operation)

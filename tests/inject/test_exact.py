@@ -49,6 +49,14 @@ def test_the_code_of_a_bound_is_rounded_half_to_even():
     assert [exact.code_of(bound, BYTE) for bound in (0.0, 0.25, 0.75, -math.inf, math.inf)] == [128, 128, 130, 0, 255]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-math.inf, math.inf, (0, 255)), (0.0, 1.2, (128, 130)), (70.0, 80.0, (255, 255)), (-80.0, -70.0, (0, 0))],
+)
+def test_bounds_leave_codes_of_the_grid_and_one_where_they_lie_outside(low, high, expected):
+    assert exact.code_bounds(low, high, BYTE) == expected
+
+
 def test_a_number_beside_a_value_is_one_step_of_a_grid():
     assert exact.number_grid(-0.75).scale == 0.75
     assert exact.number_grid(0.0).scale == 1.0
