@@ -85,10 +85,6 @@ class Length(int):
     def _form(self) -> tuple[str, int, int, int]:
         return self.symbol, self.multiple, self.offset, self.divisor
 
-    def follows_like(self, other: int) -> bool:
-        """Whether `other` is the same size at every length."""
-        return isinstance(other, Length) and self._form() == other._form()
-
     def describe(self) -> str:
         """The expression, as a file names a dimension: "length", "2*length+1", "(length+1)//2"."""
         text = self.symbol if self.multiple == 1 else f"{self.multiple}*{self.symbol}"

@@ -57,7 +57,7 @@ def test_is_described_as_an_expression(size, text):
 
 def test_is_copied_with_what_it_follows():
     for twin in (copy.deepcopy(LENGTH + 1), pickle.loads(pickle.dumps(LENGTH + 1))):
-        assert twin.follows_like(LENGTH + 1)
+        assert (twin.describe(), twin) == ("length+1", 7)
         assert twin.at(2) == 3
 
 

@@ -70,6 +70,6 @@ def test_numbers_of_a_graph_are_lengths_where_they_follow_one():
     (output,) = (node for node in exported.graph.nodes if node.op == "output")
     affine, product, square = (node.meta["val"].shape[0] for node in output.args[0])
     lengths = {x.shape[1].node.expr: LENGTH}
-    assert per_size(affine, lengths).follows_like(2 * LENGTH + 1)
+    assert per_size(affine, lengths).describe() == "2*length+1"
     assert per_size(product, lengths) == PerSize((60, 84, 30))
     assert per_size(square, lengths) == PerSize((144, 144, 36))

@@ -38,11 +38,11 @@ from qat.integer.program import IntegerProgram
 
 __all__ = [
     "IslandComparison", "build", "check_edges", "emit", "emit_float", "float_ops", "islands_in", "islands_of",
-    "open_session", "run_session", "runtime_version",
-    "session_conditions", "session_options", "unfolded_ops",
+    "open_session", "run_session", "runtime_version", "session_conditions", "session_options", "unfolded_ops",
 ]  # fmt: skip
 
-#: Batch sizes of the check after writing: a single sample, and an odd one that is no multiple of a vector's width.
+#: Batch sizes of the check after writing: a single sample, and odd ones that are no multiple of a vector's width.
+#: Other lengths than the recorded one are checked with the first two.
 CHECK_BATCHES = (1, 7, 3)
 CHECK_SEED = 20
 

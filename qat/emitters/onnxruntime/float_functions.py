@@ -9,6 +9,7 @@ from onnx import TensorProto
 from qat.emitters.onnxruntime.float_nodes import FloatNodes
 from qat.emitters.onnxruntime.graph import array_of
 from qat.integer.float_functions import FLOAT32_EPSILON
+from qat.integer.geometry import per_dimension
 from qat.integer.operations import FloatIsland
 
 #: What masked scores are before a float softmax; twice as much is still finite.
@@ -55,7 +56,7 @@ class _Form:
 
     def dims(self) -> tuple[int, ...]:
         """The argument `dim`, of one dimension or several."""
-        return _tuple(self.argument("dim"), 1)
+        return per_dimension(self.argument("dim"), 1)
 
 
 def write(nodes: FloatNodes) -> None:
@@ -80,12 +81,6 @@ def write(nodes: FloatNodes) -> None:
         nodes.add("Reshape", [form.add("Max", result, lowest), form.whole(-1, *shape)])
     else:
         nodes.add("Max", [result, lowest])
-
-
-def _tuple(value, count: int) -> tuple[int, ...]:
-    """An argument that is one number for all dimensions, or one for each."""
-    value = value if isinstance(value, tuple) else (value,)
-    return value * count if len(value) == 1 else value
 
 
 def _plain(kind: str, **attributes) -> Callable[[_Form], str]:
@@ -121,13 +116,13 @@ def _bilinear(form: _Form) -> str:
 def _window(form: _Form, count: int) -> dict:
     """Attributes that a convolution and its transpose have in common."""
     kernel = form.shape("weight")[2:]
-    dilation, padding = _tuple(form.argument("dilation", 1), count), form.argument("padding", 0)
-    before, after = ([0] * count, [0] * count) if padding == "valid" else ([*_tuple(padding, count)],) * 2
+    dilation, padding = per_dimension(form.argument("dilation", 1), count), form.argument("padding", 0)
+    before, after = ([0] * count, [0] * count) if padding == "valid" else ([*per_dimension(padding, count)],) * 2
     if padding == "same":
         totals = [(size - 1) * step for size, step in zip(kernel, dilation, strict=True)]
         before, after = [total // 2 for total in totals], [total - total // 2 for total in totals]
     return {
-        "kernel_shape": kernel, "strides": _tuple(form.argument("stride", 1), count), "pads": [*before, *after],
+        "kernel_shape": kernel, "strides": per_dimension(form.argument("stride", 1), count), "pads": [*before, *after],
         "dilations": dilation, "group": form.argument("groups", 1),
     }  # fmt: skip
 
@@ -136,7 +131,7 @@ def _convolution(count: int, transposed: bool) -> Callable[[_Form], str]:
     def write(form: _Form) -> str:
         attributes = _window(form, count)
         if transposed:
-            attributes["output_padding"] = _tuple(form.argument("output_padding", 0), count)
+            attributes["output_padding"] = per_dimension(form.argument("output_padding", 0), count)
         return _plain("ConvTranspose" if transposed else "Conv", **attributes)(form)
 
     return write
@@ -317,11 +312,11 @@ def _vecdot(form: _Form) -> str:
 
 
 def _fold(form: _Form) -> str:
-    image, block = (form.whole(*_tuple(form.argument(name), 2)) for name in ("output_size", "kernel_size"))
-    padding = _tuple(form.argument("padding", 0), 2)
+    image, block = (form.whole(*per_dimension(form.argument(name), 2)) for name in ("output_size", "kernel_size"))
+    padding = per_dimension(form.argument("padding", 0), 2)
     return form.add(
-        "Col2Im", form.operands["input"], image, block, dilations=_tuple(form.argument("dilation", 1), 2),
-        pads=[*padding, *padding], strides=_tuple(form.argument("stride", 1), 2),
+        "Col2Im", form.operands["input"], image, block, dilations=per_dimension(form.argument("dilation", 1), 2),
+        pads=[*padding, *padding], strides=per_dimension(form.argument("stride", 1), 2),
     )  # fmt: skip
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy
 from onnx import TensorProto
 
-from qat.emitters.onnxruntime.float_forms import FLOAT_FORMS, FloatNodes
+from qat.emitters.onnxruntime.float_forms import FLOAT_FORMS
+from qat.emitters.onnxruntime.float_nodes import FloatNodes
 from qat.emitters.onnxruntime.forms.loops import scan
 from qat.emitters.onnxruntime.graph import Graph, array_of
 from qat.errors import ExportError
-from qat.integer.interpreter import dequantize
 from qat.integer.operations import ComputingOperation, Loop, Operation
 from qat.integer.program import IntegerProgram
+from qat.integer.reals import dequantize
 
 
 def emit_float(program: IntegerProgram, path: str | PathLike) -> None:

@@ -22,16 +22,9 @@ from qat.integer.program import IntegerProgram
 #: Processor features that decide which integer kernels the runtime takes.
 CPU_FEATURES = {"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 VNNI = {"avx512_vnni", "avx_vnni"}
-FLOAT_TYPES = {
-    TensorProto.FLOAT,
-    TensorProto.FLOAT16,
-    TensorProto.BFLOAT16,
-    TensorProto.DOUBLE,
-}
+FLOAT_TYPES = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 #: Position of the input whose type is the type of the output, for kernels that do not follow their first input.
 _TYPE_INPUT = {"QuantizeLinear": 2, "QLinearConv": 7, "QGemm": 8, "Where": 1}
-
-
 #: What the runtime calls the types at the edges of a file.
 _TYPE_NAMES = {
     torch.float32: "tensor(float)",
