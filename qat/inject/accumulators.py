@@ -36,9 +36,8 @@ class Accumulators:
         self.biases: dict[int, Tensor | None] = {}  # address of a batch norm -> bias of the layer folded with it
         self.scales: dict[int, tuple[Tensor, Tensor] | None] = {}  # and the scales of that layer's input and integers
         self.sums: dict[int, Tensor] = {}  # address of a batch norm -> sums of products of that layer, float64
-        self.waiting: dict[
-            int, Accumulator | Computed | Mapped
-        ] = {}  # address of a computation -> what waits for its quantizer
+        # address of a computation -> what waits for the quantizer behind it
+        self.waiting: dict[int, Accumulator | Computed | Mapped] = {}
         self.regions = Regions(self.quantizers)
         self.norms: dict[int, written_norms.Statistic] = {}
         self.dtype = torch.float32  # of what the network computes with
@@ -255,17 +254,8 @@ def _along(tensor: Tensor, dim: int) -> tuple[int, ...]:
 
 
 _BATCH_NORM_PARAMETERS = tuple(inspect.signature(F.batch_norm).parameters)
-_NATIVE_PARAMETERS = (
-    "input",
-    "weight",
-    "bias",
-    "running_mean",
-    "running_var",
-    "training",
-    "momentum",
-    "eps",
-    "cudnn_enabled",
-)
+#: Of torch.batch_norm, which is built in and has no signature to read.
+_NATIVE_PARAMETERS = tuple("input weight bias running_mean running_var training momentum eps cudnn_enabled".split())
 
 
 def _batch_norm_of(function, args: tuple, kwargs: dict) -> tuple[Tensor, BatchNorm]:

@@ -74,8 +74,7 @@ class Actions:
     """Makes the action of each call. Weights and constants get their quantizers here, from `sites`.
 
     quantizer_of: group of values -> name of its quantizer. islands: addresses that stay in float between quantizers.
-    narrows: whether layers with weights read wide values
-    through a narrow copy.
+    narrows: whether layers with weights read wide values through a narrow copy.
     """
 
     def __init__(
@@ -126,8 +125,8 @@ class Actions:
             return dataclasses.replace(action, masks=True)
         if call.address in self.fusion.masks:
             scores = next(
-                slot for slot, entries in call.operands.items()
-                if any(operand.value is not None and not self._is_of_integers(operand.value) for operand in entries)
+                operand.slot for operands in call.operands.values() for operand in operands
+                if operand.value is not None and not self.fusion.is_of_integers(operand.value)
             )  # fmt: skip
             return dataclasses.replace(action, scores=scores, masks=True)
         if call.kind is Kind.JOIN:
@@ -178,13 +177,9 @@ class Actions:
         """Operands that a mask chose between constants: on a grid of their own, as a constant is."""
         return [
             operand for operands in call.operands.values() for operand in operands
-            if operand.value is not None and self._is_of_integers(operand.value)
+            if operand.value is not None and self.fusion.is_of_integers(operand.value)
             and self._quantizer(operand.value) is None
         ]  # fmt: skip
-
-    def _is_of_integers(self, value: ValueId) -> bool:
-        producer = self.fusion.producer(value)
-        return producer is not None and producer.of_integers
 
     def _weighted(self, action: Action, call: Call) -> Action:
         form = weighted_form(call)

@@ -79,6 +79,11 @@ class Fusion:
         """The call that makes a value, None for an input."""
         return self.flow.producer(value)
 
+    def is_of_integers(self, value: ValueId) -> bool:
+        """Whether integers among the inputs decide a value alone, as those of a mask do."""
+        producer = self.producer(value)
+        return producer is not None and producer.of_integers
+
     def is_exempt(self, call: Call) -> bool:
         """Whether a call needs no integer form of its own."""
         joins_masks = call.kind is Kind.JOIN and call.of_integers

@@ -104,7 +104,7 @@ class _Planner:
         }  # fmt: skip
         demanded |= {groups.find(("call", address, 0)) for address in self.islands}
         demanded |= {groups.find(value) for value in self.recording.outputs if self._made_by_quantized(value)}
-        demanded |= {groups.find(value) for value in self.recording.compared if not self._is_of_integers(value)}
+        demanded |= {groups.find(value) for value in self.recording.compared if not self.fusion.is_of_integers(value)}
         sites = Sites(self.recording, self.config, self.fusion)
         quantizer_of = sites.add_activations(groups, demanded)
         if self.target is not None:
@@ -146,11 +146,6 @@ class _Planner:
         if producer.address in self.islands:
             return True
         return self.quantized[self.fusion.head.get(producer.address, producer.address)]
-
-    def _is_of_integers(self, value: ValueId) -> bool:
-        """Whether a value is a function of integers among the inputs alone, such as a mask."""
-        producer = self.fusion.producer(value)
-        return producer is not None and producer.of_integers
 
     def _demands(self, call: Call) -> bool:
         is_fused = call.address in {*self.fusion.head, *self.fusion.masks, *self.fusion.mask_makers}

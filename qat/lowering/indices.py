@@ -3,7 +3,6 @@
 Such a tensor takes few values (`IndexRange`), so any function of it is a table, a mask as well.
 """
 
-import dataclasses
 import math
 
 import torch
@@ -164,13 +163,14 @@ def mask_of(program: Program, node: Node, source) -> Quantized:
         return source
     mapped = as_function(source)
     codes = mapped.points.bool().to(torch.uint8)
-    operation = Table(
-        name=program.unique(f"{module_path(node) or 'network'}.mask"), source=module_path(node),
-        inputs=(mapped.root.name,), output="_", clamp_min=0, clamp_max=1, codes=codes,
+    name = program.unique(f"{module_path(node) or 'network'}.mask")
+    program.operations.append(
+        Table(
+            name=name, source=module_path(node), inputs=(mapped.root.name,), output=name, clamp_min=0, clamp_max=1,
+            codes=codes,
+        )
     )  # fmt: skip
-    operation = dataclasses.replace(operation, output=operation.name)
-    program.operations.append(operation)
-    return program.value(operation.name, mapped.root.shape, MASK_GRID, mapped.root.quantizer)
+    return program.value(name, mapped.root.shape, MASK_GRID, mapped.root.quantizer)
 
 
 def index_of(program: Program, node: Node, source) -> Quantized:
