@@ -33,6 +33,12 @@ def of_one_after_the_other(x, size):
     return x
 
 
+def of_values_and_then_its_own(x, size):
+    for tensor in (x, torch.ones(size)):
+        x = x * 2 if bool(tensor.amax() < 1e9) else x
+    return x
+
+
 def reads(body):
     return list(record(Reading(body), (torch.randn(2, 4),), {}).reads.values())
 
@@ -45,6 +51,7 @@ def test_a_recording_tells_reads_of_constants_from_those_of_values():
 
 def test_a_place_that_reads_values_as_well_is_none_of_constants():
     assert reads(of_one_after_the_other) == [True]
+    assert reads(of_values_and_then_its_own) == [True]
 
 
 def test_reads_in_train_mode_alone_are_none():

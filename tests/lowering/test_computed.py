@@ -72,8 +72,12 @@ def test_constants_alone_are_computed_at_once(program):
 def test_dropout_of_a_constant_is_the_constant_and_what_is_drawn_is_refused(program):
     constant = torch.ones(4)
     assert lowered(program, node_of(lambda x: nn.functional.dropout(x, 0.5, False)), constant, 0.5, False) is constant
-    with pytest.raises(Unlowerable, match="it draws random numbers"):
-        lowered(program, node_of(lambda x: torch.bernoulli(x)), constant)
+    for node, args in (
+        (node_of(lambda x: torch.bernoulli(x)), (constant,)),
+        (node_of(lambda x: nn.functional.dropout(x, 0.5, True)), (constant, 0.5, True)),
+    ):
+        with pytest.raises(Unlowerable, match="it draws random numbers"):
+            lowered(program, node, *args)
 
 
 def test_of_some_operands_only_the_shape_or_the_type_is_read(program):
@@ -102,6 +106,8 @@ def test_results_know_where_the_network_has_the_batch(program):
     result = lowered(program, node_of(lambda x: x.transpose(0, 1), 3, 4), value(program, 3, 4), 0, 1)
     assert (result.shape, result.batch_at) == ((3, 4), 1)
     assert not any(isinstance(operation, Transpose) for operation in program.operations)
+    moved_on = lowered(program, node_of(lambda x: x.transpose(0, 1).flip(2), 3, 4), result, [2])
+    assert moved_on.batch_at == 1
 
 
 def test_what_has_no_rule_is_refused_with_a_way_out(program):

@@ -9,6 +9,7 @@ from torch import nn
 
 import qat
 from qat.errors import ConversionError, PreparationError
+from qat.integer.program import Softmax
 
 
 def tokens(x):
@@ -53,15 +54,27 @@ def test_running_statistics_of_an_instance_norm_are_refused(trained_network):
         qat.convert(network)
 
 
-def masked_by_turns(net, x):
-    scores = x.flatten(2) @ x.flatten(2).transpose(1, 2)
-    for mask in (torch.ones(8, 8).triu(1) == 1, torch.ones(8, 8).tril(-4) == 1):
-        scores = scores.masked_fill(mask, -math.inf)
-    return scores.softmax(-1)
+def masked_by_turns(leave_out):
+    def body(net, x):
+        scores = x.flatten(2) @ x.flatten(2).transpose(1, 2)
+        for mask in (torch.ones(8, 8).triu(1) == 1, torch.ones(8, 8).tril(-4) == 1):
+            scores = leave_out(scores, mask)
+        return scores.softmax(-1)
+
+    return body
 
 
-def test_a_line_may_mask_what_it_masked(assert_agreement):
-    assert_agreement(masked_by_turns, 64, {}, "w8a8")
+@pytest.mark.parametrize(
+    "leave_out",
+    [
+        lambda scores, mask: scores.masked_fill(mask, -math.inf),
+        lambda scores, mask: scores + torch.zeros(8, 8).masked_fill(mask, -math.inf),
+    ],
+)
+def test_a_line_may_mask_what_it_masked(leave_out, assert_agreement):
+    program = assert_agreement(masked_by_turns(leave_out), 64, {}, "w8a8")
+    (softmax,) = (operation for operation in program.operations if isinstance(operation, Softmax))
+    assert len(softmax.inputs) == 2  # the scores and one mask, instead of scores on a grid that reaches to the lowest
 
 
 LENGTH = 16
