@@ -40,7 +40,7 @@ _ALONG = {
     "gather": ("picks samples of", 1, None),
     "repeat_interleave": ("repeats the samples of", 2, None),
 }
-_CHOOSING = frozenset({"gather", "index_select"})
+_CHOOSING = frozenset({"index_select"})
 _WAY_OUT = "keep dimension 0 for the batch alone, of any size"
 
 

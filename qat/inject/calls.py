@@ -92,8 +92,9 @@ class Recording:
     """Calls by address, the automaton of their order, and the values that come in and go out.
 
     ways: training mode -> addresses of the counted calls in the order they ran, of every forward that was recorded; the
-    first is that of the example inputs. inputs: path -> shape. outputs: values returned. returned: where in the eval
-    forward's result they are, a path of keys for each. unquantized: those of them that no operation on values made.
+    first is that of the example inputs. inputs: path -> shape of the real ones. given: paths of all inputs. outputs:
+    values returned. returned: where in the eval forward's result they are, a path of keys for each. unquantized: those
+    of them that no operation on values made. no_tensors: those that are no tensors, with their type.
     compared: values of which a mask or an index is made in eval mode.
     looks: source lines where the eval forward looks at the contents of real values, and what it does there;
     looks_at_codes: of ids and masks. looked_at: paths of the inputs that those contents depend on.
@@ -104,9 +105,11 @@ class Recording:
     transitions: Transitions = field(default_factory=Transitions)
     ways: dict[bool, list[tuple[int, ...]]] = field(default_factory=dict)
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
     outputs: list[ValueId] = field(default_factory=list)
     returned: tuple[tuple[str, ...], ...] = ()
     unquantized: tuple[tuple[str, ...], ...] = ()
+    no_tensors: tuple[tuple[tuple[str, ...], str], ...] = ()
     compared: list[ValueId] = field(default_factory=list)
     checkpointed: bool = False
     looks: list[str] = field(default_factory=list)

@@ -3,7 +3,6 @@
 So may code whose tensors are as large as values decide.
 """
 
-import contextlib
 import traceback
 from types import FrameType
 
@@ -22,12 +21,15 @@ from qat.inject.arguments import has_mask
 from qat.inject.calls import Recording
 from qat.inject.constant_reads import READING
 from qat.inject.operations import Operation
-from qat.inject.undisturbed import undisturbed
+from qat.inject.undisturbed import undisturbed, with_attributes_kept
 from qat.targets import Target
 
 #: Operations that give as many entries as values happen to ask for.
 _COUNTING = frozenset("nonzero argwhere unique unique_consecutive masked_select bincount".split())
+#: Operations that give the contents of a tensor to code without tensors: `x.numpy()`, `numpy.asarray(x)`.
+_LEAVING = frozenset({"numpy", "array"})
 _READS_A_NUMBER = "reads a number of a tensor that depends on the inputs, to branch on it or to go on with it,"
+_LEAVES = "takes a tensor that depends on the inputs out of torch (to NumPy),"
 _COUNTS = "makes a tensor whose size depends on the values of the inputs"
 
 
@@ -39,6 +41,8 @@ def look_at_values(operation: Operation, args: tuple, result) -> str | None:
     """
     if operation.name in READING and not isinstance(result, Tensor):
         return _READS_A_NUMBER
+    if operation.name in _LEAVING:
+        return _LEAVES
     counts = operation.name in _COUNTING or (operation.name == "getitem" and has_mask(args[1]))
     return f"{_COUNTS} ({operation.name})," if counts else None
 
@@ -63,8 +67,8 @@ def refuse_branches(module: nn.Module, recording: Recording, args: tuple, kwargs
 
 def _branch_without_contents(module: nn.Module, args: tuple, kwargs: dict) -> str | None:
     """The first place that needs the contents of a tensor and what it does there, None if there is no such place."""
-    attributes = [(part, dict(part.__dict__)) for part in module.modules()]
-    with undisturbed(module), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with undisturbed(module), with_attributes_kept(module), torch.no_grad(), fake as mode:
         args, kwargs = pytree.tree_map_only(Tensor, mode.from_tensor, (args, kwargs))
         try:
             module.eval()
@@ -75,10 +79,6 @@ def _branch_without_contents(module: nn.Module, args: tuple, kwargs: dict) -> st
             return f"{_source_of(error)} {_COUNTS},"
         except Exception:  # what else fails without contents, conversion tells
             return None
-        finally:
-            for part, own in attributes:  # a network may keep tensors of its last forward
-                with contextlib.suppress(AttributeError):
-                    part.__dict__.update(own)
     return None
 
 

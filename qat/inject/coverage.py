@@ -81,6 +81,17 @@ def refuse_returned(recording: Recording, target: Target) -> None:
     Those are those named like an input or like another output, and those that no operation on values made, as losses
     are.
     """
+    if not recording.returned:
+        raise PreparationError(
+            "the network returns no tensor, and a file has at least one output; return what it computes, or train "
+            "without export (target=None)."
+        )
+    if recording.no_tensors:
+        path, what = recording.no_tensors[0]
+        raise PreparationError(
+            f"the network returns {'.'.join(path) or 'an output'} of type {what}, and outputs of a file are tensors "
+            "that follow from its inputs; leave it out, put None in its place, or train without export (target=None)."
+        )
     if recording.unquantized:
         raise PreparationError(
             f"the network returns {'.'.join(recording.unquantized[0]) or 'an output'} that is a loss or does not "
@@ -94,7 +105,7 @@ def refuse_returned(recording: Recording, target: Target) -> None:
             f"the network returns two outputs named {twice!r}, one of them inside of a structure, and names in a file "
             f"for {target.name} are unique; name one of the two otherwise."
         )
-    taken = [name for name in names if name in recording.inputs]
+    taken = [name for name in names if name in recording.given]
     if taken:
         raise PreparationError(
             f"the network returns an output named {taken[0]!r} like one of its inputs, and names in a file for "

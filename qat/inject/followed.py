@@ -94,6 +94,8 @@ def refuse_unfit(tensors: list[Tensor], operation: Operation, place: str) -> Non
 def _what_is_unfit(tensor: Tensor) -> str | None:
     if tensor.is_complex():
         return "complex numbers"
+    if tensor.is_nested:
+        return "nested tensors"
     if tensor.layout is not torch.strided:
         return f"sparse tensors ({str(tensor.layout).removeprefix('torch.')})"
     if tensor.is_quantized:

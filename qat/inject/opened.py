@@ -14,6 +14,7 @@ from torch import Tensor
 from qat.errors import PreparationError
 from qat.inject import addresses
 from qat.inject.einsum import einsum
+from qat.inject.looked_up import LOOKED_UP
 from qat.inject.masks import MASKED_BELOW
 from qat.inject.rearranged import REARRANGED
 from qat.inject.recurrent import RECURRENCES
@@ -168,4 +169,5 @@ OPENED = {
     **WRITTEN_OUT,
     **WRITTEN_OUT_IN_PLACE,
     **RECURRENCES,
+    **LOOKED_UP,
 }

@@ -73,7 +73,8 @@ _IGNORE = """
     item tolist len bool int index hash repr str format device get_device data_ptr storage untyped_storage backward
     register_hook retain_grad new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like
     empty_like rand_like randn_like randint_like eq ne lt le gt ge isnan isinf isfinite argmax argmin argsort nonzero
-    is_same_size set_ set delete contains iter dir reduce_ex deepcopy is_nonzero is_pinned is_shared has_names
+    is_same_size set_ set delete contains iter dir reduce_ex deepcopy is_nonzero is_pinned is_shared has_names allclose
+    equal numpy array
 """.split()
 #: Losses compare what the network computes with targets; a forward that returns its own loss computes that in float.
 _LOSS = """

@@ -5,6 +5,7 @@ from torch import nn
 
 from qat.errors import PreparationError
 from qat.inject.control_flow import refuse_branches
+from qat.inject.fixed_batch import refuse_fixed_batch
 from qat.inject.handle import Handle, handle_of
 from qat.inject.inputs import bind_examples
 from qat.inject.plan import make_plan
@@ -34,6 +35,7 @@ def prepare(
     recording = record(module, args, kwargs)
     refuse_branches(module, recording, args, kwargs, target_named(target))
     plan = make_plan(recording, config, target_named(target))
+    refuse_fixed_batch(module, args, kwargs, target_named(target))
     handle = Handle(module, config, target, plan, recording, (args, kwargs))
     # a graph compiled before would go on running without quantizers
     torch.compiler.reset()

@@ -135,7 +135,10 @@ class _Recorder(TorchFunctionMode):
         self.measured: set[int] = set()  # those of them that depend on real values
         self.sources: dict[int, frozenset[str]] = {}  # paths of the inputs that a value or a code depends on
         self.batch_first: set[int] = set()  # values whose first dimension is known to be the batch
-        for path, leaf in input_paths(self.module.forward, args, kwargs):
+        paths = input_paths(self.module.forward, args, kwargs)
+        if self.is_example:
+            self.recording.given = tuple(path for path, _ in paths)
+        for path, leaf in paths:
             self.sources[id(leaf)] = frozenset({path})
             if leaf.is_floating_point():
                 self._name(leaf, ("input", path))
@@ -168,8 +171,11 @@ class _Recorder(TorchFunctionMode):
         self.recording.returned = tuple(path for path, _ in leaves)
         self.recording.unquantized = tuple(
             path for path, leaf in leaves
-            if isinstance(leaf, Tensor) and leaf.is_floating_point() and id(leaf) not in self.values
+            if isinstance(leaf, Tensor) and id(leaf) not in self.values and id(leaf) not in self.codes
         )  # fmt: skip
+        self.recording.no_tensors = tuple(
+            (path, type(leaf).__name__) for path, leaf in leaves if not isinstance(leaf, Tensor)
+        )
 
     def _refuse_hidden(self, leaf) -> None:
         if isinstance(leaf, Tensor) or not any(
@@ -351,8 +357,10 @@ def _shape_of(tensor: Tensor, derived: bool, batch: int) -> tuple[int, ...]:
 
     batch: samples of the recorded inputs. Rows that repeat for every sample, one or several, are counted once.
     """
+    if tensor.is_nested:  # is refused, and has no shape
+        return ()
     shape = tuple(tensor.shape)
-    if not derived or tensor.layout is not torch.strided or len(shape) < 2 or shape[0] < 2:
+    if not derived or tensor.layout is not torch.strided or tensor.is_meta or len(shape) < 2 or shape[0] < 2:
         return shape
     if bool((tensor[:1] == tensor).all()):
         return (1, *shape[1:])

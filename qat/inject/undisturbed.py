@@ -9,6 +9,18 @@ from torch import nn
 
 
 @contextlib.contextmanager
+def with_attributes_kept(module: nn.Module):
+    """Give the parts the attributes back that they have now: they may keep tensors of their last forward."""
+    attributes = [(part, dict(part.__dict__)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, own in attributes:
+            with contextlib.suppress(AttributeError):
+                part.__dict__.update(own)
+
+
+@contextlib.contextmanager
 def undisturbed(module: nn.Module):
     """Leave buffers, modes and random states as they are, whatever runs inside."""
     buffers = [(part, dict(part._buffers)) for part in module.modules()]

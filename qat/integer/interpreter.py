@@ -88,7 +88,11 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
                 f"input {edge.name!r} has shape {tuple(tensor.shape)}; expected (batch, {', '.join(sizes)}) "
                 "with a batch of at least 1."
             )
-        tensors[edge.name] = _typed(tensor, edge, value.grid)
+        tensors[edge.name] = tensor
+    lengths = {symbol: max(length, 1) for symbol, length in _lengths_in(program, tensors).items()}
+    for edge in program.inputs:  # how far integers reach may follow the length of another input
+        grid = at_lengths(program.value(edge.value).grid, lengths)
+        tensors[edge.name] = _typed(tensors[edge.name], edge, grid)
     sizes = {name: len(tensor) for name, tensor in tensors.items()}
     if len(set(sizes.values())) > 1:
         raise ProgramError(f"inputs have different batch sizes, {sizes}; they must be equal.")
@@ -97,10 +101,7 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
 
 def lengths_of(program: IntegerProgram, tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """The lengths of inputs, by symbol. Raises `ProgramError` where inputs do not agree on one."""
-    found: dict[str, int] = {}
-    for entry in program.lengths:
-        name, dim = input_of(program, entry.symbol)
-        found[entry.symbol] = tensors[name].shape[dim]
+    found = _lengths_in(program, tensors)
     for edge in program.inputs:
         given = tuple(tensors[edge.name].shape[1:])
         expected = at_lengths(program.value(edge.value).shape, found)
@@ -111,6 +112,12 @@ def lengths_of(program: IntegerProgram, tensors: Mapping[str, Tensor]) -> dict[s
                 f"it {expected}; pad them to one length."
             )
     return found
+
+
+def _lengths_in(program: IntegerProgram, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """The lengths, by symbol, of the inputs that have them first."""
+    places = {entry.symbol: input_of(program, entry.symbol) for entry in program.lengths}
+    return {symbol: tensors[name].shape[dim] for symbol, (name, dim) in places.items()}
 
 
 def _typed(tensor: Tensor, edge: Input, grid: AnyGrid) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from qat.inject.operations import canonical_name
 from qat.inject.remedies import remedy_for
 from qat.lowering.chosen import Chosen, function_of_chosen
+from qat.lowering.compared import compared, compares_several
 from qat.lowering.folded import Constants, Folded, is_constant
 from qat.lowering.indices import function_of_indices, is_discrete
 from qat.lowering.pointwise import function_of_one_value
@@ -100,6 +101,12 @@ def _of_indices(program: Program, node: Node, args: tuple, kwargs: dict):
     return function_of_indices(program, node, canonical_name(name_of(node)), args, kwargs, move)
 
 
+def _of_comparison(program: Program, node: Node, args: tuple, kwargs: dict):
+    """Integers among the inputs compared with several others."""
+    name = canonical_name(name_of(node))
+    return compared(program, node, name, *args) if compares_several(name, args) else None
+
+
 def _of_values(program: Program, node: Node, args: tuple, kwargs: dict):
     """What the node makes by itself, with the layout that the network has there."""
     made = _by_itself(program, node, args, kwargs)
@@ -107,7 +114,7 @@ def _of_values(program: Program, node: Node, args: tuple, kwargs: dict):
 
 
 #: Each gives what it makes of a node on values, or None where the node is no such thing; the last one always makes it.
-_STEPS = (_of_chosen, _of_norm, _of_indices, _of_values)
+_STEPS = (_of_chosen, _of_norm, _of_comparison, _of_indices, _of_values)
 
 
 def _by_itself(program: Program, node: Node, args: tuple, kwargs: dict):

@@ -74,20 +74,25 @@ def _shorter(program: IntegerProgram) -> list[dict[str, int]]:
 
 @torch.no_grad()
 def _inputs(handle: Handle, program: IntegerProgram, lengths: dict[str, int]) -> Arguments:
-    """`_SAMPLES` samples: random real numbers within their grids, integers as recorded, cut to `lengths`."""
+    """`_SAMPLES` samples: random real numbers within their grids, integers as recorded, cut to `lengths`.
+
+    Integers that choose an entry behind the end then choose the last one.
+    """
     generator = torch.Generator().manual_seed(0)
     dtype = next((p.dtype for p in handle.module.parameters() if p.is_floating_point()), torch.float32)
     args, kwargs = _first(_SAMPLES, handle.examples)
     for path, _ in input_paths(handle.original_forward, args, kwargs):
         name = handle.plan.inputs.get(path)
         grid = None if name is None else grid_of(handle.quantizers[name])
-        sizes = next((program.value(edge.value).shape for edge in program.inputs if edge.name == path), ())
+        value = next((program.value(edge.value) for edge in program.inputs if edge.name == path), None)
+        value = at_lengths(value, lengths) if lengths else value
 
-        def prepared(example: Tensor, grid=grid, sizes=sizes) -> Tensor:
-            for dim, size in enumerate(at_lengths(tuple(sizes), lengths) if lengths else ()):
+        def prepared(example: Tensor, grid=grid, value=value) -> Tensor:
+            for dim, size in enumerate(value.shape if lengths and value is not None else ()):
                 example = example.narrow(dim + 1, 0, size)
             if not example.is_floating_point():
-                return example.cpu()
+                ends = lengths and value is not None and example.dtype != torch.bool
+                return (example.clamp(max=value.grid.quant_max) if ends else example).cpu()
             if grid is None:
                 return example.to("cpu", dtype)
             low, high = ((code - grid.zero_point) * grid.scale for code in (grid.quant_min, grid.quant_max))

@@ -14,7 +14,9 @@ from qat.integer.geometry import broadcast_shape
 from qat.integer.operations import MASK_GRID, CumulativeSum, IndexProduct, IndexSum, IndexTable
 from qat.integer.program import Constant, Embedding, Expand, IndexRange, Mul, Multiplier, Reshape, Select, Table, Take
 from qat.lowering.elementwise import rescale
+from qat.lowering.index_ranges import range_of_choices, range_of_comparisons
 from qat.lowering.movement import cut
+from qat.lowering.picked import pick
 from qat.lowering.pointwise import Mapped, table_builder
 from qat.lowering.sizes import collapsed, is_per_size
 from qat.lowering.state import (
@@ -37,6 +39,8 @@ _FUNCTIONS = frozenset("""
 """.split())  # fmt: skip
 #: Functions of several integers or masks, where one decides about all of them.
 _CHOICES = frozenset({"masked_fill", "where"})
+#: What depends on the order of integers: it is made of the integers themselves, since a function may change it.
+_ORDERED = frozenset("argmax argmin max min amax amin topk sort".split())
 #: What has one number everywhere, of the shape of its operand.
 _FILLED = frozenset({"zeros_like", "ones_like", "full_like"})
 _CONVERSIONS = frozenset({"to", "_to_copy", "type_as", "bool", "float", "long", "int"})
@@ -55,11 +59,17 @@ def index_range(node: Node, example: Tensor) -> IndexRange:
     rows = list(_embedding_rows(node, set(), _is_moved))
     if rows:
         return IndexRange(min(rows))
+    chosen = range_of_choices(node)
+    if chosen is not None:
+        return chosen
     if example.dtype == torch.bool or (example.numel() and int(example.min()) >= 0 and int(example.max()) <= 1):
         return IndexRange(2)
     rows = list(_embedding_rows(node, set(), _is_integer))
     if rows:
         return IndexRange(min(rows))
+    compared = range_of_comparisons(node, example) if example.numel() else None
+    if compared is not None:
+        return compared
     raise Unlowerable(
         f"the input takes integers of {example.dtype} up to {int(example.max())} that choose no row of an embedding; "
         "give it as real numbers, or as a mask of 0 and 1"
@@ -124,6 +134,8 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
     if name in _ARITHMETIC and len(sources) == 2:
         operands = [index_of(program, node, operand) for operand in sources]
         return program.join(node, operands, batch_shape(node), _ARITHMETIC[name])
+    if name in _ORDERED and move is not None and isinstance(args[0], Pending):
+        return move(index_of(program, node, args[0]), *args[1:], **kwargs)
     chooses = any(isinstance(argument, Quantized | Pending | Masked) for argument in args[1:])  # between other values
     if move is not None and isinstance(args[0], Pending) and not chooses:
         moved = move(source.root, *args[1:], **kwargs)
@@ -198,11 +210,15 @@ def embedding(program: Program, node: Node, weight, ids, padding_idx=-1, scale_g
 
 
 def index(program: Program, node: Node, x, places):
-    """aten.index.Tensor with constant places, one of which may be each sample of the batch."""
+    """aten.index.Tensor with constant places, one of which may be each sample of the batch, or entries of constants."""
+    if isinstance(x, Tensor):
+        return _entries(node, x, places)
     source = as_function(x).root if isinstance(x, Pending) else x
     check_quantized(source)
-    shape = batch_shape(node)
     chosen = [(dim, place) for dim, place in enumerate(places) if place is not None]
+    if [dim for dim, _ in chosen] == [0, 1] and is_discrete(places[1]) and _is_every_sample(places[0]):
+        return _with_points(node, x, pick(program, node, source, as_function(places[1])))
+    shape = batch_shape(node)
     if chosen and chosen[0][0] == 0:
         if not _is_every_sample(chosen[0][1]):
             raise Unlowerable("it picks samples of the batch; pick from the other dimensions only")
@@ -225,6 +241,24 @@ def index(program: Program, node: Node, x, places):
         moved = program.move(node, moved, taken, Take, dim=dim, indices=indices)
     if taken != shape:
         moved = program.move(node, moved, shape, Reshape, shape=shape)
+    return _with_points(node, x, moved)
+
+
+def _entries(node: Node, entries: Tensor, places) -> Pending:
+    """Integers that a constant has for each integer among the inputs."""
+    if entries.dim() != 1 or entries.is_floating_point() or len(places) != 1 or not is_discrete(places[0]):
+        raise Unlowerable(
+            "it chooses rows of a constant by integers among the inputs; choose them by "
+            "torch.nn.functional.embedding(ids, table)"
+        )
+    source = as_function(places[0])
+    if source.points.dtype == torch.bool or int(source.points.max()) >= len(entries):
+        raise Unlowerable(f"it chooses among {len(entries)} entries by integers of another range")
+    return function_node(node, Mapped(source.root, entries[source.points.to(torch.int64)]))
+
+
+def _with_points(node: Node, x, moved: Quantized):
+    """What was moved, as the same function of it that `x` is of its own root."""
     return function_node(node, Mapped(moved, x.mapped.points)) if isinstance(x, Pending) else moved
 
 

@@ -8,6 +8,8 @@ from torch.fx import Node
 
 from qat.inject.resampling import Interpolation
 from qat.integer.program import Expand, Pad, Reshape, Slice, Take
+from qat.lowering import picked
+from qat.lowering.indices import as_function, is_discrete
 from qat.lowering.state import Program, Quantized, Unlowerable, batch_shape, check_quantized
 
 aten = torch.ops.aten
@@ -70,7 +72,9 @@ def index_select(program: Program, node: Node, x, dim, indices) -> Quantized:
 
 
 def gather(program: Program, node: Node, x, dim, indices, sparse_grad=False) -> Quantized:
-    """aten.gather with constant indices: entries of the flattened dimensions."""
+    """aten.gather: with constant indices, entries of the flattened dimensions."""
+    if is_discrete(indices):
+        return picked.gather(program, node, x, dim, as_function(indices))
     check_quantized(x)
     indices = _constant(indices)
     if x.merged:

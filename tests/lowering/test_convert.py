@@ -138,7 +138,7 @@ def test_an_output_with_a_dimension_merged_into_the_batch_is_refused_and_taken_a
     x = torch.randn(6, 5, 4)
     for parts in (False, True):
         network = Rows(parts)
-        qat.prepare(network, x)
+        qat.prepare(network, x, target=None)
         network(x)
         network.eval()
         if parts:

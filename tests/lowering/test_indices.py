@@ -9,6 +9,7 @@ import qat
 from qat.emitters.onnxruntime import open_session, run_session
 from qat.errors import ConversionError
 from qat.integer.program import (
+    ArgMax,
     CumulativeSum,
     Embedding,
     Grid,
@@ -34,6 +35,7 @@ class Tokens(nn.Module):
         self.words, self.places, self.kinds = nn.Embedding(10, 8), nn.Embedding(8, 8), nn.Embedding(2, 8)
         self.linear, self.last, self.body = nn.Linear(8, 8), nn.Linear(8, 3), body
         self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.rows = nn.Parameter(torch.randn(10, 8))
         self.register_buffer("offsets", torch.tensor([3, 1, 4, 1, 5, 2, 6, 0, 3, 7]))
 
     def forward(self, ids, mask):
@@ -128,6 +130,15 @@ BODIES = {  # name: (body, operations that the program has)
     ),
     "root_of_a_mask": (lambda net, x, ids, mask: x * (mask[..., None] + 1).sqrt(), [Table]),
     "places_of_the_last": (lambda net, x, ids, mask: x + net.places(mask.sum(1, keepdim=True)), [CumulativeSum]),
+    "entries_of_constant_integers": (lambda net, x, ids, mask: x + net.places(net.offsets[ids]), [IndexTable]),
+    "place_of_the_largest": (
+        lambda net, x, ids, mask: x + net.places((ids == 7).int().argmax(1, keepdim=True)), [IndexTable, ArgMax],
+    ),
+    "place_of_the_smallest_of_a_function": (
+        lambda net, x, ids, mask: x + net.places((9 - ids).argmax(-1, keepdim=True)), [IndexTable, ArgMax],
+    ),
+    "rows_of_a_parameter": (lambda net, x, ids, mask: x + net.rows[ids], [Embedding]),
+    "a_class_as_zeros_and_ones": (lambda net, x, ids, mask: x + F.one_hot(ids % 8, 8).float(), []),
     "times_constant_integers": (lambda net, x, ids, mask: x * net.offsets[:8], []),
     "where_it_is_large": (lambda net, x, ids, mask: x * (x > 0.25), []),
     **{f"mean_{name}": (body, []) for name, body in MEANS.items()},
@@ -216,7 +227,10 @@ def test_a_function_of_a_mask_has_an_entry_for_each_of_its_values():
             lambda net, x, ids, mask: x / mask[:, None].expand(-1, 5, -1).sum((1, 2))[:, None, None],
             "it adds up integers along several dimensions or all",
         ),
-        (lambda net, x, ids, mask: x + net.places(net.offsets[ids]), "its input is not on an integer grid"),
+        (
+            lambda net, x, ids, mask: x + net.places(net.offsets.reshape(5, 2)[ids % 5][..., 0]),
+            r"rows of a constant by integers among the inputs; choose them by torch\.nn\.functional\.embedding",
+        ),
         (
             lambda net, x, ids, mask: x + net.kinds((ids + 1000) * (ids + 1000) * (ids + 9999) % 2),
             "an index range counts 10188954649; it has 1 to",

@@ -58,7 +58,7 @@ class ArgMax(MovingOperation):
         return _along(self, shapes[0], self.dim, (1,) if self.keepdim else ())
 
     def output_grid(self, *sources):
-        return IndexRange(int(sources[0].shape[self.dim - 1]))
+        return IndexRange(sources[0].shape[self.dim - 1])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -81,7 +81,7 @@ class TopKIndices(TopKValues):
     """Where `TopKValues` lie; the first of equals comes first. The output is an `IndexRange`."""
 
     def output_grid(self, *sources):
-        return IndexRange(int(sources[0].shape[self.dim - 1]))
+        return IndexRange(sources[0].shape[self.dim - 1])
 
 
 def _along(operation: MovingOperation, shape: Shape, dim: int, sizes: tuple[int, ...]) -> Shape:
