@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.fx import Node
 
 from qat.integer.operations import MASK_GRID, IndexSum, IndexTable
-from qat.integer.program import Constant, IndexRange
+from qat.integer.program import Constant
 from qat.lowering.index_ranges import COMPARISONS
-from qat.lowering.indices import as_function, function_node, is_discrete
+from qat.lowering.indices import as_function, constant_indices, function_node, is_discrete
 from qat.lowering.pointwise import Mapped
-from qat.lowering.state import Pending, Program, Quantized, Unlowerable, batch_shape, module_path
+from qat.lowering.state import Pending, Program, Quantized, Unlowerable, batch_shape
 
 
 def compared(program: Program, node: Node, name: str, first, second) -> Pending:
@@ -40,7 +40,7 @@ def _counted(program: Program, node: Node, operand, rank: int, mirrored: bool) -
     codes = end - points if mirrored else points - end
     count = int(codes.max()) + 1
     if constant:
-        return _constant(program, node, codes, IndexRange(count), rank), end
+        return constant_indices(program, node, codes), end
     if mapped.root.rank != rank + 1 or mapped.root.merged or mapped.root.batch_at:
         raise Unlowerable("it compares integers whose batch is in different places; unsqueeze them behind the batch")
     if mapped.root.grid == MASK_GRID:
@@ -48,15 +48,6 @@ def _counted(program: Program, node: Node, operand, rank: int, mirrored: bool) -
     if torch.equal(codes, torch.arange(len(codes))):
         return mapped.root, end
     return program.move(node, mapped.root, mapped.root.shape, IndexTable, codes=codes, count=count), end
-
-
-def _constant(program: Program, node: Node, codes: Tensor, grid: IndexRange, rank: int) -> Constant:
-    if codes.dim() > rank:
-        if not bool((codes == codes[:1]).all()):
-            raise Unlowerable("it compares with integers that differ within the batch; make them of the inputs")
-        codes = codes[0]
-    codes = codes.reshape((1,) * (rank - codes.dim()) + tuple(codes.shape))
-    return program.constant(f"{module_path(node) or 'network'}.compared", grid, codes)
 
 
 def compares_several(name: str, args: tuple) -> bool:

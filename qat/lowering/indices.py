@@ -134,6 +134,10 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
     if name in _ARITHMETIC and len(sources) == 2:
         operands = [index_of(program, node, operand) for operand in sources]
         return program.join(node, operands, batch_shape(node), _ARITHMETIC[name])
+    constant = next((argument for argument in args if isinstance(argument, Tensor) and argument.numel() > 1), None)
+    if name in _ARITHMETIC and len(args) == 2 and constant is not None and not node.meta["val"].is_floating_point():
+        operands = [index_of(program, node, a) if is_discrete(a) else constant_indices(program, node, a) for a in args]
+        return program.join(node, operands, batch_shape(node), _ARITHMETIC[name])
     if name in _ORDERED and move is not None and isinstance(args[0], Pending):
         return move(index_of(program, node, args[0]), *args[1:], **kwargs)
     chooses = any(isinstance(argument, Quantized | Pending | Masked) for argument in args[1:])  # between other values
@@ -197,6 +201,20 @@ def index_of(program: Program, node: Node, source) -> Quantized:
     if root.grid == MASK_GRID:
         raise Unlowerable("it counts with a mask that is joined of several; count with the input")
     return program.move(node, root, root.shape, IndexTable, codes=points, count=count)
+
+
+def constant_indices(program: Program, node: Node, indices: Tensor) -> Constant:
+    """Integers from 0 on that a network computes with those among its inputs, of the rank of the result."""
+    rank = len(batch_shape(node))
+    if int(indices.min()) < 0:
+        raise Unlowerable("it counts with negative constants; subtract them from what is larger")
+    if indices.dim() > rank:
+        if not bool((indices == indices[:1]).all()):
+            raise Unlowerable("it computes with integers that differ within the batch; make them of the inputs")
+        indices = indices[0]
+    indices = indices.reshape((1,) * (rank - indices.dim()) + tuple(indices.shape))
+    grid = IndexRange(int(indices.max()) + 1)
+    return program.constant(f"{module_path(node) or 'network'}.indices", grid, indices.to(torch.int64))
 
 
 def embedding(program: Program, node: Node, weight, ids, padding_idx=-1, scale_grad=False, sparse=False) -> Pending:

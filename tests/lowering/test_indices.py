@@ -137,6 +137,11 @@ BODIES = {  # name: (body, operations that the program has)
     "place_of_the_smallest_of_a_function": (
         lambda net, x, ids, mask: x + net.places((9 - ids).argmax(-1, keepdim=True)), [IndexTable, ArgMax],
     ),
+    "place_of_the_last_one": (
+        lambda net, x, ids, mask: x + net.places((torch.arange(ids.shape[1]) * mask).argmax(-1, keepdim=True)),
+        [IndexProduct, ArgMax],
+    ),
+    "places_behind": (lambda net, x, ids, mask: x + net.places(torch.arange(5) % 3 + ids % 4), [IndexSum]),
     "rows_of_a_parameter": (lambda net, x, ids, mask: x + net.rows[ids], [Embedding]),
     "a_class_as_zeros_and_ones": (lambda net, x, ids, mask: x + F.one_hot(ids % 8, 8).float(), []),
     "times_constant_integers": (lambda net, x, ids, mask: x * net.offsets[:8], []),
