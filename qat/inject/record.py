@@ -243,6 +243,7 @@ class _Recorder(TorchFunctionMode):
                 self.origins.remember(output_tensors(result), origin)
                 return result
             kind = Kind.CAST
+        refuse_unfit([tensor for tensor in tensors if tensor.is_nested], operation, self._place(frame))
         for tensor in tensors:
             self.followed.check(tensor, operation, self._place(frame))
         call = self.known.at(

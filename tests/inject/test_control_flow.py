@@ -62,6 +62,15 @@ def test_sizes_that_values_decide_are_named_with_their_line_before_training(body
     qat.prepare(Branching(body), IDS, target=None)
 
 
+def leave_torch(network, x, ids):
+    return x * float(x.detach().numpy().std())
+
+
+def test_values_that_leave_torch_are_named_with_their_line():
+    with pytest.raises(PreparationError, match=r"test_control_flow\.py:\d+ takes a tensor .* out of torch \(to NumPy\)"):
+        qat.prepare(Branching(leave_torch), IDS)
+
+
 def log_a_number(network, x, ids):
     network.last = x.mean().item()
     return x

@@ -163,6 +163,8 @@ class Returning(nn.Module):
     [
         (lambda x, y: {"y": [y], "y.0": y}, r"returns two outputs named 'y\.0', one of them inside of a structure"),
         (lambda x, y: {"x": y}, "an output named 'x' like one of its inputs"),
+        (lambda x, y: None, "returns no tensor, and a file has at least one output; return what it computes"),
+        (lambda x, y: {"y": y, "count": 3}, "returns count of type int, and outputs of a file are tensors that follow"),
     ],
 )
 def test_outputs_that_a_file_cannot_name_are_refused(body, match):

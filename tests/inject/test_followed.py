@@ -42,6 +42,10 @@ def sparse_product(network, x):
             r"fft_fft in the network at .*test_followed\.py:\d+ computes with complex numbers",
         ),
         (lambda net, x: torch.view_as_real(torch.view_as_complex(x.view(-1, 4, 2))).flatten(1), "complex numbers"),
+        (
+            lambda net, x: torch.nested.nested_tensor([x, x], layout=torch.jagged).to_padded_tensor(0.0)[0],
+            r"in the network at .*test_followed\.py:\d+ computes with nested tensors",
+        ),
         (sparse_product, r"sparse_mm in the network at .* computes with sparse tensors \(sparse_coo\)"),
         (lambda net, x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8).dequantize(), "quantized by other means"),
     ],
