@@ -108,6 +108,8 @@ def test_an_interrupted_run_says_how_to_go_on(kind, tmp_path, quick):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell starts what runs in the background with interrupts ignored, and processes inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         last = tmp_path / "run" / "checkpoints" / "last.ckpt"
         while not last.exists():
