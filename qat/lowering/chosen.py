@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.fx import Node
 
 from qat.integer.program import Select
+from qat.lowering.index_ranges import COMPARISONS
 from qat.lowering.indices import as_function, function_node, is_discrete, mask_of
 from qat.lowering.pointwise import Mapped
 from qat.lowering.state import Pending, Program, Quantized, QuantizedConstant, batch_shape
 
-_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _IDENTITIES = frozenset({"contiguous", "clone", "detach", "to", "type_as"})
 
 
@@ -42,7 +42,7 @@ def function_of_chosen(node: Node, name: str, args: tuple) -> Pending | Chosen |
         return None
     if name in _IDENTITIES:
         return chosen
-    if name in _COMPARISONS:
+    if name in COMPARISONS:
         return _compared(node, name, chosen, args[1])
     if name == "masked_fill" and is_discrete(args[1]) and as_function(args[1]).root is chosen.mask.root:
         return _filled(chosen, as_function(args[1]).points.bool(), torch.as_tensor(args[2], dtype=torch.float32))

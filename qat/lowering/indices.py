@@ -131,11 +131,8 @@ def function_of_indices(program: Program, node: Node, name: str, args: tuple, kw
         return program.move(node, counted, batch_shape(node), CumulativeSum, dim=counted.dim(args[1]))
     if name == "sum":
         return _summed(program, node, index_of(program, node, sources[0]), args[1] if len(args) > 1 else ())
-    if name in _ARITHMETIC and len(sources) == 2:
-        operands = [index_of(program, node, operand) for operand in sources]
-        return program.join(node, operands, batch_shape(node), _ARITHMETIC[name])
-    constant = next((argument for argument in args if isinstance(argument, Tensor) and argument.numel() > 1), None)
-    if name in _ARITHMETIC and len(args) == 2 and constant is not None and not node.meta["val"].is_floating_point():
+    of_several = len(args) == 2 and all(is_discrete(a) or (isinstance(a, Tensor) and a.numel() > 1) for a in args)
+    if name in _ARITHMETIC and of_several and not node.meta["val"].is_floating_point():
         operands = [index_of(program, node, a) if is_discrete(a) else constant_indices(program, node, a) for a in args]
         return program.join(node, operands, batch_shape(node), _ARITHMETIC[name])
     if name in _ORDERED and move is not None and isinstance(args[0], Pending):
@@ -270,9 +267,10 @@ def _entries(node: Node, entries: Tensor, places) -> Pending:
             "torch.nn.functional.embedding(ids, table)"
         )
     source = as_function(places[0])
-    if source.points.dtype == torch.bool or int(source.points.max()) >= len(entries):
-        raise Unlowerable(f"it chooses among {len(entries)} entries by integers of another range")
-    return function_node(node, Mapped(source.root, entries[source.points.to(torch.int64)]))
+    points, count = source.points.to(torch.int64), len(entries)
+    if source.points.dtype == torch.bool or int(points.max()) >= count or int(points.min()) < -count:
+        raise Unlowerable(f"it chooses among {count} entries by integers of another range")
+    return function_node(node, Mapped(source.root, entries[points]))
 
 
 def _with_points(node: Node, x, moved: Quantized):
