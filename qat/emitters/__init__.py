@@ -1,55 +1,95 @@
 """Exported files: `export` chooses the emitter of a runtime; each emitter imports its own runtime and no other."""
 
 import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 
+from qat.emitters.options import NONLINEAR, ExportOptions
 from qat.errors import ConfigurationError, MissingExtraError
 from qat.integer.program import IntegerProgram
+from qat.integer.semantics import for_runtime
 
-#: Runtime -> module of its emitter. The extra of the distribution has the runtime's name.
-EMITTERS = {"onnxruntime": "qat.emitters.onnxruntime"}
+__all__ = [
+    "NONLINEAR", "RUNTIMES", "ExportOptions", "Runtime", "check_nonlinear", "emitter_of", "export", "runtime_named",
+]  # fmt: skip
 
-#: How operations are computed that integers take many steps for.
-NONLINEAR = ("integer", "float_island")
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where programs run.
+
+    module: of its emitter. file: what a run's folder calls its file. extra: of the distribution, None where the emitter
+    needs no package of its own.
+    """
+
+    name: str
+    module: str
+    file: str
+    extra: str | None
+
+
+RUNTIMES = {
+    name: Runtime(name, f"qat.emitters.{name}", file, extra)
+    for name, file, extra in (
+        ("onnxruntime", "model.onnx", "onnxruntime"),
+        ("litert", "model.tflite", "litert"),
+        ("tensorrt", "model_tensorrt.onnx", "onnxruntime"),
+        ("c", "model.c", None),
+        ("pytorch", "model.pt2", None),
+        ("web", "web", "onnxruntime"),
+    )
+}
 
 
 def export(
-    program: IntegerProgram, path: str | PathLike, runtime: str = "onnxruntime", nonlinear: str = "integer"
+    program: IntegerProgram,
+    path: str | PathLike,
+    runtime: str = "onnxruntime",
+    nonlinear: str = "integer",
+    labels: Sequence[str] = (),
+    channels_last: bool = False,
 ) -> None:
     """Write `program` to `path` for `runtime`, and check that the runtime computes the same codes.
 
     nonlinear: how softmax, its logarithm, normalization and division are computed: "integer", or as a "float_island",
     which may be faster, between integer kernels. What a rule left in float is an island in any case. A file with
     islands is not integer, and a few of their codes may be one off; all others are checked to be equal.
+    labels, channels_last: as for `ExportOptions`.
 
     Raises `ConfigurationError` for an unknown choice, `MissingExtraError` where its packages are not installed,
     `ExportError` where the file cannot be written, is not integer or not equal; then no file is left under `path`.
     """
     emitter = emitter_of(runtime)
-    check_nonlinear(nonlinear)
+    options = ExportOptions(nonlinear, labels, channels_last)
     if not isinstance(program, IntegerProgram):
         raise ConfigurationError(
             f"export takes an IntegerProgram, not a {type(program).__name__}; call qat.convert(module) first."
         )
-    emitter.emit(program, path, nonlinear)
+    emitter.emit(for_runtime(program, runtime), path, options)
 
 
 def check_nonlinear(nonlinear: str) -> None:
     """Raise `ConfigurationError` for anything but one of `NONLINEAR`."""
-    if nonlinear not in NONLINEAR:
-        raise ConfigurationError(f"nonlinear is {nonlinear!r}; choose one of {', '.join(NONLINEAR)}.")
+    ExportOptions(nonlinear)
+
+
+def runtime_named(name: str) -> Runtime:
+    """The runtime called `name`. Raises `ConfigurationError` for another name."""
+    if name not in RUNTIMES:
+        raise ConfigurationError(f"runtime is {name!r}; choose one of {', '.join(RUNTIMES)}.")
+    return RUNTIMES[name]
 
 
 def emitter_of(runtime: str):
     """The emitter module of `runtime`."""
-    if runtime not in EMITTERS:
-        raise ConfigurationError(f"runtime is {runtime!r}; choose one of {', '.join(EMITTERS)}.")
+    entry = runtime_named(runtime)
     try:
-        return importlib.import_module(EMITTERS[runtime])
+        return importlib.import_module(entry.module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("qat"):
+        if error.name is None or error.name.startswith("qat") or entry.extra is None:
             raise
         raise MissingExtraError(
             f"exporting for {runtime} needs the package {error.name!r}; install it with "
-            f'pip install "lightning-qat[{runtime}]".'
+            f'pip install "lightning-qat[{entry.extra}]".'
         ) from error

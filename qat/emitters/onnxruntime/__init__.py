@@ -31,6 +31,7 @@ from qat.emitters.onnxruntime.session import (
     session_options,
     unfolded_ops,
 )
+from qat.emitters.options import ExportOptions
 from qat.errors import ExportError
 from qat.files import written_whole
 from qat.integer.interpreter import run_real, to_edge
@@ -49,13 +50,13 @@ CHECK_SEED = 20
 _LOG = logging.getLogger("qat")
 
 
-def emit(program: IntegerProgram, path: str | PathLike, nonlinear: str = "integer") -> None:
+def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions) -> None:
     """Write `program` as an ONNX file. Raises `ExportError`, and writes none, where it is not integer or not equal.
 
-    nonlinear: "integer", or "float_island". Islands, those of rules as well, are compared as `islands` says.
+    Islands of `options.nonlinear`, those of rules as well, are compared as `islands` says.
     """
-    with written_whole(Path(path), build(program, nonlinear)) as temporary:
-        check(program, temporary, nonlinear)
+    with written_whole(Path(path), build(program, options.nonlinear)) as temporary:
+        check(program, temporary, options.nonlinear)
 
 
 def check(program: IntegerProgram, path: str | PathLike, nonlinear: str = "integer") -> None:
