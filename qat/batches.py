@@ -9,6 +9,7 @@ from torch import Tensor
 from qat.errors import ConfigurationError
 from qat.inject.handle import handle_of
 from qat.inject.inputs import input_paths
+from qat.integer.image_input import network_input
 from qat.integer.interpreter import from_edge, named_inputs
 from qat.integer.program import Input, IntegerProgram
 from qat.integer.reals import dequantize
@@ -64,11 +65,33 @@ def taken_by(program: IntegerProgram, names: Sequence[str], inputs: Any) -> Any:
     return {edge.name: inputs[edge.name] for edge in program.inputs}
 
 
+def with_pictures(program: IntegerProgram, inputs: Any) -> Any:
+    """The inputs as the program takes them: where that is a raw picture, real numbers become the picture they are of.
+
+    Raises `ConfigurationError` for numbers that are of none.
+    """
+    if all(edge.image is None for edge in program.inputs):
+        return inputs
+    if isinstance(inputs, Mapping):
+        return dict(inputs) | {
+            edge.name: _picture(program, edge, inputs[edge.name]) for edge in program.inputs if edge.name in inputs
+        }
+    if isinstance(inputs, Tensor):
+        return _picture(program, program.inputs[0], inputs)
+    return tuple(_picture(program, edge, tensor) for edge, tensor in zip(program.inputs, inputs, strict=True))
+
+
+def _picture(program: IntegerProgram, edge: Input, tensor: Tensor) -> Tensor:
+    if edge.image is None or not tensor.is_floating_point():
+        return tensor
+    return edge.image.pictures(tensor.detach().cpu(), network_input(program, edge).grid)
+
+
 def real_inputs(program: IntegerProgram, inputs: Any) -> Any:
-    """The inputs as the network itself takes them: real numbers, also where an edge of the program carries codes."""
+    """The inputs as the network itself takes them: real numbers, also where the program takes codes or pictures."""
     if not any(edge.codes for edge in program.inputs):
         return inputs
-    tensors = named_inputs(program, inputs)
+    tensors = named_inputs(program, with_pictures(program, inputs))
     real = {edge.name: _real(program, edge, tensors[edge.name]) for edge in program.inputs}
     if isinstance(inputs, Mapping):
         return real
@@ -76,5 +99,7 @@ def real_inputs(program: IntegerProgram, inputs: Any) -> Any:
 
 
 def _real(program: IntegerProgram, edge: Input, tensor: Tensor) -> Tensor:
+    if edge.image is not None:
+        return edge.image.normalize(tensor)
     grid = program.value(edge.value).grid
     return dequantize(from_edge(tensor, grid, edge.codes), grid) if edge.codes else tensor

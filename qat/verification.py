@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from qat.batches import input_names, real_inputs, split_batch, taken_by
+from qat.batches import input_names, real_inputs, split_batch, taken_by, with_pictures
 from qat.emitters import emitter_of, latency
 from qat.errors import ConfigurationError
 from qat.inject.handle import handle_of
@@ -172,7 +172,7 @@ def verify(
     samples, sample, names = 0, None, input_names(program, module)
     for batch in batches:
         inputs, targets = split_batch(program, batch, names)
-        tensors = named_inputs(program, taken_by(program, names, inputs))
+        tensors = named_inputs(program, with_pictures(program, taken_by(program, names, inputs)))
         sample = sample or {name: tensor[:1].contiguous() for name, tensor in tensors.items()}
         samples += len(next(iter(tensors.values())))
         expected = _by_name(program, program(tensors))

@@ -141,8 +141,10 @@ class Decoder:
     def _entry(self, entry: Any, kind: type | None, section: str) -> Any:
         if not isinstance(entry, dict):
             raise ProgramError(f"an entry of {section} is a {type(entry).__name__}; expected an object.")
-        # files of before edges carried codes, and before constants followed a length
-        if kind in (Input, Output):
+        # files of before edges carried codes or pictures, and before constants followed a length
+        if kind is Input:
+            entry = {"codes": False, "image": None} | entry
+        if kind is Output:
             entry = {"codes": False} | entry
         if kind is Constant:
             entry = {"sizes": []} | entry
@@ -219,9 +221,11 @@ class Decoder:
         return tuple(self.value(entry, kind, name) for entry, kind in zip(value, kinds, strict=True))
 
     def _one_of(self, value: Any, kinds: tuple[type, ...], name: str) -> Any:
-        """A dataclass object of the kind that has just the fields of `value`."""
+        """A dataclass object of the kind that has just the fields of `value`; nothing, where that is a kind."""
+        if value is None and types.NoneType in kinds:
+            return None
         for kind in kinds:
-            if isinstance(value, dict) and set(value) == set(_field_types(kind)):
+            if dataclasses.is_dataclass(kind) and isinstance(value, dict) and set(value) == set(_field_types(kind)):
                 return self.fields(value, kind, name)
         raise ProgramError(f"{name} is {str(value)[:40]!r}; expected {' or '.join(kind.__name__ for kind in kinds)}.")
 

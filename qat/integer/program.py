@@ -16,6 +16,7 @@ from torch import Tensor
 from qat.errors import ProgramError
 from qat.integer.checks import check_edges, check_lengths, check_operation, check_order
 from qat.integer.fixed_point import Multiplier, SumMultipliers
+from qat.integer.images import ImageScaling
 from qat.integer.lengths import Length, LengthRange, at_lengths
 from qat.integer.operations import (
     Add,
@@ -89,14 +90,18 @@ class Input:
     Or, where the value holds indices, an integer one that is taken as it is.
     name: what callers and exported files call it. value: the value that holds its codes.
     codes: whether it takes codes instead of real numbers (`qat.integer.interpreter.edge_dtype`).
+    image: where the codes are pixels, how they become the real numbers that the network was trained with.
     """
 
     name: str
     value: str
     codes: bool = False
+    image: ImageScaling | None = None
 
     def __post_init__(self):
         check_name(self.name, "an input")
+        if self.image is not None and not self.codes:
+            raise ProgramError(f"input {self.name!r} takes pictures, whose pixels are codes; write codes=True.")
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,10 @@ class IntegerProgram:
         for operation in self.operations:
             check_operation(operation, self.named)
         check_lengths(self)
+        if any(edge.image is not None for edge in self.inputs):
+            from qat.integer.image_input import check_images
+
+            check_images(self)
 
     def __call__(self, inputs: Inputs):
         """Run the reference interpreter. inputs: real (or index) tensor(s), by position or by input name.
@@ -255,8 +264,29 @@ class IntegerProgram:
         return self._with_codes(lambda edge: edge.codes or edge.name in named)
 
     def with_real_edges(self) -> "IntegerProgram":
-        """The same program, of which no input and no output carries codes."""
-        return self._with_codes(lambda edge: False)
+        """The same program, of which no input and no output carries codes, and none is a raw picture."""
+        from qat.integer.image_input import without_image_inputs
+
+        return without_image_inputs(self)._with_codes(lambda edge: False)
+
+    def with_image_input(
+        self,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        channels_last: bool = False,
+        input: str | None = None,
+        largest: int = 255,
+    ) -> "IntegerProgram":
+        """The same program, which takes raw uint8 pictures: their codes are exactly those of the normalized numbers.
+
+        mean, std, largest: (pixel / largest - mean) / std, in float32 and in this order, is what the network takes; a
+        number for all channels, or one for each. channels_last: whether pictures are (N, height, width, C) instead of
+        (N, C, height, width). input: which input, where there are several. Raises `ProgramError` for numbers that scale
+        nothing, and for an input that is no picture.
+        """
+        from qat.integer.image_input import with_image_input
+
+        return with_image_input(self, ImageScaling(mean, std, largest, channels_last), input)
 
     def _with_codes(self, chosen: Callable[[Input | Output], bool]) -> "IntegerProgram":
         inputs, outputs = (
