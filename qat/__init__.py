@@ -24,7 +24,7 @@ _PUBLIC = {
     "VerificationReport": "qat.verification",
     "convert": "qat.lowering.convert",
     "export": "qat.emitters",
-    "prepare": "qat.inject.prepare",
+    "prepare": "qat.preparation",
     "prepare_alike": "qat.inject.alike",
     "quantize": "qat.post_training",
     "verify": "qat.verification",

@@ -14,7 +14,7 @@ from qat.emitters import check_nonlinear, emitter_of
 from qat.errors import ConfigurationError
 from qat.schedule import QuantState, Schedule
 from qat.spec import QuantConfig
-from qat.targets import target_named
+from qat.targets import TargetName, config_for, target_named
 from qat.training.delivery import deliver
 from qat.training.discovery import find_network, held_out, inputs_of, learning_rate, trains
 from qat.training.lightning_parts import (
@@ -57,13 +57,13 @@ class QATCallback(PreparedInLoops):
         self,
         quant: str | QuantConfig = "w8a8",
         schedule: Schedule | None = None,
-        target: str | None = "onnxruntime",
+        target: TargetName = "onnxruntime",
         module: str | nn.Module | None = None,
         example_inputs=None,
         export_dir: str | Path | None = None,
         nonlinear: str = "integer",
     ):
-        super().__init__(QuantConfig.parse(quant), target, module, example_inputs)
+        super().__init__(config_for(quant, target), target, module, example_inputs)
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ConfigurationError(f"schedule is {schedule!r}; pass a qat.Schedule.")
         self.schedule = schedule or Schedule()
@@ -91,7 +91,8 @@ class QATCallback(PreparedInLoops):
         if stage != "fit":
             return
         if self.target is not None:
-            emitter_of(self.target)  # what is not installed shows before the training
+            for runtime in target_named(self.target).runtimes:
+                emitter_of(runtime)  # what is not installed shows before the training
         self._watched = False
         others = [other for other in trainer.callbacks if isinstance(other, QATCallback) and other is not self]
         self._label = f"qat/{self.module}" if others and isinstance(self.module, str) else "qat"

@@ -1,25 +1,58 @@
 """What each runtime can run, so that a scheme it cannot run is refused before training and not at the end."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qat.errors import ConfigurationError
 from qat.spec import QuantConfig, QuantSpec
 
+#: What `target=` takes: a runtime, several that shall all run the network, or None to simulate only.
+TargetName = str | Sequence[str] | None
+
 
 @dataclass(frozen=True)
 class Target:
-    """One runtime. operations: canonical names of the operations that have an integer form there.
+    """One runtime, or what several have in common.
 
-    max_weight_bits, max_activation_bits: widest grid with a kernel. max_sum_bits: widest grid that a rule may give a
-    value between additions, norms and linear layers (`inject.wide`). granularities: of the weights.
+    runtimes: which; the network is trained with the rounding of the first. operations: canonical names of the
+    operations that have an integer form there. max_weight_bits, max_activation_bits: widest grid with a kernel.
+    max_sum_bits: widest grid that a rule may give a value between additions, norms and linear layers (`inject.wide`).
+    granularities: of the weights. symmetric_activations: whether activations have zero point 0 and a sign.
     """
 
-    name: str
+    runtimes: tuple[str, ...]
     operations: frozenset[str]
     max_weight_bits: int
     max_activation_bits: int
     max_sum_bits: int
     granularities: tuple[str, ...]
+    symmetric_activations: bool = False
+
+    @property
+    def name(self) -> str:
+        """The runtimes in words, "onnxruntime and litert"."""
+        return " and ".join(self.runtimes)
+
+    def common(self, other: "Target") -> "Target":
+        """What both can run."""
+        return Target(
+            runtimes=self.runtimes + other.runtimes,
+            operations=self.operations & other.operations,
+            max_weight_bits=min(self.max_weight_bits, other.max_weight_bits),
+            max_activation_bits=min(self.max_activation_bits, other.max_activation_bits),
+            max_sum_bits=min(self.max_sum_bits, other.max_sum_bits),
+            granularities=tuple(kind for kind in self.granularities if kind in other.granularities),
+            symmetric_activations=self.symmetric_activations or other.symmetric_activations,
+        )
+
+    def config(self, quant: str | QuantConfig) -> QuantConfig:
+        """The config of a preset, with the activations that this target takes; a config as it is."""
+        config = QuantConfig.parse(quant)
+        if isinstance(quant, str) and self.symmetric_activations:
+            activation = dataclasses.replace(config.activation, signed=True, symmetric=True)
+            return dataclasses.replace(config, activation=activation)
+        return config
 
     def check(self, config: QuantConfig) -> None:
         """Refuse a config with a grid that this runtime has no kernel for."""
@@ -49,6 +82,12 @@ class Target:
                 f"the weight grid is {'signed' if spec.signed else 'unsigned'} "
                 f"{'symmetric' if spec.symmetric else 'affine'}, but {self.name} needs signed symmetric weights; "
                 "set signed=True, symmetric=True."
+            )
+        if what == "activation" and self.symmetric_activations and not (spec.signed and spec.symmetric):
+            raise ConfigurationError(
+                f"the activation grid is {'signed' if spec.signed else 'unsigned'} "
+                f"{'symmetric' if spec.symmetric else 'affine'}, but {self.name} needs signed symmetric activations; "
+                "set activation.signed=True, activation.symmetric=True."
             )
         if what == "activation" and spec.midrise:
             raise ConfigurationError(
@@ -85,24 +124,46 @@ _CHOSEN = """
 _RESAMPLED = "interpolate cumsum sum"
 _INTEGER_OPERATIONS = frozenset((_COMPUTED + _MOVED + _CHOSEN + _RESAMPLED).split())
 
-ONNXRUNTIME = Target(
-    name="onnxruntime",
-    operations=_INTEGER_OPERATIONS,
-    max_weight_bits=8,
-    max_activation_bits=8,
-    max_sum_bits=16,
-    granularities=("per_tensor", "per_channel"),
-)
+_NARROW = {
+    "operations": _INTEGER_OPERATIONS,
+    "max_weight_bits": 8,
+    "max_activation_bits": 8,
+    "granularities": ("per_tensor", "per_channel"),
+}
+ONNXRUNTIME = Target(("onnxruntime",), max_sum_bits=16, **_NARROW)
 
-_TARGETS = {target.name: target for target in (ONNXRUNTIME,)}
+#: By runtime. What a runtime lacks of `operations` is told by its emitter, from a program (`qat.rehearsal`).
+TARGETS = {
+    "onnxruntime": ONNXRUNTIME,
+    "litert": Target(("litert",), max_sum_bits=8, **_NARROW),
+    "tensorrt": Target(("tensorrt",), max_sum_bits=8, symmetric_activations=True, **_NARROW),
+    "c": Target(("c",), max_sum_bits=16, **_NARROW),
+    "pytorch": Target(("pytorch",), max_sum_bits=16, **_NARROW),
+    "web": Target(("web",), max_sum_bits=16, **_NARROW),
+}
 
 
-def target_named(name: str | None) -> Target | None:
-    """The target called `name`; None (train and simulate, export nothing) for None."""
+def target_named(name: TargetName) -> Target | None:
+    """The target called `name`, or what several have in common; None (train and simulate, export nothing) for None."""
     if name is None:
         return None
-    if name not in _TARGETS:
+    names = (name,) if isinstance(name, str) else name
+    if not isinstance(names, Sequence) or not names or len(set(map(str, names))) < len(names):
         raise ConfigurationError(
-            f"unknown target {name!r}; choose one of {', '.join(_TARGETS)}, or None to export nothing."
+            f"target is {name!r}; give a runtime ({', '.join(TARGETS)}), a list of different ones, or None to export "
+            "nothing."
         )
-    return _TARGETS[name]
+    target = None
+    for each in names:
+        if not isinstance(each, str) or each not in TARGETS:
+            raise ConfigurationError(
+                f"unknown target {each!r}; choose one of {', '.join(TARGETS)}, or None to export nothing."
+            )
+        target = TARGETS[each] if target is None else target.common(TARGETS[each])
+    return target
+
+
+def config_for(quant: str | QuantConfig, target: TargetName) -> QuantConfig:
+    """The config that `quant` is for `target`: of a preset the grids that its runtimes take."""
+    named = target_named(target)
+    return QuantConfig.parse(quant) if named is None else named.config(quant)

@@ -20,7 +20,7 @@ FLOORS = [
     {"integer"},
     {"inject"},
     {"lowering"},
-    {"emitters", "batches", "verification"},
+    {"emitters", "batches", "preparation", "verification"},
     {"report"},
     {"training", "post_training"},
     {"callback"},

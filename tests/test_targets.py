@@ -2,7 +2,7 @@ import pytest
 
 from qat.errors import ConfigurationError
 from qat.spec import QuantConfig, QuantSpec, Rule
-from qat.targets import ONNXRUNTIME, target_named
+from qat.targets import ONNXRUNTIME, TARGETS, config_for, target_named
 
 
 def test_targets_are_found_by_name():
@@ -51,3 +51,27 @@ def test_a_rule_may_ask_for_sums_of_16_bits():
 
 def test_two_bit_activations_with_a_zero_run():
     ONNXRUNTIME.check(QuantConfig(activation=QuantSpec(bits=2, signed=False, symmetric=False)))
+
+
+def test_several_targets_take_what_all_of_them_run():
+    both = target_named(["onnxruntime", "litert"])
+    assert (both.name, both.runtimes) == ("onnxruntime and litert", ("onnxruntime", "litert"))
+    assert (both.max_sum_bits, both.symmetric_activations) == (8, False)
+    assert target_named(["litert", "tensorrt"]).symmetric_activations
+    assert target_named(("c",)) is TARGETS["c"]
+
+
+@pytest.mark.parametrize("name", [[], ["c", "c"], {"c": 1}, 3])
+def test_a_target_is_a_runtime_or_different_ones(name):
+    with pytest.raises(ConfigurationError, match="give a runtime"):
+        target_named(name)
+
+
+def test_presets_have_the_activations_of_the_target():
+    assert config_for("w4a8", "tensorrt") == QuantConfig(
+        weight=QuantSpec(bits=4, granularity="per_channel", observer="minmax"),
+        activation=QuantSpec(bits=8, observer="moving_average"),
+    )
+    assert config_for("w4a8", ["onnxruntime", "litert"]) == config_for("w4a8", None) == QuantConfig.parse("w4a8")
+    with pytest.raises(ConfigurationError, match="the activation grid is unsigned affine, but tensorrt needs signed"):
+        TARGETS["tensorrt"].check(QuantConfig.parse("w8a8"))

@@ -27,6 +27,7 @@ from qat.inject.plan import Plan, described_islands
 from qat.quantizers import FakeQuantize, make_fake_quantize
 from qat.schedule import QuantState
 from qat.spec import QuantConfig
+from qat.targets import TargetName, target_named
 from qat.tracing import is_exporting, is_traced
 
 
@@ -51,11 +52,11 @@ class Handle:
     """
 
     def __init__(
-        self, module: nn.Module, config: QuantConfig, target: str | None, plan: Plan, recording: Recording, examples
+        self, module: nn.Module, config: QuantConfig, target: TargetName, plan: Plan, recording: Recording, examples
     ):
         self.module = module
         self.config = config
-        self.target = target
+        self.target = target if target is None or isinstance(target, str) else tuple(target)
         self.plan = plan
         self.transitions = recording.transitions
         self.sequences = recording.sequences
@@ -94,6 +95,18 @@ class Handle:
         #: forwards that were quantized so far, in eager code
         self.runs = 0
         module.forward = self.forward
+
+    @property
+    def purpose(self) -> str:
+        """What the network is prepared for, in words."""
+        target = target_named(self.target)
+        return "simulation only" if target is None else target.name
+
+    @property
+    def rounding(self) -> str | None:
+        """The runtime with whose rounding the network computes; None for none in particular."""
+        target = target_named(self.target)
+        return None if target is None else target.runtimes[0]
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -308,7 +321,7 @@ class Handle:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=f"{type(self.module).__name__} as {self.config.name} for {self.target or 'simulation'}")
+        table = Table(title=f"{type(self.module).__name__} as {self.config.name} for {self.purpose}")
         for column in ("quantizer", "kind", "bits", "scales", "method", "sits on", "shared with"):
             table.add_column(column, overflow="fold")
         for name, site in self.plan.sites.items():

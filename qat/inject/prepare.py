@@ -11,31 +11,31 @@ from qat.inject.inputs import bind_examples
 from qat.inject.plan import make_plan
 from qat.inject.record import record
 from qat.spec import QuantConfig
-from qat.targets import target_named
+from qat.targets import TargetName, config_for, target_named
 
 #: What torch's own quantization puts into a network.
 _OTHERS = torch.ao.quantization.FakeQuantizeBase, torch.ao.quantization.ObserverBase
 
 
 def prepare(
-    module: nn.Module, example_inputs, quant: str | QuantConfig = "w8a8", target: str | None = "onnxruntime"
+    module: nn.Module, example_inputs, quant: str | QuantConfig = "w8a8", target: TargetName = "onnxruntime"
 ) -> Handle:
     """Inject fake quantizers into `module`, in place, with observers and fake quantization on.
 
     example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; dimension 0 is the batch.
-    quant: a preset such as "w4a8", or a `QuantConfig`. target: the runtime to export to; None to simulate only.
+    quant: a preset such as "w4a8", or a `QuantConfig`. target: the runtime to export to, or several; None to simulate
+    only.
 
     The module keeps its type, its parameters and its state_dict keys; only its `forward` is wrapped. Raises
     `PreparationError` where a call cannot be followed or has no integer form on the target, with its source line.
     """
-    config = QuantConfig.parse(quant)
-    target_named(target)
+    config, runs_on = config_for(quant, target), target_named(target)
     _refuse_unfit(module)
     args, kwargs = bind_examples(module, example_inputs)
     recording = record(module, args, kwargs)
-    refuse_branches(module, recording, args, kwargs, target_named(target))
-    plan = make_plan(recording, config, target_named(target))
-    refuse_fixed_batch(module, args, kwargs, target_named(target))
+    refuse_branches(module, recording, args, kwargs, runs_on)
+    plan = make_plan(recording, config, runs_on)
+    refuse_fixed_batch(module, args, kwargs, runs_on)
     handle = Handle(module, config, target, plan, recording, (args, kwargs))
     # a graph compiled before would go on running without quantizers
     torch.compiler.reset()

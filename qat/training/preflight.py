@@ -25,7 +25,7 @@ def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> 
     from rich.table import Table
 
     table = Table(
-        title=f"{type(handle.module).__name__}: {handle.config.name} for {handle.target or 'simulation only'}"
+        title=f"{type(handle.module).__name__}: {handle.config.name} for {handle.purpose}"
     )
     for column, justify in (("layer", "left"), ("weights", "right"), ("weight bits", "right"), ("output bits", "right"),
                             ("bytes", "right"), ("float32", "right")):  # fmt: skip

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from qat.inject.handle import Handle, handle_of
-from qat.inject.prepare import prepare
+from qat.preparation import prepare
 from qat.schedule import QuantState
 from qat.spec import QuantConfig
+from qat.targets import TargetName
 from qat.training.checkpoint_state import packed, refuse_other_module, state_in, unpack
 from qat.training.detours import DetourWatch
 from qat.training.discovery import copied, find_network, inputs_of
@@ -25,7 +26,7 @@ class PreparedInLoops(pytorch_lightning.Callback):
     network is prepared as soon as its inputs are known: in training, or where a checkpoint brings its quantizers.
     """
 
-    def __init__(self, config: QuantConfig, target: str | None, module: str | nn.Module | None, example_inputs):
+    def __init__(self, config: QuantConfig, target: TargetName, module: str | nn.Module | None, example_inputs):
         self.config = config
         self.target = target
         self.module = module
