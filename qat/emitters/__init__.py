@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 from qat.emitters.options import NONLINEAR, ExportOptions
 from qat.errors import ConfigurationError, MissingExtraError
@@ -11,7 +12,8 @@ from qat.integer.program import IntegerProgram
 from qat.integer.semantics import for_runtime
 
 __all__ = [
-    "NONLINEAR", "RUNTIMES", "ExportOptions", "Runtime", "check_nonlinear", "emitter_of", "export", "runtime_named",
+    "NONLINEAR", "RUNTIMES", "ExportOptions", "Runtime", "check_nonlinear", "emitter_of", "export", "files_of",
+    "runtime_named",
 ]  # fmt: skip
 
 
@@ -93,3 +95,9 @@ def emitter_of(runtime: str):
             f"exporting for {runtime} needs the package {error.name!r}; install it with "
             f'pip install "lightning-qat[{entry.extra}]".'
         ) from error
+
+
+def files_of(runtime: str, path: str | PathLike) -> tuple[Path, ...]:
+    """Every file that belongs to what was exported to `path`, that first."""
+    emitter = emitter_of(runtime)
+    return tuple(emitter.files_of(Path(path))) if hasattr(emitter, "files_of") else (Path(path),)

@@ -15,14 +15,19 @@ WARM_UP = 3
 
 
 def beside_float(
-    emitter, program: IntegerProgram, session, samples: Mapping[str, Mapping[str, Tensor]], repeats: int
+    emitter,
+    program: IntegerProgram,
+    session,
+    samples: Mapping[str, Mapping[str, Tensor]],
+    repeats: int,
+    name: str = "model.onnx",
 ) -> dict[str, float]:
     """Median milliseconds of the file of `session` ("integer") and of the float network behind it ("float").
 
-    samples: inputs by name for each of the two.
+    samples: inputs by name for each of the two. name: of a file of the runtime.
     """
     with tempfile.TemporaryDirectory() as folder:
-        float_path = Path(folder) / "float.onnx"
+        float_path = Path(folder) / name
         emitter.emit_float(program, float_path)
         sessions = {"integer": session, "float": emitter.open_session(float_path)}
     return median_times(emitter, sessions, samples, repeats)

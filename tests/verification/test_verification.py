@@ -130,7 +130,7 @@ def test_mistakes_are_told(exported):
     per_class = torchmetrics.Accuracy(task="multiclass", num_classes=2, average=None)
     with pytest.raises(ConfigurationError, match="'accuracy' does not give one number"):
         verify(program, path, batches(), metrics={"accuracy": per_class}, repeats=0)
-    with pytest.raises(ConfigurationError, match="'error' cannot be updated with the integer output"):
+    with pytest.raises(ConfigurationError, match="'error' cannot be updated with the onnxruntime output"):
         verify(program, path, batches(), metrics={"error": torchmetrics.MeanSquaredError()}, repeats=0)
 
 

@@ -1,0 +1,105 @@
+"""Run a program's interpreter, its exported files and the fake-quantized network side by side on held-out batches."""
+
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qat.batches import input_names, real_inputs, split_batch, taken_by, with_pictures
+from qat.errors import ConfigurationError
+from qat.inject.outputs import by_place
+from qat.integer.interpreter import named_inputs
+from qat.integer.program import IntegerProgram
+from qat.verification import meters
+from qat.verification.codes import codes_of, compare
+from qat.verification.files import OpenedFile
+from qat.verification.networks import by_name, call, check_module
+from qat.verification.report import FileReport, Mismatch, VerificationReport
+
+__all__ = ["FileReport", "Mismatch", "VerificationReport", "codes_of", "verify", "verify_files"]
+
+
+def verify(
+    program: IntegerProgram,
+    path: str | PathLike,
+    batches: Iterable,
+    module: Callable | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    float_module: Callable | None = None,
+    runtime: str = "onnxruntime",
+    repeats: int = 30,
+) -> VerificationReport:
+    """Compare the file at `path`, and the fake-quantized `module`, with `program` on every batch.
+
+    batches: inputs (a tensor, a mapping by name, or as many tensors as there are several inputs), with or without
+    targets behind them: one entry more, one more key, or (inputs, targets). Targets are whatever the metrics take.
+    module, float_module: prepared and float network, called as they are; a torch module must be in eval mode.
+    metrics: name -> torchmetrics.Metric of one number, cloned for each backend and updated with (output, target);
+    of a network that returns nested structures with a dict of its outputs by name.
+    repeats: how many runs the latency is the median of, of one sample; 0 measures none.
+    Raises `ConfigurationError` for no batches, for metrics without targets, for a module in train mode or not prepared,
+    and `ExportError` for a file that cannot be loaded or is of another program.
+    """
+    return verify_files(program, {runtime: path}, batches, module, metrics, float_module, repeats)
+
+
+def verify_files(
+    program: IntegerProgram,
+    files: Mapping[str, str | PathLike],
+    batches: Iterable,
+    module: Callable | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    float_module: Callable | None = None,
+    repeats: int = 30,
+) -> VerificationReport:
+    """`verify` for several files at once. files: the path of each by its runtime; the first is "integer" in metrics.
+
+    Each is compared with the program in the rounding of its runtime.
+    """
+    if not files:
+        raise ConfigurationError("there are no files to verify; export the program first.")
+    networks = {"fake_quant": module, "float": float_module}
+    networks = {name: network for name, network in networks.items() if network is not None}
+    for name, network in networks.items():
+        if isinstance(network, torch.nn.Module):
+            check_module(name, network)
+    opened = [OpenedFile(program, runtime, Path(path), meters.cloned(metrics or {})) for runtime, path in files.items()]
+    metered = {name: meters.cloned(metrics or {}) for name in networks}
+    fake_quant: Mismatch | None = None
+    samples, sample, names = 0, None, input_names(program, module)
+    for batch in batches:
+        inputs, targets = split_batch(program, batch, names)
+        tensors = named_inputs(program, with_pictures(program, taken_by(program, names, inputs)))
+        sample = sample or {name: tensor[:1].contiguous() for name, tensor in tensors.items()}
+        samples += len(next(iter(tensors.values())))
+        expected = by_name(program, program(tensors))
+        for file in opened:
+            own = expected if file.program is program else by_name(file.program, file.program(tensors))
+            meters.update(file.meters, file.runtime, by_place(file.run(tensors, own)), targets)
+        for name, network in networks.items():
+            output = call(network, real_inputs(program, inputs))
+            if name == "fake_quant":
+                found = compare(program, expected, by_name(program, output))
+                fake_quant = found if fake_quant is None else fake_quant + found
+            meters.update(metered[name], name, by_place(output), targets)
+    if sample is None:
+        raise ConfigurationError("there are no batches to verify on; pass at least one, e.g. the test data loader.")
+    reports = {file.runtime: file.report(sample, repeats) for file in opened}
+    first, first_file = next(iter(reports.values())), opened[0]
+    mismatches = {runtime: report.mismatch for runtime, report in reports.items()}
+    found = {"integer": first.metrics} | {name: meters.numbers(entries) for name, entries in metered.items()}
+    return VerificationReport(
+        samples=samples,
+        mismatches=mismatches if fake_quant is None else mismatches | {"fake_quant": fake_quant},
+        float_ops=first.float_ops,
+        size_bytes={"float": program.float_bytes, "integer": first.bytes, "program": program.bytes},
+        latency_ms=first.latency_ms,
+        metrics=found if metrics else {},
+        conditions=first.conditions,
+        islands=first.islands,
+        island_codes=first.island_codes,
+        nonlinear_ms=first_file.nonlinear_ms(sample, repeats),
+        files=reports,
+    )
