@@ -44,18 +44,23 @@ def rows(x: Tensor, axis: int | None = None, group_size: int | None = None) -> T
     """`x` with all values that share a scale in its last dimension: (n,), (C, n) or (C, groups, group_size).
 
     axis: the dimension of the channels; None for one scale per tensor. group_size: values per scale, consecutive in
-    the flattened other dimensions of a channel; it must divide their number.
+    the flattened other dimensions of a channel. Where it does not divide their number, the last value fills the rest
+    of the last group, which changes no range.
     """
     if axis is None:
         return x.reshape(-1)
     channels = x.movedim(axis, 0).flatten(1) if x.ndim > 1 else x.unsqueeze(1)
-    return channels if group_size is None else channels.unflatten(1, (-1, group_size))
+    if group_size is None:
+        return channels
+    if missing := -channels.shape[1] % group_size:
+        channels = torch.cat([channels, channels[:, -1:].expand(-1, missing)], 1)
+    return channels.unflatten(1, (-1, group_size))
 
 
 def from_rows(grouped: Tensor, shape: torch.Size, axis: int) -> Tensor:
     """The tensor of `shape` whose `rows(x, axis, group_size)` are `grouped`."""
     moved = [shape[axis], *(size for dim, size in enumerate(shape) if dim != axis % len(shape))]
-    return grouped.reshape(moved).movedim(0, axis)
+    return grouped.flatten(1)[:, : math.prod(moved[1:])].reshape(moved).movedim(0, axis)
 
 
 def quantize(x: Tensor, scale, zero_point, quant_min, quant_max, midrise: bool | Tensor = False) -> Tensor:

@@ -16,6 +16,11 @@ WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16)
 GRANULARITIES = ("per_tensor", "per_channel", "per_group")
 OBSERVERS = ("minmax", "moving_average", "percentile", "mse", "histogram")
 METHODS = ("observed", "learned")
+#: How activations are treated: codes on grids that were observed before; codes of a range found at run time, for each
+#: token; real numbers.
+ACTIVATIONS = ("static", "dynamic", "float")
+#: How files keep real numbers that have no codes.
+STORAGES = ("float32", "float16")
 
 #: From this width on ranges are observed, below it the step size is learned: at 8 bits the two train to the same
 #: accuracy and observing costs half as much; at 4 bits and fewer a learned step wins (LSQ, arXiv:1902.08153).
@@ -121,6 +126,10 @@ class QuantSpec:
 WEIGHT = QuantSpec(granularity="per_channel", observer="minmax")
 ACTIVATION = QuantSpec(signed=False, symmetric=False, observer="moving_average")
 
+#: Weights of a group where a preset has groups: a float16 scale then costs half a bit a weight.
+GROUP_SIZE = 32
+_PRESET = re.compile(r"w(\d+)(?:a(\d+)|-(?P<way>dynamic|weight-only))|fp16")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -163,38 +172,98 @@ class Rule:
 class QuantConfig:
     """The grids of a whole network.
 
-    weight, activation: the default grids.
+    weight, activation: the default grids. No weight grid (None) leaves the weights as they are.
     rules: exceptions; of several that match a layer the last one wins, setting by setting.
     edge_bits: the first and last layer (their weights, the network's inputs and outputs) keep at least this width
         unless a rule says otherwise; a network with several inputs or heads has one of each for every one.
+    activations: "static", and the file is integer; "dynamic": layers with weights multiply 8-bit codes, whose range is
+        that of each token when it comes, and everything else is real; "float": weights alone have codes.
+    storage: how a file whose activations are not static keeps what has no codes; it computes in float32 in any case.
     """
 
-    weight: QuantSpec = WEIGHT
+    weight: QuantSpec | None = WEIGHT
     activation: QuantSpec = ACTIVATION
     rules: tuple[Rule, ...] = field(default=())
     edge_bits: int = EDGE_BITS
+    activations: str = "static"
+    storage: str = "float32"
 
     def __post_init__(self):
-        object.__setattr__(self, "weight", _as(QuantSpec, self.weight, "weight"))
-        object.__setattr__(self, "activation", _as(QuantSpec, self.activation, "activation"))
+        _check_choice(self.activations, ACTIVATIONS, "activations")
+        _check_choice(self.storage, STORAGES, "storage")
+        if self.weight is not None:
+            object.__setattr__(self, "weight", as_kind(QuantSpec, self.weight, "weight"))
+        object.__setattr__(self, "activation", as_kind(QuantSpec, self.activation, "activation"))
         if isinstance(self.rules, str | Mapping) or not isinstance(self.rules, Iterable):
             raise ConfigurationError(f"rules is {self.rules!r}; write a list of qat.Rule, empty for none.")
-        object.__setattr__(self, "rules", tuple(_as(Rule, rule, "a rule") for rule in self.rules))
+        object.__setattr__(self, "rules", tuple(as_kind(Rule, rule, "a rule") for rule in self.rules))
         check_bits(self.edge_bits, "edge_bits")
+        self._check_activations()
+
+    def _check_activations(self) -> None:
+        """Refuse settings that say nothing, or contradict each other, for the way activations are treated."""
+        if self.activations == "static":
+            if self.weight is None:
+                raise ConfigurationError("weight is None with static activations; give a grid, or activations='float'.")
+            if self.storage != "float32":
+                raise ConfigurationError(
+                    f"storage is {self.storage!r}, but an integer file keeps no real numbers; leave it out, or choose "
+                    "activations='dynamic' or 'float'."
+                )
+            return
+        ruled = next((rule for rule in self.rules if rule.activation_bits is not None), None)
+        if ruled is not None:
+            raise ConfigurationError(
+                f"the rule for {ruled.name!r} gives activation_bits, but activations are {self.activations!r}; leave "
+                "them out, or choose activations='static'."
+            )
+        if self.weight is None:
+            if self.activations == "dynamic" or self.rules:
+                what = "dynamic activations" if self.activations == "dynamic" else "rules for layers"
+                raise ConfigurationError(f"weight is None with {what}, which need weights on a grid; give one.")
+            return
+        if not (self.weight.signed and self.weight.symmetric) or self.weight.bits > 8:
+            raise ConfigurationError(
+                f"the weight grid has {self.weight.bits} bits, signed={self.weight.signed}, "
+                f"symmetric={self.weight.symmetric}; with {self.activations} activations it is signed and symmetric, "
+                "of at most 8 bits."
+            )
+        if self.activations == "dynamic" and self.weight.granularity == "per_group":
+            raise ConfigurationError(
+                "weight.granularity is 'per_group' with dynamic activations, whose sums of integers run over whole "
+                "rows; use per_channel, or activations='float'."
+            )
 
     @classmethod
     def parse(cls, quant: "str | QuantConfig") -> "QuantConfig":
-        """A config from a preset name like `w4a8`, or the config itself."""
+        """A config from the name of a preset, or the config itself.
+
+        "w4a8" is integers throughout; "w8-dynamic", "w4-weight-only" (groups of 32 weights) and "fp16" are not, see
+        `activations`.
+        """
         if isinstance(quant, QuantConfig):
             return quant
-        match = re.fullmatch(r"w(\d+)a(\d+)", quant) if isinstance(quant, str) else None
-        widths = tuple(int(digits) for digits in match.groups()) if match else ()
+        match = _PRESET.fullmatch(quant) if isinstance(quant, str) else None
+        widths = tuple(int(digits) for digits in match.groups()[:2] if digits) if match else ()
+        way = match["way"] if match else None
         if not match or not all(width in WIDTHS for width in widths):
             raise ConfigurationError(
-                f"unknown preset {quant!r}; write w<bits>a<bits> with 2 to 8 or 16 bits each, for example 'w4a8', "
-                "or pass a qat.QuantConfig."
+                f"unknown preset {quant!r}; write w<bits>a<bits> with 2 to 8 or 16 bits each, for example 'w4a8', or "
+                "'w8-dynamic', 'w4-weight-only' or 'fp16', or pass a qat.QuantConfig."
             )
+        if quant == "fp16":
+            return cls(weight=None, activations="float", storage="float16")
+        if way == "dynamic":
+            return cls(weight=WEIGHT.with_bits(widths[0]), activations="dynamic", storage="float16")
+        if way == "weight-only":
+            weight = dataclasses.replace(WEIGHT, bits=widths[0], granularity="per_group", group_size=GROUP_SIZE)
+            return cls(weight=weight, activations="float", storage="float16")
         return cls(weight=WEIGHT.with_bits(widths[0]), activation=ACTIVATION.with_bits(widths[1]))
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether a network of this config becomes an integer program."""
+        return self.activations == "static"
 
     def weight_bits_of(self, name: str, type_names: Iterable[str], edge: bool) -> int:
         """Width of the weights of one layer. edge: it is the network's first or last one."""
@@ -230,7 +299,10 @@ class QuantConfig:
             )
 
     def _bits_of(self, what: str, name: str, type_names: tuple[str, ...], edge: bool) -> int:
-        bits = getattr(self, what).bits
+        spec = getattr(self, what)
+        if spec is None:
+            raise ConfigurationError(f"{what} is None, so {name} has no {what} grid.")
+        bits = spec.bits
         if edge:
             bits = max(bits, self.edge_bits)
         for rule in self.rules:
@@ -241,11 +313,15 @@ class QuantConfig:
 
     @property
     def name(self) -> str:
-        """The short name, for example `w4a8`."""
+        """The short name, for example `w4a8`, `w8-dynamic`, `w4-weight-only` or `fp16`."""
+        if self.weight is None:
+            return {"float16": "fp16", "float32": "fp32"}[self.storage]
+        if not self.is_integer:
+            return f"w{self.weight.bits}-{'dynamic' if self.activations == 'dynamic' else 'weight-only'}"
         return f"w{self.weight.bits}a{self.activation.bits}"
 
 
-def _as(kind: type, value, what: str):
+def as_kind(kind: type, value, what: str):
     """`value` as a `kind`; a mapping, as a config file gives it, is turned into one."""
     if isinstance(value, kind):
         return value

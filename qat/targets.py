@@ -19,6 +19,7 @@ class Target:
     operations that have an integer form there. max_weight_bits, max_activation_bits: widest grid with a kernel.
     max_sum_bits: widest grid that a rule may give a value between additions, norms and linear layers (`inject.wide`).
     granularities: of the weights. symmetric_activations: whether activations have zero point 0 and a sign.
+    takes_real: whether it also runs files that are not integer, whose activations are dynamic or float.
     """
 
     runtimes: tuple[str, ...]
@@ -28,6 +29,7 @@ class Target:
     max_sum_bits: int
     granularities: tuple[str, ...]
     symmetric_activations: bool = False
+    takes_real: bool = False
 
     @property
     def name(self) -> str:
@@ -44,6 +46,7 @@ class Target:
             max_sum_bits=min(self.max_sum_bits, other.max_sum_bits),
             granularities=tuple(kind for kind in self.granularities if kind in other.granularities),
             symmetric_activations=self.symmetric_activations or other.symmetric_activations,
+            takes_real=self.takes_real and other.takes_real,
         )
 
     def config(self, quant: str | QuantConfig) -> QuantConfig:
@@ -56,6 +59,13 @@ class Target:
 
     def check(self, config: QuantConfig) -> None:
         """Refuse a config with a grid that this runtime has no kernel for."""
+        if not config.is_integer:
+            if not self.takes_real:
+                raise ConfigurationError(
+                    f"activations are {config.activations!r}, but {self.name} runs integer files only; use "
+                    "activations='static', or target='onnxruntime'."
+                )
+            return
         self._check_spec(config.weight, "weight", self.max_weight_bits)
         self._check_spec(config.activation, "activation", self.max_activation_bits)
         for rule in config.rules:
@@ -130,7 +140,7 @@ _NARROW = {
     "max_activation_bits": 8,
     "granularities": ("per_tensor", "per_channel"),
 }
-ONNXRUNTIME = Target(("onnxruntime",), max_sum_bits=16, **_NARROW)
+ONNXRUNTIME = Target(("onnxruntime",), max_sum_bits=16, takes_real=True, **_NARROW)
 
 #: By runtime. What a runtime lacks of `operations` is told by its emitter, from a program (`qat.rehearsal`).
 TARGETS = {

@@ -15,6 +15,7 @@ FLOORS = [
     {"files"},
     {"spec", "schedule"},
     {"functional", "folding", "range_search", "tracing"},
+    {"tokens"},
     {"observers", "kernels"},
     {"quantizers", "targets"},
     {"integer"},

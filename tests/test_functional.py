@@ -196,6 +196,13 @@ def test_fake_quantize_is_dequantize_of_quantize(values, scale, point):
     assert torch.equal(learned, expected)
 
 
+def test_the_rest_of_the_last_group_is_its_last_value():
+    x = torch.arange(10).reshape(2, 5)
+    assert rows(x, 0, 2).tolist() == [[[0, 1], [2, 3], [4, 4]], [[5, 6], [7, 8], [9, 9]]]
+    assert torch.equal(from_rows(rows(x, 0, 2), x.shape, 0), x)
+    assert torch.equal(from_rows(rows(x, 1, 4), x.shape, 1), x)
+
+
 def test_rows_and_back():
     x = torch.arange(24.0).view(2, 3, 4)
     assert rows(x).shape == (24,)

@@ -172,3 +172,53 @@ def test_a_rule_without_a_layer_names_the_nearest():
         ConfigurationError, match=r"'\*' of type LSTM matches no layer; the types here are Conv2d, Linear"
     ):
         QuantConfig(rules=[Rule(type="LSTM", weight_bits=4)]).check_rules(layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "granularity", "activations", "storage"),
+    [
+        ("w8-dynamic", 8, "per_channel", "dynamic", "float16"),
+        ("w4-dynamic", 4, "per_channel", "dynamic", "float16"),
+        ("w4-weight-only", 4, "per_group", "float", "float16"),
+        ("w2-weight-only", 2, "per_group", "float", "float16"),
+    ],
+)
+def test_presets_whose_activations_are_not_static(name, bits, granularity, activations, storage):
+    config = QuantConfig.parse(name)
+    assert (config.weight.bits, config.weight.granularity) == (bits, granularity)
+    assert (config.activations, config.storage, config.is_integer) == (activations, storage, False)
+    assert config.name == name
+
+
+def test_the_plain_baseline_has_no_codes_at_all():
+    config = QuantConfig.parse("fp16")
+    assert (config.weight, config.activations, config.storage, config.name) == (None, "float", "float16", "fp16")
+
+
+@pytest.mark.parametrize("name", ["w4-dyn", "w9-dynamic", "w4-weight", "fp8", "w4-weight-only-g32"])
+def test_other_names_are_no_presets(name):
+    with pytest.raises(ConfigurationError, match="unknown preset .* 'w8-dynamic', 'w4-weight-only' or 'fp16'"):
+        QuantConfig.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"activations": "dynamc"}, r"activations is 'dynamc' \(did you mean 'dynamic'\?\)"),
+        ({"storage": "bfloat16"}, "storage is 'bfloat16'"),
+        ({"storage": "float16"}, "an integer file keeps no real numbers"),
+        ({"weight": None}, "weight is None with static activations"),
+        ({"weight": None, "activations": "dynamic"}, "weight is None with dynamic activations"),
+        ({"weight": None, "activations": "float", "rules": [Rule("a", weight_bits=8)]}, "None with rules for layers"),
+        ({"activations": "float", "rules": [Rule("a", activation_bits=8)]}, "gives activation_bits, but activations"),
+        ({"activations": "float", "weight": QuantSpec(bits=16)}, "the weight grid has 16 bits"),
+        ({"activations": "float", "weight": QuantSpec(symmetric=False)}, "symmetric=False; with float activations"),
+        (
+            {"activations": "dynamic", "weight": QuantSpec(granularity="per_group", group_size=32)},
+            "per_group' with dynamic activations",
+        ),
+    ],
+)
+def test_ways_that_contradict_themselves_are_refused(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        QuantConfig(**settings)

@@ -75,3 +75,11 @@ def test_presets_have_the_activations_of_the_target():
     assert config_for("w4a8", ["onnxruntime", "litert"]) == config_for("w4a8", None) == QuantConfig.parse("w4a8")
     with pytest.raises(ConfigurationError, match="the activation grid is unsigned affine, but tensorrt needs signed"):
         TARGETS["tensorrt"].check(QuantConfig.parse("w8a8"))
+
+
+@pytest.mark.parametrize("name", ["w8-dynamic", "w4-weight-only", "fp16"])
+def test_files_that_are_not_integer_are_for_onnx_runtime(name):
+    target_named("onnxruntime").check(QuantConfig.parse(name))
+    for target in ("litert", "c", ["onnxruntime", "web"]):
+        with pytest.raises(ConfigurationError, match="runs integer files only; use activations='static'"):
+            target_named(target).check(QuantConfig.parse(name))

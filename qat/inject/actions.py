@@ -41,6 +41,7 @@ class Action:
     in_place: run out of place. form: where a layer has its weight. scores: slot of the scores that this call masks.
     island: whether it stays in float, between the quantizers of its operands and of its result.
     masks: whether it leaves out scores of a softmax or makes what does; a network need not call it where none are.
+    tokens: operands that are rounded to grids of the moment (`qat.tokens`): slot, and the dimensions of one token.
     """
 
     layer: str
@@ -62,6 +63,7 @@ class Action:
     narrowed: tuple[tuple[Slot, str, str], ...] = ()
     island: bool = False
     masks: bool = False
+    tokens: tuple[tuple[Slot, tuple[int, ...]], ...] = ()
 
     @property
     def idle(self) -> bool:

@@ -9,6 +9,7 @@ from qat.inject.fixed_batch import refuse_fixed_batch
 from qat.inject.handle import Handle, handle_of
 from qat.inject.inputs import bind_examples
 from qat.inject.plan import make_plan
+from qat.inject.real_plan import make_real_plan
 from qat.inject.record import record
 from qat.spec import QuantConfig
 from qat.targets import TargetName, config_for, target_named
@@ -34,7 +35,7 @@ def prepare(
     args, kwargs = bind_examples(module, example_inputs)
     recording = record(module, args, kwargs)
     refuse_branches(module, recording, args, kwargs, runs_on)
-    plan = make_plan(recording, config, runs_on)
+    plan = (make_plan if config.is_integer else make_real_plan)(recording, config, runs_on)
     refuse_fixed_batch(module, args, kwargs, runs_on)
     handle = Handle(module, config, target, plan, recording, (args, kwargs))
     # a graph compiled before would go on running without quantizers

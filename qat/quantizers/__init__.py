@@ -73,9 +73,4 @@ def _scale_shape(spec: QuantSpec, name: str, shape: tuple[int, ...] | None, axis
     for size in shape:
         inputs *= size
     inputs //= channels
-    if inputs % spec.group_size:
-        raise ConfigurationError(
-            f"{name} has {inputs} weights per channel, which groups of {spec.group_size} do not divide; "
-            "choose a group_size that does."
-        )
-    return (channels, inputs // spec.group_size)
+    return (channels, -(-inputs // spec.group_size))

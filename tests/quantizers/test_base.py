@@ -47,17 +47,21 @@ def test_the_method_goes_by_the_final_width():
         (WEIGHT, "bias", PER_CHANNEL, "the role of x is 'bias'"),
         (WEIGHT, "weight", {}, "x is quantized per_channel but has shape None and axis None"),
         (QuantSpec(signed=False), "weight", {}, "an unsigned symmetric grid"),
-        (
-            QuantSpec(granularity="per_group", group_size=4),
-            "weight",
-            PER_CHANNEL,
-            "x has 6 weights per channel, which groups of 4 do not divide",
-        ),
     ],
 )
 def test_what_a_tensor_cannot_have_is_refused(spec, role, options, message):
     with pytest.raises(ConfigurationError, match=message):
         make_fake_quantize(spec, name="x", role=role, **options)
+
+
+def test_the_last_group_of_a_channel_may_have_fewer_weights():
+    spec = QuantSpec(granularity="per_group", group_size=4)
+    quantizer = make_fake_quantize(spec, name="x", role="weight", shape=(2, 6), axis=0)
+    weight = torch.tensor([[127.0, 1.3, 0.0, 2.0, 0.127, 0.0], [0.0, -254.0, 0.0, 0.0, 0.0, -1.27]])
+    expected = torch.tensor([[127.0, 1.0, 0.0, 2.0, 0.127, 0.0], [0.0, -254.0, 0.0, 0.0, 0.0, -1.27]])
+    assert torch.allclose(quantizer(weight), expected)
+    assert quantizer.qparams().scale.shape == (2, 2)
+    assert quantizer.codes(weight).tolist() == [[127, 1, 0, 2, 127, 0], [0, -127, 0, 0, 0, -127]]
 
 
 @pytest.mark.parametrize(("spec", "role", "options"), KINDS)
