@@ -5,11 +5,8 @@ and 8 for those of 5, 6, 7 and 8 bits. `program.safetensors` packs every width d
 """
 
 import logging
-from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-
-import torch
 
 from qat.emitters.onnxruntime.floating import emit_float
 from qat.emitters.onnxruntime.islands import (
@@ -20,7 +17,9 @@ from qat.emitters.onnxruntime.islands import (
     islands_of,
     refuse_islands,
 )
-from qat.emitters.onnxruntime.operators import build
+from qat.emitters.onnxruntime.file_metadata import described, metadata
+from qat.emitters.onnxruntime.model_file import file_bytes, written
+from qat.emitters.onnxruntime.operators import build, graph_of, refusals
 from qat.emitters.onnxruntime.session import (
     check_edges,
     float_ops,
@@ -32,30 +31,29 @@ from qat.emitters.onnxruntime.session import (
     unfolded_ops,
 )
 from qat.emitters.options import ExportOptions
+from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.errors import ExportError
-from qat.files import written_whole
-from qat.integer.interpreter import run_real, to_edge
 from qat.integer.program import IntegerProgram
 
 __all__ = [
-    "IslandComparison", "build", "check_edges", "emit", "emit_float", "float_ops", "islands_in", "islands_of",
-    "open_session", "run_session", "runtime_version", "session_conditions", "session_options", "unfolded_ops",
+    "IslandComparison", "build", "check_edges", "emit", "emit_float", "file_bytes", "float_ops", "islands_in",
+    "islands_of", "metadata", "open_session", "refusals", "run_session", "runtime_version", "session_conditions",
+    "session_options", "unfolded_ops",
 ]  # fmt: skip
-
-#: Batch sizes of the check after writing: a single sample, and odd ones that are no multiple of a vector's width.
-#: Other lengths than the recorded one are checked with the first two.
-CHECK_BATCHES = (1, 7, 3)
-CHECK_SEED = 20
 
 _LOG = logging.getLogger("qat")
 
 
-def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions) -> None:
+def emit(
+    program: IntegerProgram, path: str | PathLike, options: ExportOptions, single_bytes: int | None = None
+) -> None:
     """Write `program` as an ONNX file. Raises `ExportError`, and writes none, where it is not integer or not equal.
 
-    Islands of `options.nonlinear`, those of rules as well, are compared as `islands` says.
+    Islands of `options.nonlinear`, those of rules as well, are compared as `islands` says. single_bytes: as for
+    `model_file.written`.
     """
-    with written_whole(Path(path), build(program, options.nonlinear)) as temporary:
+    graph = graph_of(program, options.nonlinear)
+    with written(graph, program, Path(path), described(program, options.labels), single_bytes) as temporary:
         check(program, temporary, options.nonlinear)
 
 
@@ -72,12 +70,12 @@ def check(program: IntegerProgram, path: str | PathLike, nonlinear: str = "integ
     session = open_session(path)
     compared = IslandComparison(program, path) if islands else None
     found = IslandCodes()
-    for inputs in _random_inputs(program):
+    for inputs in random_inputs(program):
         if compared is not None:
             codes, expected = compared(inputs)
             found += codes
         else:
-            expected = _by_name(program, run_real(program, inputs))
+            expected = outputs_by_name(program, inputs)
         results = run_session(session, inputs)
         for name, real in expected.items():
             differing = int((results[name] != real).sum())
@@ -89,32 +87,3 @@ def check(program: IntegerProgram, path: str | PathLike, nonlinear: str = "integ
     if compared is not None:
         refuse_islands(found)
         _LOG.info("float islands give other codes than the program for %s", found)
-
-
-def _by_name(program: IntegerProgram, outputs) -> dict[str, torch.Tensor]:
-    """Outputs by name, of what the program returns in its output structure."""
-    if isinstance(outputs, dict):
-        return outputs
-    tensors = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-    return dict(zip((edge.name for edge in program.outputs), tensors, strict=True))
-
-
-def _random_inputs(program: IntegerProgram) -> Iterator[dict[str, torch.Tensor]]:
-    """Real inputs by name, of random codes, of the recorded and of other lengths."""
-    generator = torch.Generator().manual_seed(CHECK_SEED)
-    others = [
-        program.at(**{entry.symbol: length})
-        for entry in program.lengths
-        for length in entry.samples(longest=entry.recorded + 3)
-    ]
-    cases = [(size, program) for size in CHECK_BATCHES] + [
-        (size, case) for size in CHECK_BATCHES[:2] for case in others
-    ]
-    for size, case in cases:
-        inputs = {}
-        for edge in case.inputs:
-            value = case.value(edge.value)
-            limits = value.grid.quant_min, value.grid.quant_max + 1
-            codes = torch.randint(*limits, (size, *value.shape), generator=generator)
-            inputs[edge.name] = to_edge(codes, value.grid, edge.codes)
-        yield inputs
