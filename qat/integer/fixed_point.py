@@ -20,6 +20,7 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.integer.values import Grid, check_dtype
+from qat.tracing import is_traced
 
 #: Significant bits of a float32.
 MANTISSA_BITS = 24
@@ -162,7 +163,7 @@ def requantize(accumulators: Tensor, multiplier: Multiplier, grid: Grid, clamp_m
     accumulators = _as_float_stores(accumulators)
     mantissa = multiplier.mantissa.to(accumulators.device, torch.int64)
     shift = -multiplier.exponent.to(torch.int64)
-    fast = int(shift.min()) >= 1 and int(shift.max()) <= _FAST_SHIFT
+    fast = not is_traced() and int(shift.min()) >= 1 and int(shift.max()) <= _FAST_SHIFT
     shift = shift.to(accumulators.device)
     if fast:
         return _requantize_once(accumulators, mantissa, shift, grid, clamp_min, clamp_max)
@@ -249,6 +250,8 @@ def bit_length(values: Tensor) -> Tensor:
 
 def _as_float_stores(accumulators: Tensor) -> Tensor:
     """fl32(acc), int64."""
+    if is_traced():
+        return round_to_significant_bits(accumulators.to(torch.int64), MANTISSA_BITS)
     lowest, highest = torch.aminmax(accumulators)
     accumulators = accumulators.to(torch.int64)
     if max(-int(lowest), int(highest)) >= 2**MANTISSA_BITS:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qat.integer.fixed_point import Multiplier
-from qat.integer.operations import ComputingOperation
+from qat.integer.fixed_point import NARROW_BITS, Multiplier, requantize, requantize_once, requantize_product
+from qat.integer.operations import ComputingOperation, Mul, Requantize
 from qat.integer.values import Grid
 
 #: Exact codes of accumulators (..., O): `requantize` or `requantize_product`.
@@ -30,8 +30,17 @@ _MOST_EXCEPTIONS = 8
 #: Accumulators per step from which it pays to look for the exceptions first, and to put them right channel by channel.
 _WORTHWHILE = 4
 _LAST = 2**31 - 1
+#: An accumulator that no operation reaches.
+_NEVER = 2**40
 
 _made: "weakref.WeakKeyDictionary[ComputingOperation, dict]" = weakref.WeakKeyDictionary()
+
+
+def rounding_of(operation: ComputingOperation, source: Grid) -> Exact:
+    """How the codes of an operation with a multiplier are rounded. source: the grid of its first input."""
+    if isinstance(operation, Requantize):
+        return requantize_once if source.bits > NARROW_BITS else requantize_product
+    return requantize_product if isinstance(operation, Mul) else requantize
 
 
 def rescale(
@@ -42,6 +51,10 @@ def rescale(
     sums: int32 or int64 (O, ...), with as many channels as the operation has multipliers. bias: integers (O,).
     """
     flat = sums.reshape(len(operation.multiplier.mantissa), -1)
+    if isinstance(operation.multiplier, Rescaling):
+        whole = flat if bias is None else flat + bias[:, None]
+        limits = operation.clamp_min, operation.clamp_max
+        return operation.multiplier.codes(whole, grid, *limits, exact).reshape(sums.shape)
     steps = (operation.clamp_max - operation.clamp_min) * len(flat)
     worthwhile = flat.device.type == "cpu" and flat.numel() >= _WORTHWHILE * steps
     fast = _rescale_of(operation, grid, exact) if worthwhile else None
@@ -121,6 +134,55 @@ class Rescale:
         """The smallest accumulator of each code above clamp_min, int64 (O, codes)."""
         wanted = torch.arange(self.clamp_min + 1, self.clamp_max + 1) << self.shift
         return -((self.offset - wanted).div(self.mantissa, rounding_mode="floor"))
+
+
+@dataclass(frozen=True, eq=False)
+class Rescaling:
+    """What stands in the place of a `Multiplier` where code is traced: tensors alone, and no look at accumulators.
+
+    mantissa, exponent: those of the multiplier. once: whether one rounding gives the codes but for the exceptions.
+    rows: int64 (R,), the channels with exceptions. accumulators, replaced: (R, K), their accumulators, int64, and
+    the codes of these; a row with fewer than K has accumulators that none equals.
+    """
+
+    mantissa: Tensor
+    exponent: Tensor
+    once: bool = False
+    rows: Tensor | None = None
+    accumulators: Tensor | None = None
+    replaced: Tensor | None = None
+
+    @classmethod
+    def of(cls, operation: ComputingOperation, grid: Grid, exact: Exact) -> "Rescaling":
+        """The rescaling of an operation with a multiplier, to codes of `grid` that are those of `exact`."""
+        multiplier = operation.multiplier
+        fast = Rescale.of(multiplier, grid, operation.clamp_min, operation.clamp_max, exact)
+        if fast is None or not fast.exceptions:
+            return cls(multiplier.mantissa, multiplier.exponent, fast is not None)
+        listed: dict[int, list[tuple[int, int]]] = {}
+        for channel, accumulator, code in fast.exceptions:
+            listed.setdefault(channel, []).append((accumulator, code))
+        most = max(map(len, listed.values()))
+        filled = torch.tensor([found + [(_NEVER, 0)] * (most - len(found)) for found in listed.values()])
+        rows = torch.tensor(list(listed))
+        return cls(multiplier.mantissa, multiplier.exponent, True, rows, filled[..., 0], filled[..., 1].to(grid.dtype))
+
+    def codes(self, sums: Tensor, grid: Grid, clamp_min: int, clamp_max: int, exact: Exact) -> Tensor:
+        """Codes (O, M) of `grid.dtype`, of sums (O, M) with their bias."""
+        if not self.once:
+            return exact(sums.T, self, grid, clamp_min, clamp_max).T
+        shift = -self.exponent.to(torch.int64)[:, None]
+        step = torch.ones_like(shift) << shift
+        offset = (step >> 1) + step * grid.zero_point
+        scaled = torch.addcmul(offset, sums.to(torch.int64), self.mantissa.to(torch.int64)[:, None])
+        codes = (scaled >> shift).clamp(clamp_min, clamp_max).to(grid.dtype)
+        if self.rows is None:
+            return codes
+        chosen, mended = sums.index_select(0, self.rows), codes.index_select(0, self.rows)
+        for place in range(self.accumulators.shape[1]):
+            found = chosen == self.accumulators[:, place, None]
+            mended = torch.where(found, self.replaced[:, place, None], mended)
+        return codes.index_copy(0, self.rows, mended)
 
 
 def _exceptions(fast: Rescale, multiplier: Multiplier, exact: Exact) -> tuple[tuple[int, int, int], ...] | None:

@@ -98,7 +98,7 @@ def test_extreme_codes_do_not_saturate_on_the_way():
 
 
 def test_a_processor_whose_int8_product_saturates_takes_the_exact_way(monkeypatch):
-    monkeypatch.setattr(matrices, "_int8_matmul_is_exact", lambda: False)
+    monkeypatch.setattr(matrices, "int8_matmul_is_exact", lambda: False)
     test_extreme_codes_do_not_saturate_on_the_way()
 
 

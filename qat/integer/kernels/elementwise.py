@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qat.integer.fixed_point import NARROW_BITS, requantize_once, requantize_product, requantize_sum
+from qat.integer.fixed_point import requantize_sum
 from qat.integer.operations import Add, Mul, Requantize
-from qat.integer.rescale import rescale
+from qat.integer.rescale import rescale, rounding_of
 from qat.integer.values import Grid
 
 
@@ -20,7 +20,7 @@ def add(operation: Add, operands: Sequence[Tensor], sources: Sequence[Grid], tar
 def multiply(operation: Mul, operands: Sequence[Tensor], sources: Sequence[Grid], target: Grid) -> Tensor:
     """Product of two operands that broadcast."""
     first, second = _centered_pair(operands, sources)
-    return rescale((first * second)[None], operation, target, requantize_product)[0]
+    return rescale((first * second)[None], operation, target, rounding_of(operation, sources[0]))[0]
 
 
 def requantize(operation: Requantize, codes: Tensor, source: Grid, target: Grid) -> Tensor:
@@ -29,8 +29,7 @@ def requantize(operation: Requantize, codes: Tensor, source: Grid, target: Grid)
         return codes.to(torch.int32).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
     sign = 1 if operation.factor > 0 else -1
     products = (codes.to(torch.int32) - source.zero_point) * sign
-    exact = requantize_once if source.bits > NARROW_BITS else requantize_product
-    return rescale(products[None], operation, target, exact)[0]
+    return rescale(products[None], operation, target, rounding_of(operation, source))[0]
 
 
 def _centered_pair(operands: Sequence[Tensor], sources: Sequence[Grid]) -> list[Tensor]:

@@ -16,7 +16,7 @@ def loop(operation: Loop, operands: Sequence[Tensor], step: Step) -> tuple[Tenso
 
     operands: sequences (N, L, ...) and first states (N, ...), of constants with a batch of 1.
     """
-    batch = max(map(len, operands))
+    batch = max(codes.shape[0] for codes in operands)
     operands = [codes.expand(batch, *codes.shape[1:]) for codes in operands]
     sequences, states = operands[: len(operation.sequences)], operands[len(operation.sequences) :]
     count = sequences[0].shape[1]

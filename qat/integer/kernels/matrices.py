@@ -1,6 +1,5 @@
 """Products of matrices of codes, exact on every processor."""
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from qat.integer.fixed_point import requantize
 from qat.integer.operations import MatMul
 from qat.integer.rescale import rescale
 from qat.integer.values import Grid
+from qat.tracing import is_traced
 
 #: Multiplications of one matrix product from which the int8 product is faster than plain int32 loops over a batch.
 _WORTHWHILE = 2**15
@@ -25,8 +25,9 @@ def matrix_sums(operands: Sequence[Tensor], sources: Sequence[Grid]) -> Tensor:
     """Sums of products of codes less their zero points: int32, or int64 for wide codes."""
     first, second = operands
     wide = any(grid.bits > 8 for grid in sources)
-    few = first.shape[-2] * first.shape[-1] * second.shape[-1] < _WORTHWHILE
-    if wide or few or first.device.type != "cpu":
+    # a traced program cannot loop over a batch whose size it does not know
+    batched = wide or is_traced() or first.device.type != "cpu"
+    if batched or first.shape[-2] * first.shape[-1] * second.shape[-1] < _WORTHWHILE:
         dtype = torch.int64 if wide else torch.int32
         return whole_product(
             *(codes.to(dtype) - grid.zero_point for codes, grid in zip(operands, sources, strict=True))
@@ -60,7 +61,9 @@ def narrow_offset(grid: Grid) -> int:
 
 def int8_product(first: Tensor, second: Tensor) -> Tensor:
     """int32 (O, M) of int8 (O, K) and (K, M)."""
-    if first.device.type != "cpu" or not _int8_matmul_is_exact():
+    if first.device.type == "cuda":
+        return _padded_product(first, second)
+    if first.device.type != "cpu" or not int8_matmul_is_exact():
         return whole_product(first.to(torch.int32), second.to(torch.int32))
     return torch._int_mm(_definite(first), _definite(second))
 
@@ -76,17 +79,39 @@ def whole_product(first: Tensor, second: Tensor) -> Tensor:
     return (first.to(torch.float64) @ second.to(torch.float64)).to(first.dtype)
 
 
+def _padded_product(first: Tensor, second: Tensor) -> Tensor:
+    """`int8_product` on a GPU, whose kernel takes 17 rows or more, and inner sizes and columns that are multiples of 8
+    (`_int_mm_out_cuda` in torch's `aten/src/ATen/native/cuda/Blas.cpp`). Zeros fill up and add nothing."""
+    rows, inner = first.shape
+    columns = second.shape[1]
+    first = torch.nn.functional.pad(first, (0, -inner % 8, 0, max(17 - rows, 0)))
+    second = torch.nn.functional.pad(second, (0, -columns % 8, 0, -inner % 8))
+    return torch._int_mm(first, second)[:rows, :columns]
+
+
 def _definite(matrix: Tensor) -> Tensor:
     """`matrix`, or its transpose, with the strides of its shape. A single row or column counts as contiguous with any
     stride, but the product reads the stride: a column that was transposed gave wrong sums (torch 2.13)."""
-    if 1 not in matrix.shape and matrix.stride() in ((matrix.shape[1], 1), (1, matrix.shape[0])):
+    if not is_traced() and 1 not in matrix.shape and matrix.stride() in ((matrix.shape[1], 1), (1, matrix.shape[0])):
         return matrix
     return matrix.clone(memory_format=torch.contiguous_format)
 
 
-@functools.cache
-def _int8_matmul_is_exact() -> bool:
-    """Whether this processor's int8 matrix product never saturates; those that add pairs in 16 bits do."""
+def int8_matmul_is_exact() -> bool:
+    """Whether this processor's int8 matrix product never saturates; those that add pairs in 16 bits do.
+
+    Tried once. `torch.compile` cannot try and takes what is known: whoever traces asks before.
+    """
+    if not _known_exact:
+        _known_exact.append(_try_int8_matmul())
+    return _known_exact[0]
+
+
+#: What `int8_matmul_is_exact` has found.
+_known_exact: list[bool] = []
+
+
+def _try_int8_matmul() -> bool:
     size = 64
     worst = torch.full((size, size), -128, dtype=torch.int8)
     mixed = torch.arange(-128, 128, dtype=torch.int16).repeat(size * size // 256).to(torch.int8).reshape(size, size)

@@ -27,13 +27,13 @@ def largest(operation: Max, codes: Tensor) -> Tensor:
 
 def concatenate(operation: Concatenate, operands: Sequence[Tensor]) -> Tensor:
     """Operands one after another; constants, of batch 1, are repeated."""
-    batch = max(map(len, operands))
+    batch = max(codes.shape[0] for codes in operands)
     return torch.cat([codes.expand(batch, *codes.shape[1:]) for codes in operands], operation.dim)
 
 
 def reshape(operation: Reshape, codes: Tensor) -> Tensor:
     """The same codes in another shape."""
-    return codes.reshape(len(codes), *operation.shape)
+    return codes.reshape(codes.shape[0], *operation.shape)
 
 
 def transpose(operation: Transpose, codes: Tensor) -> Tensor:
@@ -59,4 +59,4 @@ def take(operation: Take, codes: Tensor) -> Tensor:
 
 def expand(operation: Expand, codes: Tensor) -> Tensor:
     """Dimensions of size 1, repeated."""
-    return codes.expand(len(codes), *operation.shape).contiguous()
+    return codes.expand(codes.shape[0], *operation.shape).contiguous()

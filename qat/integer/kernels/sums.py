@@ -59,8 +59,7 @@ def reduce(operation: Mean | Sum, codes: Tensor, input_grid: Grid, output_grid: 
 
 def _convolve_dense(codes: Tensor, kernel: Tensor, kernel_sums: Tensor, operation: Conv, grid: Grid) -> Tensor:
     """Sums (O, N, *windows), as a matrix product of the kernel with windows. codes: (N, C, *spatial), of one group."""
-    zero = int(narrow(torch.tensor(grid.zero_point, dtype=grid.dtype), grid))
-    padded = pad(narrow(codes, grid), operation.padding, zero)
+    padded = pad(narrow(codes, grid), operation.padding, -narrow_offset(grid))
     few = codes.shape[1] < _CHANNELS_FIRST_BELOW
     if not few:
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
@@ -71,7 +70,7 @@ def _convolve_dense(codes: Tensor, kernel: Tensor, kernel_sums: Tensor, operatio
     ]
     windows = [space // step + 1 for space, step in zip(room, operation.stride, strict=True)]
     view = padded.as_strided(
-        (len(codes), *windows, *operation.kernel_size, codes.shape[1]),
+        (codes.shape[0], *windows, *operation.kernel_size, codes.shape[1]),
         (
             per_sample,
             *(stride * step for stride, step in zip(per_place, operation.stride, strict=True)),
@@ -84,7 +83,7 @@ def _convolve_dense(codes: Tensor, kernel: Tensor, kernel_sums: Tensor, operatio
     turned = (*range(outer, view.dim()), *range(outer))
     matrix = view.permute(turned).reshape(size, -1) if few else view.reshape(-1, size).T
     sums = _matmul(kernel.movedim(1, -1).flatten(1), kernel_sums, matrix, grid)
-    return sums.reshape(len(kernel), len(codes), *windows)
+    return sums.reshape(len(kernel), codes.shape[0], *windows)
 
 
 def _multiply_add(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) -> Tensor:
