@@ -1,16 +1,14 @@
 """Softmax and its logarithm, on codes."""
 
-import functools
 import math
 from collections.abc import Sequence
-from decimal import Decimal
 
 import torch
 from torch import Tensor
 
 from qat.integer.fixed_point import bit_length
 from qat.integer.operations import LogSoftmax, Softmax
-from qat.integer.operations.softmax import LOG_BITS, LOG_TABLE_BITS
+from qat.integer.operations.softmax import LOG_BITS, LOG_TABLE_BITS, log_table
 from qat.integer.values import Grid
 
 
@@ -50,7 +48,7 @@ def exponentials(table: Tensor, operands: Sequence[Tensor], grid: Grid, dim: int
 def row_sums(parts: Tensor, operation: Softmax | LogSoftmax) -> Tensor:
     """Sums of exponentials over the operation's dimension, which stays with size 1; int64."""
     dim = operation.dim
-    narrow = int(operation.factors.exponentials[0]) * parts.shape[dim] < 2**31
+    narrow = operation.factors.one * parts.shape[dim] < 2**31
     return parts.sum(dim, keepdim=True, dtype=torch.int32 if narrow else torch.int64).to(torch.int64)
 
 
@@ -58,7 +56,7 @@ def log_softmax(operation: LogSoftmax, codes: Tensor, source: Grid, target: Grid
     """codes: (N, ...). Returns codes of the same shape."""
     factors, dim = operation.factors, operation.dim
     sums = row_sums(exponentials(factors.exponentials, [codes], source, dim), operation)
-    logs = integer_log(sums, int(factors.exponentials[0]).bit_length() - 1, codes.shape[dim].bit_length())
+    logs = integer_log(sums, factors.one.bit_length() - 1, codes.shape[dim].bit_length(), factors.logs)
     scaled = (logs * factors.log_factor + ((1 << factors.log_shift) >> 1)) >> factors.log_shift
     scaled += (1 << factors.shift) >> 1
     # `LogSoftmaxFactors` leaves room for what is shifted.
@@ -68,23 +66,13 @@ def log_softmax(operation: LogSoftmax, codes: Tensor, source: Grid, target: Grid
     return (target.zero_point - steps).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
 
 
-@functools.cache
-def log_table() -> Tensor:
-    """Natural logarithms of 1 to 2 in 2^LOG_TABLE_BITS steps, of LOG_BITS fractional bits; int64.
-
-    Decimal numbers give the same entries on every machine, whatever its floating-point library.
-    """
-    steps = (1 + Decimal(place) / 2**LOG_TABLE_BITS for place in range(2**LOG_TABLE_BITS))
-    return torch.tensor([round(step.ln() * 2**LOG_BITS) for step in steps])
-
-
 #: The natural logarithm of 2 with LOG_BITS fractional bits.
 LOG_OF_TWO = round(math.log(2) * 2**LOG_BITS)
 
 
-def integer_log(sums: Tensor, bits: int, digits: int) -> Tensor:
+def integer_log(sums: Tensor, bits: int, digits: int, table: Tensor | None = None) -> Tensor:
     """Natural logarithm of sums / 2^bits with LOG_BITS fractional bits, within 2. sums: int64 in 2^bits..2^(bits +
-    digits), at most 2^42.
+    digits), at most 2^42. table: `log_table()`, which is taken where none is given.
     """
     # sums = 2^(bits + exponent) * (1 + place / 2^LOG_TABLE_BITS + ...)
     exponent = bit_length(sums) - 1 - bits
@@ -92,5 +80,5 @@ def integer_log(sums: Tensor, bits: int, digits: int) -> Tensor:
     step = 1 << (bits + digits - LOG_TABLE_BITS)
     places = raised // step
     rest = ((raised - places * step) << LOG_BITS) // (places * step)
-    table = log_table().to(sums.device)
+    table = (log_table() if table is None else table).to(sums.device)
     return table[places - 2**LOG_TABLE_BITS] + exponent * LOG_OF_TWO + rest - ((rest * rest) >> (LOG_BITS + 1))

@@ -1,7 +1,9 @@
 """Softmax and its logarithm, by a table of exponentials and one division."""
 
+import functools
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import ClassVar
 
 import torch
@@ -66,6 +68,11 @@ class SoftmaxFactors:
         factor = round(mantissa * 2**24)
         return cls(exponentials_of(source, bits), shift, sum_shift, factor, min(divisor_shift, _MAX_SHIFT))
 
+    @functools.cached_property
+    def one(self) -> int:
+        """The exponential of the largest code."""
+        return int(self.exponentials[0])
+
     def divisor(self, sums: Tensor | int) -> Tensor | int:
         """The divisor of rows with these sums of exponentials, not yet limited to 1..divisor_limit."""
         return ((sums >> self.sum_shift) * self.divisor_factor + self.half) >> self.divisor_shift
@@ -86,14 +93,13 @@ class SoftmaxFactors:
     @property
     def largest_step(self) -> int:
         """The largest `code - zero_point`, that of an element which takes part alone."""
-        one = int(self.exponentials[0])
-        divisor = max(self.divisor(one), 1)
-        return ((one << self.numerator_shift) + (divisor >> 1)) // divisor
+        divisor = max(self.divisor(self.one), 1)
+        return ((self.one << self.numerator_shift) + (divisor >> 1)) // divisor
 
     @property
     def divisor_limit(self) -> int:
         """A divisor from which on every result is 0; larger ones are cut to it, so that int32 holds them."""
-        return (int(self.exponentials[0]) << (self.numerator_shift + 2)) - 1
+        return (self.one << (self.numerator_shift + 2)) - 1
 
 
 def exponentials_of(source: Grid, bits: int) -> Tensor:
@@ -239,6 +245,26 @@ class LogSoftmaxFactors:
             (factors.distance_factor, factors.log_factor, factors.log_shift, factors.shift) for factors in (self, other)
         ]
         return numbers[0] == numbers[1] and exponentials_match(self.exponentials, other.exponentials)
+
+    @functools.cached_property
+    def one(self) -> int:
+        """The exponential of the largest code."""
+        return int(self.exponentials[0])
+
+    @functools.cached_property
+    def logs(self) -> Tensor:
+        """`log_table()`, as a tensor of these factors."""
+        return log_table()
+
+
+@functools.cache
+def log_table() -> Tensor:
+    """Natural logarithms of 1 to 2 in 2^LOG_TABLE_BITS steps, of LOG_BITS fractional bits; int64.
+
+    Decimal numbers give the same entries on every machine, whatever its floating-point library.
+    """
+    steps = (1 + Decimal(place) / 2**LOG_TABLE_BITS for place in range(2**LOG_TABLE_BITS))
+    return torch.tensor([round(step.ln() * 2**LOG_BITS) for step in steps])
 
 
 def log_fraction_bits(count: int) -> int:
