@@ -34,16 +34,26 @@ def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     count = torch.Size(shape).numel()
     if packed.dim() != 1 or packed.numel() != (count * bits + 7) // 8:
         raise ProgramError(f"{packed.numel()} bytes cannot hold {count} codes of {bits} bits; the file is damaged.")
-    words = -(-count // 8)
-    padded = torch.nn.functional.pad(packed, (0, bits * words - packed.numel())).reshape(words, bits)
-    codes = torch.empty(words, 8, dtype=torch.int8)
-    mask, sign = 2**bits - 1, 2 ** (bits - 1)
-    for piece, result in zip(padded.split(_WORDS), codes.split(_WORDS), strict=True):
-        word = torch.zeros(len(piece), dtype=torch.int64)
-        for place in range(bits):
-            word |= piece[:, place].to(torch.int64) << (8 * place)
-        for place in range(8):
-            result[:, place] = (((word >> (place * bits)) & mask) ^ sign) - sign
-    if bool(codes.flatten()[count:].any()):
+    size = _WORDS * bits
+    pieces = [codes_in(piece, bits) for piece in packed.split(size)]
+    codes = torch.cat(pieces) if len(pieces) != 1 else pieces[0]
+    if bool(codes[count:].any()):
         raise ProgramError(f"bits are set behind the last of {count} codes of {bits} bits; the file is damaged.")
-    return codes.flatten()[:count].reshape(shape)
+    return codes[:count].reshape(shape)
+
+
+def codes_in(packed: Tensor, bits: int) -> Tensor:
+    """Every int8 code in whole bytes, and spare bits behind the last as codes too: tensor operations alone.
+
+    packed: uint8 (bytes,), on any device.
+    """
+    if bits == 8:
+        return packed.view(torch.int8)
+    if bits in (2, 4):  # no code lies in two bytes
+        fields = packed[:, None] >> torch.arange(0, 8, bits, dtype=torch.uint8, device=packed.device)
+    else:
+        padded = torch.nn.functional.pad(packed, (0, -packed.shape[0] % bits)).reshape(-1, bits)
+        places = torch.arange(8, device=packed.device)
+        fields = (padded.to(torch.int64) << 8 * places[:bits]).sum(1, keepdim=True) >> bits * places
+    sign = 2 ** (bits - 1)
+    return (((fields & 2**bits - 1) ^ sign).to(torch.int8) - sign).flatten()
