@@ -27,6 +27,10 @@ def test_the_finished_runs_are_there():
         "topics_gpt_ptq",
         "shapes_detector_w8a8",
         "shapes_detector_ptq",
+        "cifar10_resnet8",
+        "cifar10_mobilenet_v2",
+        "cifar10_vit",
+        "keywords_ds_cnn",
     } <= set(RECIPES)
 
 

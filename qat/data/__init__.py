@@ -2,7 +2,8 @@
 
 from qat.data.cifar10 import CIFAR10DataModule
 from qat.data.digits import DigitsDataModule
+from qat.data.keywords import KeywordsDataModule
 from qat.data.shapes import ShapesDataModule
 from qat.data.text import TextDataModule
 
-__all__ = ["CIFAR10DataModule", "DigitsDataModule", "ShapesDataModule", "TextDataModule"]
+__all__ = ["CIFAR10DataModule", "DigitsDataModule", "KeywordsDataModule", "ShapesDataModule", "TextDataModule"]
