@@ -1,0 +1,376 @@
+"""RealProgram: a network whose activations are real numbers, as nodes of an explicit list of functions.
+
+It is what lies behind files that are not integer: layers multiply weights of few bits, or codes of tokens whose range
+is found at run time, and everything else is float32. `RealProgram` is no `IntegerProgram`, and never claims to be one:
+`float_operations` lists what it computes in real numbers.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qat.errors import ProgramError
+from qat.integer.program import Layer
+from qat.integer.values import check_name
+from qat.real.functions import DTYPES, FUNCTIONS, MOVES, SIZES, codes_and_sums, scaled_sums
+from qat.real.weights import RealWeight
+from qat.spec import ACTIVATIONS, STORAGES
+from qat.tokens import TOKEN_MAX
+
+#: Sizes of a shape; a text names one that follows the inputs.
+Shape = tuple[int | str, ...]
+FLOATS = ("float32", "float64", "float16")
+#: What a node makes that is a size and no tensor.
+SIZE = "size"
+STRUCTURES = ("tensor", "tuple", "dict")
+BYTES = {"float32": 4, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An argument that is an input, a constant, a weight or what a node makes, by its name."""
+
+    name: str
+
+
+#: Plain data, a `Ref`, or a tuple of such.
+Argument = Any
+
+
+@dataclass(frozen=True)
+class RealInput:
+    """An input. dtype: "float32" or "int64". shape: with the batch in front. value: its name, as nodes refer to it."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+    #: What edges of integer programs may carry; those here are as they come.
+    codes = False
+    image = None
+
+    def __post_init__(self):
+        check_name(self.name, "an input")
+        if self.dtype not in ("float32", "int64"):
+            raise ProgramError(f"input {self.name!r} is {self.dtype[:20]!r}; inputs are float32 or int64.")
+
+    @property
+    def value(self) -> str:
+        """The name under which nodes read it."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class RealOutput:
+    """An output. value: the node that makes it."""
+
+    name: str
+    value: str
+
+    codes = False
+
+    def __post_init__(self):
+        check_name(self.name, "an output")
+
+
+@dataclass(frozen=True)
+class RealNode:
+    """One function. name: of the node and of what it makes. source: path of the module it came from.
+
+    arguments: the function's parameters by name. dtype, shape: of what it makes; a size has dtype "size".
+    part: which result, of a function that makes several.
+    tokens: dimensions of one token, where a layer reads its input on grids of the moment; () where it reads reals.
+    """
+
+    name: str
+    source: str
+    function: str
+    arguments: tuple[tuple[str, Argument], ...]
+    dtype: str
+    shape: Shape
+    part: int | None = None
+    tokens: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        check_name(self.name, "a node")
+        if self.function not in FUNCTIONS:
+            raise ProgramError(f"{self.name!r} computes {self.function[:40]!r}, which a real program cannot hold.")
+        if self.tokens and self.function not in ("linear", "convolution"):
+            raise ProgramError(f"{self.name!r} reads tokens, but is a {self.function}; layers with weights do.")
+        if self.dtype != SIZE and self.dtype not in DTYPES:
+            raise ProgramError(f"{self.name!r} makes {self.dtype[:20]!r}; choose one of {', '.join(DTYPES)}.")
+
+    @functools.cached_property
+    def named(self) -> dict[str, Argument]:
+        """The arguments by name."""
+        return dict(self.arguments)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names that it refers to."""
+        return tuple(_refs(tuple(self.named.values())))
+
+    @property
+    def weight(self) -> str | None:
+        """Name of the operand that a layer multiplies with."""
+        argument = self.named.get("weight") if self.function in WEIGHTED else None
+        return argument.name if isinstance(argument, Ref) else None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it computes real numbers, and does not only move them or count sizes."""
+        return self.dtype in FLOATS and self.function not in MOVES and self.function != "full"
+
+
+#: Functions that have a weight.
+WEIGHTED = ("linear", "convolution", "aten.embedding.default")
+
+
+def _refs(argument: Argument) -> Iterator[str]:
+    if isinstance(argument, Ref):
+        yield argument.name
+    elif isinstance(argument, tuple):
+        for entry in argument:
+            yield from _refs(entry)
+
+
+@dataclass(frozen=True, eq=False)
+class RealProgram:
+    """Nodes in the order in which they run.
+
+    inputs, outputs: in the order of the network's arguments and results. weights: codes by name. constants: tensors by
+    name, as the network holds them, those of real numbers rounded to `storage` but still float32.
+    activations: "dynamic" or "float". storage: how a file keeps real constants and scales, see `qat.QuantConfig`; what
+    float16 cannot hold stays float32 (`fits`).
+    output_structure: as of `IntegerProgram`.
+    """
+
+    inputs: tuple[RealInput, ...]
+    outputs: tuple[RealOutput, ...]
+    nodes: tuple[RealNode, ...]
+    weights: Mapping[str, RealWeight] = field(default_factory=dict)
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    activations: str = "float"
+    storage: str = "float32"
+    output_structure: str = "tensor"
+
+    def __post_init__(self):
+        if self.activations not in ACTIVATIONS[1:] or self.storage not in STORAGES:
+            raise ProgramError(
+                f"activations are {str(self.activations)[:20]!r} and storage {str(self.storage)[:20]!r}; a real "
+                f"program has {' or '.join(ACTIVATIONS[1:])}, and {' or '.join(STORAGES)}."
+            )
+        if self.output_structure not in STRUCTURES or not self.inputs or not self.outputs:
+            raise ProgramError("a program has inputs, outputs, and an output_structure of tensor, tuple or dict.")
+        known = {*self.weights, *self.constants}
+        for name in (*(edge.name for edge in self.inputs), *(node.name for node in self.nodes)):
+            if name in known:
+                raise ProgramError(f"two tensors of the program are named {name!r}; give each a name of its own.")
+            known.add(name)
+        made = {*self.weights, *self.constants, *(edge.name for edge in self.inputs)}
+        for node in self.nodes:
+            if missing := [name for name in node.reads if name not in made]:
+                raise ProgramError(f"{node.name!r} reads {missing[0][:80]!r}, which nothing before it makes.")
+            if node.tokens and (node.weight not in self.weights or self.activations != "dynamic"):
+                raise ProgramError(f"{node.name!r} reads tokens, but multiplies them with no codes of a weight.")
+            made.add(node.name)
+        for edge in self.outputs:
+            if edge.value not in made:
+                raise ProgramError(f"output {edge.name!r} is {edge.value[:80]!r}, which nothing makes.")
+
+    def __call__(self, inputs):
+        """Run the reference: torch on the CPU, and whole numbers where codes are multiplied.
+
+        inputs: a tensor, tensors by position, or by input name. Returns outputs in `output_structure`.
+        """
+        values = self.run(inputs)
+        outputs = {edge.name: values[edge.value] for edge in self.outputs}
+        match self.output_structure:
+            case "dict":
+                return outputs
+            case "tuple":
+                return tuple(outputs.values())
+        return next(iter(outputs.values()))
+
+    @torch.no_grad()
+    def run(self, inputs, keep_all: bool = False) -> dict[str, Any]:
+        """What the outputs need of what nodes make, by name; everything where `keep_all`."""
+        held: dict[str, Any] = dict(self.named_inputs(inputs))
+        held |= self.constants
+        last = {name: index for index, node in enumerate(self.nodes) for name in node.reads}
+        kept = {edge.value for edge in self.outputs}
+        for index, node in enumerate(self.nodes):
+            held[node.name] = self.computed(node, held)
+            if not keep_all:
+                for name in node.reads:
+                    if last[name] == index and name not in kept:
+                        held.pop(name, None)
+        return held
+
+    @torch.no_grad()
+    def computed(self, node: RealNode, held: Mapping[str, Any]):
+        """What one node makes of what was made before."""
+
+        def resolve(argument: Argument):
+            if isinstance(argument, Ref):
+                return self.weights[argument.name].real if argument.name in self.weights else held[argument.name]
+            return tuple(map(resolve, argument)) if isinstance(argument, tuple) else argument
+
+        arguments = {name: resolve(argument) for name, argument in node.arguments}
+        if node.tokens:
+            return self._of_tokens(node, arguments)
+        result = FUNCTIONS[node.function](**{name: _as_list(value) for name, value in arguments.items()})
+        return result if node.part is None else result[node.part]
+
+    def _of_tokens(self, node: RealNode, arguments: dict[str, Any]) -> Tensor:
+        weight = self.weights[node.weight]
+        _, scale, sums = codes_and_sums(node.function, arguments, weight, node.tokens)
+        return scaled_sums(sums, scale, weight, arguments.get("bias"), node.tokens[0])
+
+    def named_inputs(self, inputs) -> dict[str, Tensor]:
+        """Inputs by name on the CPU, in the dtypes of their edges. Raises `ProgramError` for others than it takes."""
+        names = [edge.name for edge in self.inputs]
+        if isinstance(inputs, Tensor):
+            inputs = (inputs,)
+        if not isinstance(inputs, Mapping):
+            if not isinstance(inputs, Sequence) or len(inputs) != len(names):
+                raise ProgramError(f"the program takes {len(names)} inputs: {', '.join(names)}.")
+            inputs = dict(zip(names, inputs, strict=True))
+        if set(inputs) != set(names):
+            raise ProgramError(f"inputs {', '.join(map(str, inputs))} given; the program takes {', '.join(names)}.")
+        tensors = {}
+        for edge in self.inputs:
+            tensor = inputs[edge.name]
+            if not isinstance(tensor, Tensor):
+                raise ProgramError(f"input {edge.name!r} is a {type(tensor).__name__}; give a tensor.")
+            fits = tensor.dim() == len(edge.shape) and all(
+                isinstance(wanted, str) or size == wanted for size, wanted in zip(tensor.shape, edge.shape, strict=True)
+            )
+            if not fits or tensor.is_floating_point() != (edge.dtype == "float32"):
+                raise ProgramError(
+                    f"input {edge.name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected {edge.dtype} of "
+                    f"({', '.join(map(str, edge.shape))})."
+                )
+            tensors[edge.name] = tensor.detach().to("cpu", DTYPES[edge.dtype])
+        return tensors
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, RealNode]:
+        """Nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    @property
+    def weighted(self) -> tuple[RealNode, ...]:
+        """Layers whose weights have codes."""
+        return tuple(node for node in self.nodes if node.weight in self.weights)
+
+    @property
+    def integer_operations(self) -> tuple[RealNode, ...]:
+        """Layers that multiply codes of tokens by codes of weights, in integers, between real numbers."""
+        return tuple(node for node in self.nodes if node.tokens)
+
+    @property
+    def float_operations(self) -> tuple[RealNode, ...]:
+        """The nodes that compute in real numbers (`name`, `source`, `function`): all that do not only move them.
+
+        A layer of `integer_operations` is among them: its sums are integers, its input and its result real.
+        """
+        return tuple(node for node in self.nodes if node.is_float)
+
+    @property
+    def way(self) -> str:
+        """How the network was quantized, in a word or two."""
+        if self.activations == "dynamic":
+            return "dynamic"
+        if self.weights:
+            return "weight-only"
+        return {"float16": "fp16", "float32": "fp32"}[self.storage]
+
+    def stored_as(self, tensor: Tensor) -> str:
+        """The type in which a file keeps a constant of real numbers, or scales."""
+        return "float16" if self.storage == "float16" and fits_float16(tensor) else "float32"
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers with weights as a report shows them, in order; weights that two share count where they are first.
+
+        The bytes are those of codes at their true width, of scales and of biases as they are stored.
+        """
+        seen: set[str] = set()
+        rows = []
+        for node in self.nodes:
+            if node.weight is None:
+                continue
+            names = [node.weight, *(bias.name for bias in (node.named.get("bias"),) if isinstance(bias, Ref))]
+            new = [name for name in names if name not in seen]
+            seen.update(new)
+            weight = self.weights.get(node.weight)
+            bits = weight.bits if weight else 8 * BYTES[self.stored_as(self.constants[node.weight])]
+            count = weight.count if weight else self.constants[node.weight].numel()
+            activation_bits = TOKEN_MAX.bit_length() + 1 if node.tokens else 32
+            rows.append(
+                Layer(node.name, node.source, node.function.removeprefix("aten.").removesuffix(".default"), bits,
+                      activation_bits, count, sum(map(self._bytes_of, new)))
+            )  # fmt: skip
+        return tuple(rows)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all codes at their true width, and of scales and constants as they are stored."""
+        return sum(map(self._bytes_of, (*self.weights, *self.constants)))
+
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of the same weights and constants in float32."""
+        constants = sum(4 * tensor.numel() for tensor in self.constants.values() if tensor.is_floating_point())
+        return constants + sum(4 * weight.count for weight in self.weights.values())
+
+    def _bytes_of(self, name: str) -> int:
+        weight = self.weights.get(name)
+        if weight is not None:
+            return weight.packed_bytes + weight.scale.numel() * BYTES[self.stored_as(weight.scale)]
+        tensor = self.constants[name]
+        return tensor.numel() * (BYTES[self.stored_as(tensor)] if tensor.is_floating_point() else tensor.element_size())
+
+    def save(self, directory: str | PathLike) -> None:
+        """Write real_program.json and .safetensors into `directory`, each complete or not at all."""
+        from qat.real.storage import save
+
+        save(self, directory)
+
+    @classmethod
+    def load(cls, directory: str | PathLike) -> "RealProgram":
+        """Read what `save` wrote. Raises `ProgramError` for a file that is damaged or of another version."""
+        from qat.real.storage import load
+
+        return load(directory)
+
+
+def _as_list(argument):
+    return list(argument) if isinstance(argument, tuple) else argument
+
+
+#: Smallest normal and largest number of float16.
+FLOAT16_SMALLEST, FLOAT16_LARGEST = 2.0**-14, 65504.0
+
+
+def fits_float16(tensor: Tensor) -> bool:
+    """Whether float16 holds numbers well enough: none beyond its largest, and the largest of them to 11 bits.
+
+    Numbers below 2^-14 are off by at most 2^-25; a tensor of nothing but such stays float32.
+    """
+    if not tensor.numel():
+        return False
+    largest = float(tensor.abs().max())
+    return largest == 0.0 or FLOAT16_SMALLEST <= largest <= FLOAT16_LARGEST
+
+
+def rounded_to(storage: str, tensor: Tensor) -> Tensor:
+    """A tensor of real numbers as a file of that storage keeps it, as float32."""
+    tensor = tensor.detach().float()
+    return tensor.half().float() if storage == "float16" and fits_float16(tensor) else tensor
