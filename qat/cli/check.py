@@ -68,7 +68,9 @@ def check(config: DictConfig) -> tuple[str, PreparationError | None]:
     Nothing is trained and nothing written. Of a network that is refused the preflight shows what a simulation would do.
     """
     parts.check_complete(config)
-    emitter_of(config.export.runtime)  # what is not installed shows before the training
+    runtimes = parts.runtimes_of(config)
+    for runtime in runtimes:
+        emitter_of(runtime)  # what is not installed shows before the training
     parts.nonlinear_of(config)
     pytorch_lightning.seed_everything(config.seed, verbose=False)
     data, model = parts.data_of(config), parts.model_of(config)
@@ -78,7 +80,7 @@ def check(config: DictConfig) -> tuple[str, PreparationError | None]:
     quant, schedule = parts.quant_of(config), parts.schedule_of(config)
     inputs, refusal = inputs_of(next(iter(loader)), network), None
     try:
-        handle = qat.prepare(network, inputs, quant, config.export.runtime)
+        handle = qat.prepare(network, inputs, quant, runtimes)
     except PreparationError as error:
         handle, refusal = qat.prepare(network, inputs, quant, None), error
     epochs, steps = known_total(config.trainer.max_epochs), known_total(config.trainer.get("max_steps"))

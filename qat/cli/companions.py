@@ -1,22 +1,24 @@
 """What a run leaves beside the network itself: files of its data, and other networks of the trained one's parts."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import nn
 
 import qat
+from qat.emitters import export_all
 from qat.files import write_whole
 from qat.models.module import Companion
 from qat.report.files import INTEGER
 
-#: In the folder of a companion, as in that of the network.
-MODEL_ONNX = "model.onnx"
-
 
 def deliver_companions(
-    trained: nn.Module, companions: Mapping[str, Companion], run_dir: Path, runtime: str, nonlinear: str
+    trained: nn.Module,
+    companions: Mapping[str, Companion],
+    run_dir: Path,
+    runtimes: Iterable[str],
+    nonlinear: str,
 ) -> None:
     """Convert and export `companions` with the quantizers of the prepared network `trained`, each into a folder.
 
@@ -31,7 +33,7 @@ def deliver_companions(
         finally:
             handle.remove()
         program.save(folder)
-        qat.export(program, folder / MODEL_ONNX, runtime=runtime, nonlinear=nonlinear)
+        export_all(program, folder, runtimes, nonlinear=nonlinear)
 
 
 def write_files(files: Mapping[str, bytes], run_dir: Path) -> None:

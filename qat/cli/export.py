@@ -1,6 +1,6 @@
 """qat-export RUN: writes the integer program of a run for a runtime, and checks the file on it.
 
-qat-export outputs/digits_cnn/2025-01-31_12-00-00 --runtime onnxruntime
+qat-export outputs/digits_cnn/2025-01-31_12-00-00 --runtime litert
 """
 
 import argparse
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import qat
-from qat.cli.parts import MODEL_ONNX
-from qat.errors import ConfigurationError, QATError
+from qat import certificate
+from qat.emitters import RUNTIMES, exported_in, runtime_named
+from qat.errors import ConfigurationError, ExportError, QATError
 from qat.report.files import INTEGER, PROGRAM_JSON
 
 
@@ -18,16 +19,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, or 1 with one sentence on stderr."""
     parser = argparse.ArgumentParser(prog="qat-export", description="Export the integer program of a run.")
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run, such as outputs/digits_cnn/<date>")
-    parser.add_argument("--runtime", default="onnxruntime", help="what will run the file (default: %(default)s)")
+    parser.add_argument(
+        "--runtime", default="onnxruntime", help=f"what will run it: {', '.join(RUNTIMES)} (default: %(default)s)"
+    )
     parser.add_argument(
         "--nonlinear",
         default="integer",
         help="how softmax, normalization and division are computed: integer, or float_island (default: %(default)s)",
     )
-    parser.add_argument("--output", metavar="FILE", type=Path, help=f"file to write (default: RUN/{MODEL_ONNX})")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="a text file with the name of a class in each line")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="pictures as (N, H, W, C), where the runtime has both layouts"
+    )
+    files = ", ".join(entry.file for entry in RUNTIMES.values())
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path, help=f"what to write (default, by runtime: {files} in RUN/{INTEGER})"
+    )
     options = parser.parse_args(arguments)
     try:
-        path = export_run(options.run, options.runtime, options.output, options.nonlinear)
+        labels = read_labels(options.labels) if options.labels is not None else ()
+        path = export_run(
+            options.run,
+            options.runtime,
+            options.output,
+            nonlinear=options.nonlinear,
+            labels=labels,
+            channels_last=options.channels_last,
+        )
     except QATError as error:
         print(error, file=sys.stderr)
         return 1
@@ -35,21 +53,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def export_run(run_dir: Path, runtime: str, output: Path | None = None, nonlinear: str = "integer") -> Path:
-    """Export the program in `run_dir` to `output`; returns the path written. nonlinear: as for `qat.export`."""
-    if not (run_dir / INTEGER / PROGRAM_JSON).is_file():
+def export_run(run_dir: Path, runtime: str, output: Path | None = None, **choices) -> Path:
+    """Export the program in `run_dir` to `output`; returns the path written. choices: as for `qat.export`.
+
+    Where that is the run's own folder, the certificate in it is written anew, from random codes alone: `qat-verify`
+    compares on data.
+    """
+    folder = run_dir / INTEGER
+    if not (folder / PROGRAM_JSON).is_file():
         raise ConfigurationError(
             f"{str(run_dir)!r} has no {INTEGER / PROGRAM_JSON}; give the folder of a run that qat-train finished."
         )
-    path = output or run_dir / MODEL_ONNX
+    path = output or folder / runtime_named(runtime).file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
             f"{str(path)!r} cannot be written ({error.strerror}); give another path with --output."
         ) from error
-    qat.export(qat.IntegerProgram.load(run_dir / INTEGER), path, runtime=runtime, nonlinear=nonlinear)
+    program = qat.IntegerProgram.load(folder)
+    qat.export(program, path, runtime=runtime, **choices)
+    if output is None:
+        certificate.write(certificate.certificate(program, folder, exported_in(folder), None), folder)
     return path
+
+
+def read_labels(path: Path) -> list[str]:
+    """The lines of a text file."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"the labels {str(path)!r} cannot be read ({error}); give a text file.") from error
 
 
 if __name__ == "__main__":

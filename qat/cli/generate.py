@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 
 import qat
-from qat.cli.companions import MODEL_ONNX
 from qat.data.text import VOCABULARY_JSON, Vocabulary
-from qat.emitters import emitter_of
+from qat.emitters import RUNTIMES, emitter_of
 from qat.errors import ConfigurationError, QATError
 from qat.integer.interpreter import edge_dtype
 from qat.integer.program import IntegerProgram
@@ -24,6 +23,7 @@ from qat.report.files import INTEGER
 
 #: The folder of the network for one token at a time, as `LanguageModel.companions` names it.
 STEP = INTEGER / "step"
+MODEL_ONNX = RUNTIMES["onnxruntime"].file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,11 +12,10 @@ import qat
 from qat.cli.failure import ConfigErrors, as_sentence
 from qat.emitters import check_nonlinear
 from qat.errors import ConfigurationError
-from qat.report.files import INTEGER
+from qat.targets import target_named
 
-#: In the folder of a run: what training leaves to go on from, and the file that runs.
+#: In the folder of a run: what training leaves to go on from.
 CHECKPOINTS = Path("checkpoints")
-MODEL_ONNX = INTEGER / "model.onnx"
 
 #: The groups that every recipe has.
 REQUIRED = ("data", "model", "trainer", "quant", "export")
@@ -71,10 +70,17 @@ def callback_of(config: DictConfig, export_dir: Path | None = None) -> "qat.QATC
     return qat.QATCallback(
         quant=quant_of(config),
         schedule=schedule_of(config),
-        target=config.export.runtime,
+        target=runtimes_of(config),
         export_dir=export_dir,
         nonlinear=nonlinear_of(config),
     )
+
+
+def runtimes_of(config: DictConfig) -> tuple[str, ...]:
+    """The runtimes to export for: `export.runtime`, one or a list of them."""
+    named = config.export.runtime
+    target = target_named([named] if isinstance(named, str) else list(named or ()))
+    return target.runtimes
 
 
 def nonlinear_of(config: DictConfig) -> str:

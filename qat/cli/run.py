@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,7 @@ import qat
 from qat.batches import split_batch
 from qat.cli import parts
 from qat.cli.companions import deliver_companions, write_files
-from qat.cli.parts import MODEL_ONNX
-from qat.emitters import emitter_of
+from qat.emitters import emitter_of, export_all, exported_in, remove_exported
 from qat.errors import ConfigurationError, MissingExtraError
 from qat.inject.handle import Handle
 from qat.integer.program import IntegerProgram
@@ -28,8 +27,9 @@ from qat.report.files import INTEGER, PREDICTIONS_PNG, write_or_remove
 from qat.report.records import TAKEN_OUT
 from qat.report.run import read
 from qat.report.tables import certificate_line, run_table
-from qat.training.delivery import refuse_unequal, write_page, write_report
+from qat.training.delivery import certify, refuse_unequal, write_page, write_report
 from qat.training.discovery import find_network
+from qat.verification import verify_files
 
 #: The split that is held out of training and of every choice made while training.
 SPLIT = "test"
@@ -56,7 +56,9 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
     recipe: its name, for the report. Raises `QATError` for what the user can mend.
     """
     parts.check_complete(config)
-    emitter_of(config.export.runtime)  # what is not installed shows before the training
+    runtimes = parts.runtimes_of(config)
+    for runtime in runtimes:
+        emitter_of(runtime)  # what is not installed shows before the training
     parts.nonlinear_of(config)
     if config.get("threads") is not None:
         torch.set_num_threads(config.threads)
@@ -67,10 +69,11 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
     train = _train_quantized if config.get("post_training") is None else _train_then_quantize
     trained = train(config, run_dir, data, model)
     companions = getattr(model, "companions", dict)()
-    deliver_companions(trained.handle.module, companions, run_dir, config.export.runtime, parts.nonlinear_of(config))
+    deliver_companions(trained.handle.module, companions, run_dir, runtimes, parts.nonlinear_of(config))
     write_files(getattr(data, "files", dict)(), run_dir)
     trained.handle.measure()
-    report = verify_split(trained.program, run_dir, data, model, trained.handle.module, trained.float_network)
+    files = exported_in(run_dir / INTEGER)
+    report = verify_split(trained.program, files, data, model, trained.handle.module, trained.float_network)
     _draw_predictions(trained.program, run_dir, data, model)
     write_report(
         run_dir / INTEGER,
@@ -83,31 +86,34 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
         split=SPLIT,
         conditions={**report.conditions, "float_metrics": trained.float_weights},
     )
-    _report(run_dir)
-    refuse_unequal(report, run_dir / MODEL_ONNX)
+    certify(trained.program, run_dir / INTEGER, files, report, SPLIT)
+    _report(run_dir, files)
+    refuse_unequal(report, files)
 
 
 def verify_split(
     program: IntegerProgram,
-    run_dir: Path,
+    files: Mapping[str, Path],
     data: pytorch_lightning.LightningDataModule,
     model: pytorch_lightning.LightningModule,
     network: nn.Module | None = None,
     float_network: Callable | None = None,
+    repeats: int = 30,
 ) -> "qat.VerificationReport":
-    """Run the exported file of `run_dir` beside the program, and beside the networks given, on the whole test split.
+    """Run exported files beside the program, and beside the networks given, on the whole test split.
 
-    The metrics are those that `model.test_metrics()` names, none where the model has no such method.
+    files: by runtime. The metrics are those that `model.test_metrics()` names, none where the model has no such method.
     """
     data.setup(SPLIT)
     make_metrics = getattr(model, "test_metrics", dict)
-    return qat.verify(
+    return verify_files(
         program,
-        run_dir / MODEL_ONNX,
+        files,
         data.test_dataloader(),
         module=network,
         metrics=make_metrics(),
         float_module=float_network,
+        repeats=repeats,
     )
 
 
@@ -146,10 +152,11 @@ def _train_then_quantize(config: DictConfig, run_dir: Path, data, model) -> Trai
     network = find_network(model, None).eval()
     float_network = copy.deepcopy(network)
     batches = itertools.islice(data.train_dataloader(), config.post_training.batches)
-    handle = calibrate(network, batches, parts.quant_of(config), config.export.runtime)
+    handle = calibrate(network, batches, parts.quant_of(config), parts.runtimes_of(config))
     program = qat.convert(network)
     program.save(run_dir / INTEGER)
-    qat.export(program, run_dir / MODEL_ONNX, runtime=config.export.runtime, nonlinear=parts.nonlinear_of(config))
+    remove_exported(run_dir / INTEGER)
+    export_all(program, run_dir / INTEGER, parts.runtimes_of(config), nonlinear=parts.nonlinear_of(config))
     return Trained(
         program=program,
         handle=handle,
@@ -169,8 +176,8 @@ def _draw_predictions(program: IntegerProgram, run_dir: Path, data, model) -> No
     write_or_remove(run_dir / PREDICTIONS_PNG, picture)
 
 
-def _report(run_dir: Path) -> None:
-    """Write report.html and the pictures, and print the table that heads them."""
+def _report(run_dir: Path, files: Mapping[str, Path]) -> None:
+    """Write report.html and the pictures, and print the table that heads them. files: by runtime."""
     console = Console()
     page = write_page(run_dir / INTEGER)
     if page is not None:
@@ -178,4 +185,5 @@ def _report(run_dir: Path) -> None:
     run = read(run_dir).run
     console.print(run_table(run))
     console.print(certificate_line(run))
-    console.print(f"integer file: {run_dir / MODEL_ONNX}", soft_wrap=True, markup=False)
+    for path in files.values():
+        console.print(f"integer file: {path}", soft_wrap=True, markup=False)

@@ -1,7 +1,8 @@
 """Exported files: `export` chooses the emitter of a runtime; each emitter imports its own runtime and no other."""
 
 import importlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,8 +13,8 @@ from qat.integer.program import IntegerProgram
 from qat.integer.semantics import for_runtime
 
 __all__ = [
-    "NONLINEAR", "RUNTIMES", "ExportOptions", "Runtime", "check_nonlinear", "emitter_of", "export", "files_of",
-    "runtime_named",
+    "NONLINEAR", "RUNTIMES", "ExportOptions", "Runtime", "check_nonlinear", "emitter_of", "export", "export_all",
+    "exported_in", "files_of", "remove_exported", "runtime_named",
 ]  # fmt: skip
 
 
@@ -69,6 +70,33 @@ def export(
             f"export takes an IntegerProgram, not a {type(program).__name__}; call qat.convert(module) first."
         )
     emitter.emit(for_runtime(program, runtime), path, options)
+
+
+def export_all(program: IntegerProgram, directory: Path, runtimes: Iterable[str], **choices) -> dict[str, Path]:
+    """Export for several runtimes into one folder, under the names of `RUNTIMES`; the paths by runtime.
+
+    choices: as for `export`.
+    """
+    files = {runtime: directory / runtime_named(runtime).file for runtime in runtimes}
+    for runtime, path in files.items():
+        export(program, path, runtime=runtime, **choices)
+    return files
+
+
+def exported_in(directory: Path) -> dict[str, Path]:
+    """What lies in a folder under the names of `RUNTIMES`, by runtime."""
+    files = {name: directory / runtime.file for name, runtime in RUNTIMES.items()}
+    return {name: path for name, path in files.items() if path.exists()}
+
+
+def remove_exported(directory: Path) -> None:
+    """Take away what `export_all` left in a folder, and what belongs to it."""
+    for path in exported_in(directory).values():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            for part in directory.glob(f"{path.stem}.*"):
+                part.unlink(missing_ok=True)
 
 
 def check_nonlinear(nonlinear: str) -> None:

@@ -19,6 +19,9 @@ _BACKENDS = {
     "onnxruntime": "ONNX Runtime",
     "litert": "LiteRT",
     "tensorrt": "TensorRT",
+    "c": "C",
+    "pytorch": "PyTorch",
+    "web": "browser",
     "fake_quant": "fake-quantized model",
 }
 
@@ -69,6 +72,8 @@ def render(files: RunFiles, pictures: Mapping[str, bytes | None]) -> str:
         sound_db=f"{SOUND_DB:.0f}",
         measured_layers=any(layer.sqnr_db is not None or layer.activation_sqnr_db is not None for layer in run.layers),
         mismatches=_mismatch_rows(run),
+        certified=files.certified,
+        backends=_BACKENDS,
         layers=[_layer_row(layer, run) for layer in run.layers],
         total=_total_row(run),
     )

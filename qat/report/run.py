@@ -6,6 +6,7 @@ from pathlib import Path
 from qat.files import write_whole
 from qat.integer.program import IntegerProgram
 from qat.report.advice import Advice, advise
+from qat.report.certified import Certified, read_certified
 from qat.report.files import (
     HISTORY_JSON,
     INTEGER,
@@ -25,12 +26,16 @@ from qat.report.weights import LayerWeights, weight_codes
 
 @dataclass(frozen=True)
 class RunFiles:
-    """All that is known of a run. history, weights: empty where the run left none. predictions: PNG, None likewise."""
+    """All that is known of a run. history, weights: empty where the run left none.
+
+    predictions: PNG; certified: the certificate of its files. None likewise.
+    """
 
     run: RunRecord
     history: tuple[EpochRecord, ...]
     weights: dict[str, LayerWeights]
     predictions: bytes | None = None
+    certified: Certified | None = None
 
     @property
     def advice(self) -> list[Advice]:
@@ -51,7 +56,8 @@ def read(run_dir: str | Path, export_dir: str | Path | None = None) -> RunFiles:
     if (directory / PROGRAM_JSON).exists() and (directory / PROGRAM_TENSORS).exists():
         weights = weight_codes(IntegerProgram.load(directory))
     drawn = Path(run_dir) / PREDICTIONS_PNG
-    return RunFiles(run, history, weights, drawn.read_bytes() if drawn.exists() else None)
+    predictions = drawn.read_bytes() if drawn.exists() else None
+    return RunFiles(run, history, weights, predictions, read_certified(directory))
 
 
 def write(run_dir: str | Path, export_dir: str | Path | None = None) -> Path:

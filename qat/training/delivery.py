@@ -3,15 +3,17 @@
 import itertools
 import json
 import logging
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from qat import certificate
 from qat import report as reports
-from qat.emitters import export
+from qat.emitters import export_all, remove_exported
 from qat.errors import ExportError, MissingExtraError
 from qat.files import write_whole
 from qat.functional import signal_to_quantization_noise
@@ -20,18 +22,23 @@ from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.report.files import INTEGER
 from qat.report.records import STAGES
+from qat.targets import TargetName, target_named
 from qat.training.history import History, finite
 from qat.training.modes import modes_kept
-from qat.verification import VerificationReport, verify
+from qat.verification import VerificationReport, verify_files
 
 _LOG = logging.getLogger("qat")
 
-#: What `deliver` writes into its folder.
-DELIVERED = ("program.json", "program.safetensors", "model.onnx", "history.json", "report.json", "report.html")
+#: What `deliver` writes into its folder, beside the exported files.
+DELIVERED = (
+    "program.json", "program.safetensors", "history.json", "report.json", "report.html", certificate.CERTIFICATE_JSON,
+)  # fmt: skip
 
 #: What batch norms keep, by the end of its name.
 _RUNNING = ("running_mean", "running_var")
 
+#: The split that the callback verifies on, where the trainer has one.
+VERIFIED_SPLIT = "validation"
 #: Batches that the callback verifies on; a recipe verifies on its whole test split.
 VERIFIED_BATCHES = 8
 
@@ -39,36 +46,47 @@ VERIFIED_BATCHES = 8
 def deliver(
     handle: Handle,
     directory: Path,
-    target: str,
+    target: TargetName,
     batches: Iterable,
     history: History,
     nonlinear: str = "integer",
 ) -> tuple[IntegerProgram, VerificationReport]:
-    """Write program, model, report, history and page into `directory`, in place of those of an earlier run.
+    """Write program, a file for each runtime of `target`, report, history, certificate and page into `directory`.
 
-    nonlinear: as for `qat.export`.
+    They take the place of those of an earlier run. nonlinear: as for `qat.export`.
 
     Raises `ExportError`, and leaves no model, where that is not equal to the program, or a weight is not finite.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    remove_exported(directory)
     for name in DELIVERED:  # cut off half way, the folder must not hold files of two runs
         (directory / name).unlink(missing_ok=True)
     module = handle.module
     refuse_not_finite(module)
     program = convert(module)
     program.save(directory)
-    path = directory / "model.onnx"
-    export(program, path, runtime=target, nonlinear=nonlinear)
+    files = export_all(program, directory, target_named(target).runtimes, nonlinear=nonlinear)
     with modes_kept(module):
         module.eval()
         handle.measure()
-        report = verify(program, path, itertools.islice(batches, VERIFIED_BATCHES), module=module)
+        report = verify_files(program, files, itertools.islice(batches, VERIFIED_BATCHES), module=module)
     write_json(directory / "history.json", {"epochs": history.entries})
     write_report(directory, report, program, handle)
+    certify(program, directory, files, report, VERIFIED_SPLIT)
     write_page(directory)
-    refuse_unequal(report, path)
-    _LOG.info("exported %s", path)
+    refuse_unequal(report, files)
+    _LOG.info("exported %s", ", ".join(map(str, files.values())))
     return program, report
+
+
+def certify(
+    program: IntegerProgram, directory: Path, files: Mapping[str, Path], report: VerificationReport, split: str
+) -> None:
+    """Write the certificate of `files`, by runtime, verified as `report` says; none where one of them is not equal."""
+    if not report.as_exported:
+        return
+    evidence = certificate.Evidence(split, report)
+    certificate.write(certificate.certificate(program, directory, files, evidence), directory)
 
 
 def refuse_not_finite(module: nn.Module) -> None:
@@ -86,19 +104,24 @@ def refuse_not_finite(module: nn.Module) -> None:
             )
 
 
-def refuse_unequal(report: VerificationReport, path: Path) -> None:
-    """Take away a model that verification found to compute in float, or other codes, and raise `ExportError`.
+def refuse_unequal(report: VerificationReport, files: Mapping[str, Path]) -> None:
+    """Take away the files that verification found to compute in float, or other codes, and raise `ExportError`.
 
     Float islands that were asked for, and what follows from their codes, are no reason.
     """
-    if report.as_exported:
+    wrong = {runtime: entry for runtime, entry in report.files.items() if not entry.as_exported}
+    if not wrong:
         return
-    path.unlink(missing_ok=True)
-    differing = {name: entry.differing for name, entry in report.mismatches.items() if name != "fake_quant"}
+    for runtime in wrong:
+        if files[runtime].is_dir():
+            shutil.rmtree(files[runtime])
+        files[runtime].unlink(missing_ok=True)
+    differing = {runtime: entry.mismatch.differing for runtime, entry in wrong.items()}
+    floats = [name for entry in wrong.values() for name in entry.float_ops]
     raise ExportError(
-        f"{path} was taken away, since it is not the program: codes that differ {differing}, of {report.samples} "
-        f"samples, float operations {list(report.float_ops)}; report.json beside it has the details, and the trained "
-        "weights are kept."
+        f"{' and '.join(str(files[runtime]) for runtime in wrong)} was taken away, since it is not the program: codes "
+        f"that differ {differing}, of {report.samples} samples, float operations {floats}; report.json beside it has "
+        "the details, and the trained weights are kept."
     )
 
 

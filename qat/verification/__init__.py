@@ -13,10 +13,14 @@ from qat.inject.outputs import by_place
 from qat.integer.interpreter import named_inputs
 from qat.integer.program import IntegerProgram
 from qat.verification import meters
+from qat.verification.accumulators import largest_seen
 from qat.verification.codes import codes_of, compare
 from qat.verification.files import OpenedFile
 from qat.verification.networks import by_name, call, check_module
 from qat.verification.report import FileReport, Mismatch, VerificationReport
+
+#: Samples on which accumulators are looked at: it takes as long as running them twice.
+ACCUMULATED_SAMPLES = 256
 
 __all__ = ["FileReport", "Mismatch", "VerificationReport", "codes_of", "verify", "verify_files"]
 
@@ -68,11 +72,15 @@ def verify_files(
     opened = [OpenedFile(program, runtime, Path(path), meters.cloned(metrics or {})) for runtime, path in files.items()]
     metered = {name: meters.cloned(metrics or {}) for name in networks}
     fake_quant: Mismatch | None = None
+    accumulators: dict[str, int] = {}
     samples, sample, names = 0, None, input_names(program, module)
     for batch in batches:
         inputs, targets = split_batch(program, batch, names)
         tensors = named_inputs(program, with_pictures(program, taken_by(program, names, inputs)))
         sample = sample or {name: tensor[:1].contiguous() for name, tensor in tensors.items()}
+        if samples < ACCUMULATED_SAMPLES:
+            for name, magnitude in largest_seen(program, tensors, ACCUMULATED_SAMPLES - samples).items():
+                accumulators[name] = max(accumulators.get(name, 0), magnitude)
         samples += len(next(iter(tensors.values())))
         expected = by_name(program, program(tensors))
         for file in opened:
@@ -102,4 +110,5 @@ def verify_files(
         island_codes=first.island_codes,
         nonlinear_ms=first_file.nonlinear_ms(sample, repeats),
         files=reports,
+        accumulators=accumulators,
     )

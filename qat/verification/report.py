@@ -69,6 +69,7 @@ class VerificationReport:
     nonlinear_ms: medians of one run with softmax, normalization and division as integers ("integer") and in real
     numbers ("float_island"); empty where the program has none of them, or latency is not measured.
     files: every file by its runtime, the first one first.
+    accumulators: the largest magnitude in the accumulators of each operation, on the first samples.
     """
 
     samples: int
@@ -82,6 +83,7 @@ class VerificationReport:
     island_codes: Mismatch | None = None
     nonlinear_ms: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, FileReport] = field(default_factory=dict)
+    accumulators: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def as_exported(self) -> bool:

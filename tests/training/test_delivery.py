@@ -10,7 +10,7 @@ from qat.errors import ExportError
 from qat.training import delivery
 from qat.training.delivery import deliver
 from qat.training.history import History
-from qat.verification import Mismatch, VerificationReport
+from qat.verification import FileReport, Mismatch, VerificationReport
 
 
 @pytest.fixture
@@ -26,6 +26,17 @@ def batches():
     return [torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(10)]
 
 
+def test_a_file_is_delivered_for_every_runtime_of_the_target(handle, tmp_path):
+    handle.remove()
+    both = qat.prepare(handle.module, torch.randn(8, 4), "w8a8", target=["onnxruntime", "c"])
+    handle.module(torch.randn(8, 4))
+    _, report = deliver(both, tmp_path, both.target, batches(), History())
+    assert report.ok and list(report.files) == ["onnxruntime", "c"]
+    assert {"model.onnx", "model.c", "model.h"} <= {path.name for path in tmp_path.iterdir()}
+    content = json.loads((tmp_path / "certificate.json").read_text())
+    assert set(content["files"]) == {"onnxruntime", "c"} and content["data"] == {"samples": 40, "split": "validation"}
+
+
 def test_the_export_is_verified_and_the_mode_of_the_network_stays(handle, tmp_path):
     program, report = deliver(handle, tmp_path / "integer", "onnxruntime", batches(), History())
     assert report.ok and report.samples == 5 * delivery.VERIFIED_BATCHES
@@ -34,25 +45,27 @@ def test_the_export_is_verified_and_the_mode_of_the_network_stays(handle, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("mismatches", "float_ops", "found"),
-    [({"onnxruntime": Mismatch(2, 10, 1)}, (), "differ {'onnxruntime': 2}"), ({}, ("Conv first",), "Conv first")],
+    ("mismatch", "float_ops", "found"),
+    [(Mismatch(2, 10, 1), (), "differ {'onnxruntime': 2}"), (Mismatch(0, 10, 0), ("Conv first",), "Conv first")],
 )
 def test_a_file_that_verification_finds_unequal_is_taken_away(
-    handle, tmp_path, monkeypatch, mismatches, float_ops, found
+    handle, tmp_path, monkeypatch, mismatch, float_ops, found
 ):
-    def verify(program, path, *arguments, **keywords):
-        return VerificationReport(5, mismatches, float_ops, {"float": 4, "integer": 1})
+    def verify_files(program, files, *arguments, **keywords):
+        entry = FileReport("model.onnx", 1, mismatch, float_ops)
+        sizes = {"float": 4, "integer": 1}
+        return VerificationReport(5, {"onnxruntime": mismatch}, float_ops, sizes, files={"onnxruntime": entry})
 
-    monkeypatch.setattr(delivery, "verify", verify)
+    monkeypatch.setattr(delivery, "verify_files", verify_files)
     with pytest.raises(ExportError, match=found):
         deliver(handle, tmp_path, "onnxruntime", batches(), History())
-    assert not (tmp_path / "model.onnx").exists()
+    assert not (tmp_path / "model.onnx").exists() and not (tmp_path / "certificate.json").exists()
     assert (tmp_path / "report.json").is_file() and (tmp_path / "program.json").is_file()
 
 
 def test_a_fake_quantized_network_that_differs_is_reported_only(handle, tmp_path):
     report = VerificationReport(5, {"fake_quant": Mismatch(1, 10, 1)}, (), {"float": 4, "integer": 1})
-    delivery.refuse_unequal(report, tmp_path / "model.onnx")
+    delivery.refuse_unequal(report, {})
 
 
 def test_without_the_packages_that_draw_it_the_page_is_left_out_and_that_is_said(handle, tmp_path, monkeypatch, capsys):
@@ -73,7 +86,7 @@ def test_a_weight_that_is_not_finite_is_named_and_nothing_of_an_earlier_run_is_l
         ExportError, match="2.weight holds 1 NaN or infinite of 6 values, so nothing is exported; lower"
     ):
         deliver(handle, tmp_path, "onnxruntime", batches(), History())
-    assert not [name for name in delivery.DELIVERED if (tmp_path / name).exists()]
+    assert {path.name for path in tmp_path.iterdir()} == {"trained.ckpt", "plots"}
     assert (tmp_path / "trained.ckpt").read_bytes() == b"kept"
 
 

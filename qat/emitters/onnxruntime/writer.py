@@ -17,11 +17,13 @@ from qat.integer.values import AnyGrid, Constant, Grid, IndexRange
 
 MICROSOFT = "com.microsoft"
 UINT8_MAX = 255
+#: What the names of tensors with codes begin with.
+CODES = "codes/"
 
 
 def tensor_of(value: str) -> str:
     """Name of the tensor that holds the codes of a value or constant: uint8, int32 of wide ones, int64 of indices."""
-    return f"codes/{value}"
+    return f"{CODES}{value}"
 
 
 def is_wide(grid: AnyGrid) -> bool:
