@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from qat.errors import ExportError
@@ -36,6 +37,55 @@ def written_whole(path: Path, content: bytes) -> Iterator[Path]:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_together(files: Mapping[Path, Iterable[bytes | memoryview]]) -> Iterator[Path]:
+    """Files of one folder that belong together, which get their names when the block ends without an error.
+
+    files: the pieces of each; the first is the one that is opened, and finds the others. Yields a hidden folder
+    `.NAME.*.tmp` beside them that has them under their names. A reader sees the old files or the new ones; after a
+    process was killed just then, no first file. Raises `ExportError` where the folder cannot be written to.
+    """
+    first, *others = files
+    folder = None
+    try:
+        try:
+            first.parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=f".{first.name[:64]}.", suffix=".tmp", dir=first.parent))
+            for path, pieces in files.items():
+                _write(folder / path.name, pieces)
+        except OSError as error:
+            raise _unwritable(first, error) from error
+        yield folder
+        before = {path: folder / f"{path.name}.before" for path in files if path.is_file()}
+        moved = []
+        try:
+            for path in files:
+                if path in before:
+                    os.replace(path, before[path])
+            for path in (*others, first):
+                os.replace(folder / path.name, path)
+                moved.append(path)
+        except OSError as error:
+            for path in moved:
+                path.unlink()
+            for path, kept in before.items():
+                if kept.exists():
+                    os.replace(kept, path)
+            raise _unwritable(first, error) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    with path.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    path.chmod(0o644)
 
 
 def write_whole(path: Path, content: bytes) -> None:

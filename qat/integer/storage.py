@@ -35,14 +35,25 @@ _FIELDS = {"version", *SECTIONS, "tensors_sha256", "sha256"}
 def save(program: IntegerProgram, directory: str | PathLike) -> None:
     """Write both files into `directory`, which is made where there is none. Raises `ExportError` where it cannot be."""
     directory = Path(directory)
+    document, content = _encoded(program)
+    written = (json.dumps(document, sort_keys=True, indent=1) + "\n").encode()
+    with written_whole(directory / JSON_NAME, written), written_whole(directory / TENSORS_NAME, content):
+        pass
+
+
+def digest(program: IntegerProgram) -> str:
+    """What tells the program from every other: the "sha256" of its program.json."""
+    return _encoded(program)[0]["sha256"]
+
+
+def _encoded(program: IntegerProgram) -> tuple[dict[str, Any], bytes]:
+    """The content of both files, that of the json as an object."""
     encoder = Encoder()
     document: dict[str, Any] = {"version": VERSION} | encoder.program(program)
     content = save_tensors(dict(sorted(encoder.tensors.items())))
     document["tensors_sha256"] = hashlib.sha256(content).hexdigest()
     document["sha256"] = _digest(document)
-    written = (json.dumps(document, sort_keys=True, indent=1) + "\n").encode()
-    with written_whole(directory / JSON_NAME, written), written_whole(directory / TENSORS_NAME, content):
-        pass
+    return document, content
 
 
 def load(directory: str | PathLike) -> IntegerProgram:

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 
 from qat.emitters.onnxruntime import emit, emit_float, open_session, run_session
+from qat.emitters.options import ExportOptions
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import dequantize
 from qat.integer.values import Grid, float32
@@ -74,7 +75,7 @@ def _times(program, inputs) -> dict[str, float]:
         path = Path(folder) / "model.onnx"
         sessions = {}
         for nonlinear in ("integer", "float_island"):
-            emit(program, path, nonlinear)
+            emit(program, path, ExportOptions(nonlinear))
             sessions[nonlinear] = open_session(path)
         emit_float(program, path)
         sessions["float"] = open_session(path)

@@ -8,6 +8,7 @@ import logging
 from os import PathLike
 from pathlib import Path
 
+from qat.emitters.onnxruntime.file_metadata import described, metadata
 from qat.emitters.onnxruntime.floating import emit_float
 from qat.emitters.onnxruntime.islands import (
     IslandCodes,
@@ -17,9 +18,9 @@ from qat.emitters.onnxruntime.islands import (
     islands_of,
     refuse_islands,
 )
-from qat.emitters.onnxruntime.file_metadata import described, metadata
 from qat.emitters.onnxruntime.model_file import file_bytes, written
 from qat.emitters.onnxruntime.operators import build, graph_of, refusals
+from qat.emitters.onnxruntime.readback import operations
 from qat.emitters.onnxruntime.session import (
     check_edges,
     float_ops,
@@ -37,15 +38,20 @@ from qat.integer.program import IntegerProgram
 
 __all__ = [
     "IslandComparison", "build", "check_edges", "emit", "emit_float", "file_bytes", "float_ops", "islands_in",
-    "islands_of", "metadata", "open_session", "refusals", "run_session", "runtime_version", "session_conditions",
-    "session_options", "unfolded_ops",
+    "islands_of", "metadata", "open_session", "operations", "refusals", "run_session", "runtime_version",
+    "session_conditions", "session_options", "unfolded_ops",
 ]  # fmt: skip
+
+DEFAULTS = ExportOptions()
 
 _LOG = logging.getLogger("qat")
 
 
 def emit(
-    program: IntegerProgram, path: str | PathLike, options: ExportOptions, single_bytes: int | None = None
+    program: IntegerProgram,
+    path: str | PathLike,
+    options: ExportOptions = DEFAULTS,
+    single_bytes: int | None = None,
 ) -> None:
     """Write `program` as an ONNX file. Raises `ExportError`, and writes none, where it is not integer or not equal.
 

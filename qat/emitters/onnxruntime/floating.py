@@ -14,6 +14,7 @@ from qat.emitters.onnxruntime.float_forms import FLOAT_FORMS
 from qat.emitters.onnxruntime.float_nodes import FloatNodes
 from qat.emitters.onnxruntime.forms.loops import scan
 from qat.emitters.onnxruntime.graph import Graph, array_of
+from qat.emitters.onnxruntime.model_file import written
 from qat.errors import ExportError
 from qat.integer.operations import ComputingOperation, Loop, Operation
 from qat.integer.program import IntegerProgram
@@ -30,7 +31,8 @@ def emit_float(program: IntegerProgram, path: str | PathLike) -> None:
     _write_operations(graph, program)
     for edge in program.outputs:
         graph.node("Identity", [_real(edge.value)], edge.name)
-    Path(path).write_bytes(graph.to_bytes(program))
+    with written(graph, program, Path(path)):
+        pass
 
 
 def _write_operations(graph: Graph, program: IntegerProgram) -> None:

@@ -1,14 +1,16 @@
 """An ONNX graph in the making: nodes and initializers with unique names, then deterministic bytes."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor
 
+import qat
 from qat.errors import ExportError
 from qat.integer.checks import input_of
 from qat.integer.interpreter import edge_dtype
@@ -22,6 +24,7 @@ OPSET, OPSET_INT2 = 21, 25
 #: INT4 holds weights of 3 and 4 bits, INT2 of 2; wider ones are INT8.
 NARROW_TYPES = {2: (TensorProto.INT2, 2), 3: (TensorProto.INT4, 4), 4: (TensorProto.INT4, 4)}
 MICROSOFT_OPSET = 1
+PRODUCER = "lightning-qat"
 #: Types at the edges of a file.
 EDGE_TYPES = {
     torch.float32: TensorProto.FLOAT,
@@ -29,6 +32,35 @@ EDGE_TYPES = {
     torch.uint8: TensorProto.UINT8,
     torch.int32: TensorProto.INT32,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Initializer:
+    """A constant tensor of a file. data_type: ONNX's. dims: its shape. content: contiguous, packed where it is narrow.
+
+    Contents of weights are the program's own memory, so that they are copied only when they are written.
+    """
+
+    name: str
+    data_type: int
+    dims: tuple[int, ...]
+    content: numpy.ndarray
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self.content.nbytes
+
+    def proto(self, place: tuple[str, int] | None = None) -> TensorProto:
+        """As ONNX holds it. place: (file, offset) of the content, where that is not in the model."""
+        tensor = TensorProto(name=self.name, data_type=self.data_type, dims=self.dims)
+        if place is None:
+            tensor.raw_data = self.content.tobytes()
+            return tensor
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in zip(("location", "offset", "length"), (*place, self.size), strict=True):
+            tensor.external_data.add(key=key, value=str(value))
+        return tensor
 
 
 class Graph:
@@ -40,7 +72,7 @@ class Graph:
     def __init__(self, program: IntegerProgram) -> None:
         self.program = program
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.initializers: dict[str, Initializer] = {}
         self.opset = OPSET
         self._names: set[str] = set()
         self._weights: dict[tuple, str] = {}
@@ -79,7 +111,8 @@ class Graph:
             return self._computed(tuple(array))
         self.claim(name)
         array = numpy.ascontiguousarray(numpy.asarray(array, dtype=dtype)).reshape(numpy.shape(array))
-        self.initializers[name] = numpy_helper.from_array(array, name)
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        self.initializers[name] = Initializer(name, kind, array.shape, array)
         return name
 
     def weight(self, name: str, weight: Weight) -> str:
@@ -102,9 +135,8 @@ class Graph:
             self.opset = OPSET_INT2
         stored = f"{name}/codes"
         self.claim(stored)
-        data = pack(weight.codes, width).numpy().tobytes()
-        shape = list(weight.codes.shape)
-        self.initializers[stored] = TensorProto(name=stored, data_type=kind, dims=shape, raw_data=data)
+        shape, packed = tuple(weight.codes.shape), pack(weight.codes, width).numpy()
+        self.initializers[stored] = Initializer(stored, kind, shape, packed)
         if grid.step == 1 and grid.offset == 0:
             return self.node("Cast", [stored], name, to=TensorProto.INT8)
         wide = self.node("Cast", [stored], f"{name}/wide", to=TensorProto.INT32)
@@ -183,8 +215,22 @@ class Graph:
         wanted = self.node("Concat", [batch, sizes], f"{target}/shape", axis=0)
         return self.node("Expand", [constant, wanted], target)
 
-    def to_bytes(self, program: IntegerProgram) -> bytes:
-        """The checked model with the edges of `program`, equal graphs giving equal bytes."""
+    def used(self) -> list[Initializer]:
+        """The initializers that nodes read."""
+        read = set(names_read(self.nodes))
+        return [tensor for name, tensor in self.initializers.items() if name in read]
+
+    def model(
+        self,
+        program: IntegerProgram,
+        metadata: Mapping[str, str] | None = None,
+        places: Mapping[str, tuple[str, int]] | None = None,
+    ) -> bytes:
+        """The bytes of the model with the edges of `program`, equal graphs giving equal bytes.
+
+        metadata: texts by name, which the file says of itself. places: (file, offset) of initializers that are not in
+        the model.
+        """
         infos = []
         for edges in (program.inputs, program.outputs):
             values = [program.value(edge.value) for edge in edges]
@@ -196,18 +242,24 @@ class Graph:
                     for edge, value in zip(edges, values, strict=True)
                 ]
             )
-        used = set(names_read(self.nodes))
-        initializers = [tensor for name, tensor in self.initializers.items() if name in used]
-        graph = helper.make_graph(self.nodes, "qat", *infos, initializers)
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", MICROSOFT_OPSET)]
         model = helper.make_model(
-            graph,
+            helper.make_graph(self.nodes, "qat", *infos),
             opset_imports=opsets,
-            producer_name="lightning-qat",
+            producer_name=PRODUCER,
+            producer_version=qat.__version__,
             ir_version=helper.find_min_ir_version_for(opsets[:1]),
         )
-        onnx.checker.check_model(model)
+        for tensor in self.used():
+            model.graph.initializer.append(tensor.proto((places or {}).get(tensor.name)))
+        helper.set_model_props(model, dict(sorted((metadata or {}).items())))
         return model.SerializeToString(deterministic=True)
+
+    def to_bytes(self, program: IntegerProgram, metadata: Mapping[str, str] | None = None) -> bytes:
+        """The checked model as one file. metadata: as for `model`."""
+        content = self.model(program, metadata)
+        onnx.checker.check_model(content)
+        return content
 
     def claim(self, name: str) -> None:
         """Take a tensor name, once."""

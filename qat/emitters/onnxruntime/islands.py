@@ -6,11 +6,9 @@ float32 kernels do, so that some of their codes are one off; everything else is 
 that the islands gave.
 """
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 import numpy
 import onnx
@@ -143,10 +141,9 @@ class IslandComparison:
         self._program = program
         names = islands_in(program, path)
         self._islands = {operation.output for operation in islands_of(program) if operation.name in names}
-        with tempfile.TemporaryDirectory() as folder:
-            shown = Path(folder) / "shown.onnx"
-            onnx.save(_with_outputs(onnx.load(path), [tensor_of(name) for name in sorted(self._islands)]), shown)
-            self._session = open_session(shown)
+        model = onnx.load(path, load_external_data=False)
+        shown = _with_outputs(model, [tensor_of(name) for name in sorted(self._islands)])
+        self._session = open_session(path, model=shown.SerializeToString())
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[IslandCodes, dict[str, Tensor]]:
         """How the codes of the islands differ from the program's own, and what the program makes of them.

@@ -1,7 +1,12 @@
 """An integer program as an ONNX file in QOperator form, on uint8 codes."""
 
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+from qat.emitters.onnxruntime.file_metadata import described
 from qat.emitters.onnxruntime.forms import FORMS, wide
 from qat.emitters.onnxruntime.forms.loops import scan
+from qat.emitters.onnxruntime.graph import Graph
 from qat.emitters.onnxruntime.islands import is_island, write_island
 from qat.emitters.onnxruntime.writer import Writer, tensor_of
 from qat.errors import ExportError
@@ -9,36 +14,64 @@ from qat.integer.operations import Loop, Operation
 from qat.integer.program import IntegerProgram
 
 
-def build(program: IntegerProgram, nonlinear: str = "integer") -> bytes:
-    """The bytes of the ONNX file. nonlinear: "integer", or "float_island" for `islands.islands_of` in real numbers."""
-    writer = Writer(program)
-    for edge in program.inputs:
-        writer.input(edge)
-    _write_operations(writer, nonlinear)
-    for edge in program.outputs:
-        writer.output(edge)
-    return writer.graph.to_bytes(program)
+def build(program: IntegerProgram, nonlinear: str = "integer", labels: Sequence[str] = ()) -> bytes:
+    """The bytes of the ONNX file. nonlinear: "integer", or "float_island" for `islands.islands_of` in real numbers.
+
+    labels: names of classes. Raises `ExportError` with all `refusals`.
+    """
+    return graph_of(program, nonlinear).to_bytes(program, described(program, labels))
 
 
-def _write_operations(writer: Writer, nonlinear: str) -> None:
-    """Add the nodes of a program, or of one step of a loop."""
+def graph_of(program: IntegerProgram, nonlinear: str = "integer") -> Graph:
+    """The nodes and weights of the ONNX file. Raises `ExportError` with all `refusals`."""
+    writer, refused = _written(program, nonlinear)
+    if refused:
+        raise ExportError(" ".join(refused))
+    return writer.graph
+
+
+def refusals(program: IntegerProgram, nonlinear: str = "integer") -> list[str]:
+    """What of `program` the runtime has no kernel for, one sentence each; empty where it can be exported."""
+    return _written(program, nonlinear)[1]
+
+
+def _written(program: IntegerProgram, nonlinear: str) -> tuple[Writer, list[str]]:
+    """A writer that has taken all of `program` but what it refused, and the reasons."""
+    writer, refused = Writer(program), []
+    parts = (
+        (functools.partial(writer.input, edge) for edge in program.inputs),
+        _writes(writer, nonlinear),
+        (functools.partial(writer.output, edge) for edge in program.outputs),
+    )
+    for part in parts:
+        for add in part:
+            try:
+                add()
+            except ExportError as error:
+                refused.append(str(error))
+    return writer, list(dict.fromkeys(refused))
+
+
+def _writes(writer: Writer, nonlinear: str) -> Iterator[Callable[[], None]]:
+    """What adds the nodes of a program, or of one step of a loop, piece by piece."""
     for constant in writer.program.constants:
-        writer.constant(constant)
+        yield functools.partial(writer.constant, constant)
     for operation in writer.program.operations:
         if isinstance(operation, Loop):
-            _write_loop(writer, operation)
+            yield functools.partial(_write_loop, writer, operation)
         elif wide.is_wide(writer, operation):
-            wide.write(writer, operation)
+            yield functools.partial(wide.write, writer, operation)
         elif is_island(operation, nonlinear):
-            write_island(writer, operation)
+            yield functools.partial(write_island, writer, operation)
         else:
-            write(writer, operation)
+            yield functools.partial(write, writer, operation)
 
 
 def _write_loop(writer: Writer, loop: Loop) -> None:
     """A Scan node; its step computes with integers alone."""
     step = Writer(loop.body, writer.graph.inner(loop.body))
-    _write_operations(step, "integer")
+    for add in _writes(step, "integer"):
+        add()
     scan(writer.graph, step.graph, writer.program, loop, tensor_of, step.tensor_type)
 
 

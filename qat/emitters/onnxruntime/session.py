@@ -68,9 +68,12 @@ def session_conditions() -> dict[str, object]:
     }
 
 
-def open_session(path: str | PathLike, threads: int = 1, optimized_path: str | PathLike | None = None):
+def open_session(
+    path: str | PathLike, threads: int = 1, optimized_path: str | PathLike | None = None, model: bytes | None = None
+):
     """A CPU session that computes exactly what the file says. optimized_path: where to save the optimized graph.
 
+    model: the content of another model, with the weights that the file at `path` names.
     Raises `ExportError` for a file that is missing, damaged, or not for this runtime.
     """
     options = onnxruntime.SessionOptions()
@@ -82,10 +85,18 @@ def open_session(path: str | PathLike, threads: int = 1, optimized_path: str | P
         options.add_session_config_entry(key, value)
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
+        # Its weights, which nobody looks at, may be more than a protobuf holds.
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{Path(optimized_path).name}.data"
+        )
     if not Path(path).is_file():
         raise ExportError(f"{path} does not exist, or is no file; give the path that the program was exported to.")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        if model is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(Path(path).absolute().parent)
+            )
+        return onnxruntime.InferenceSession(model or str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors share no base of their own
         reason = str(error).rpartition(" : ")[2].strip().partition("\n")[0][:200]
         raise ExportError(f"ONNX Runtime cannot load {path} ({reason}); export the program again.") from error
@@ -130,7 +141,7 @@ def optimized_graph(path: str | PathLike) -> onnx.GraphProto:
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         open_session(path, optimized_path=optimized)
-        return onnx.load(optimized).graph
+        return onnx.load(optimized, load_external_data=False).graph
 
 
 def float_ops(path: str | PathLike) -> list[str]:
@@ -154,14 +165,14 @@ def _float_ops(
     (inputs, outputs), found = edges, []
     constants = constants | {tensor.name for tensor in graph.initializer}
     types = dict(types) | {tensor.name: tensor.data_type for tensor in graph.initializer}
-    types |= {info.name: _type_of(info) for info in (*graph.input, *graph.output, *graph.value_info)}
+    types |= {info.name: type_of(info) for info in (*graph.input, *graph.output, *graph.value_info)}
     for node in graph.node:
         for body in graphs_of(node):
             found += _float_ops(body, edges, constants, types)
             if node.op_type == "Scan":
-                types |= dict(zip(node.output, map(_type_of, body.output), strict=True))
+                types |= dict(zip(node.output, map(type_of, body.output), strict=True))
         for output in node.output:
-            types.setdefault(output, _output_type(node, types))
+            types.setdefault(output, output_type(node, types))
         if node.op_type == "Shape":  # it reads no number
             continue
         moving = [name for name in node.input if name and name not in constants]
@@ -193,11 +204,12 @@ def _unfolded_ops(graph: onnx.GraphProto, constants: set[str]) -> list[str]:
     return found
 
 
-def _type_of(info: onnx.ValueInfoProto) -> int:
+def type_of(info: onnx.ValueInfoProto) -> int:
+    """The ONNX type of an input, an output or a value."""
     return info.type.tensor_type.elem_type
 
 
-def _output_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
+def output_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int:
     """Type of what `node` makes; a real number where it cannot be told, so that nothing passes unseen."""
     if node.op_type == "Shape":
         return TensorProto.INT64

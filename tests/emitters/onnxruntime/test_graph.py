@@ -1,5 +1,6 @@
 """Nodes and initializers of a file in the making."""
 
+import numpy
 import pytest
 import torch
 from onnx import TensorProto
@@ -31,17 +32,24 @@ def stored(bits, step=1, offset=0):
 def test_narrow_weights_take_a_narrow_type(bits, kind, size):
     tensor = stored(bits).initializers["w/codes"]
     assert tensor.data_type == kind
-    assert len(tensor.raw_data) == size
+    assert tensor.size == len(tensor.proto().raw_data) == size
 
 
 def test_four_bit_codes_lie_low_nibble_first():
-    assert stored(4).initializers["w/codes"].raw_data[:2] == bytes([0x98, 0xBA])  # -8, -7, -6, -5
+    assert stored(4).initializers["w/codes"].proto().raw_data[:2] == bytes([0x98, 0xBA])  # -8, -7, -6, -5
 
 
 def test_wide_weights_are_plain_int8():
     graph = stored(5, step=4)
     assert graph.initializers["w"].data_type == TensorProto.INT8
     assert not graph.nodes
+
+
+def test_plain_weights_are_the_program_s_own_memory():
+    weight = Weight(torch.zeros(2, 8, dtype=torch.int8), WeightGrid(8), torch.ones(2))
+    graph = Graph(PROGRAM)
+    graph.weight("w", weight)
+    assert numpy.shares_memory(graph.initializers["w"].content, weight.codes.numpy())
 
 
 def test_a_step_and_an_offset_are_applied_in_int32():

@@ -12,6 +12,7 @@ import qat.emitters.onnxruntime as emitter
 from qat.emitters import export
 from qat.emitters.onnxruntime import emit, float_ops
 from qat.emitters.onnxruntime.islands import IslandCodes, IslandComparison, foreign_float_ops, islands_of
+from qat.emitters.options import ExportOptions
 from qat.errors import ConfigurationError, ExportError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.operations import MASK_GRID
@@ -82,7 +83,7 @@ def test_another_choice_is_refused(tmp_path):
 
 def test_other_codes_behind_an_island_are_found(tmp_path):
     program = program_of(WRITERS["layer norm"])
-    emit(program, tmp_path / "model.onnx", "float_island")
+    emit(program, tmp_path / "model.onnx", ExportOptions("float_island"))
     model = onnx.load(tmp_path / "model.onnx")
     scale = next(entry for entry in model.graph.initializer if entry.name == "after/weight_scale")
     scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 1.1, scale.name))
@@ -102,7 +103,7 @@ def test_islands_that_are_off_by_more_than_rounding_are_refused(tmp_path, monkey
 
 def test_float_nodes_outside_of_islands_are_refused(tmp_path):
     program = program_of(WRITERS["divide"])
-    emit(program, tmp_path / "model.onnx", "float_island")
+    emit(program, tmp_path / "model.onnx", ExportOptions("float_island"))
     other = program_of(lambda b, x: b.divide("z", x, x, FINE))
     assert len(foreign_float_ops(other, tmp_path / "model.onnx")) == len(float_ops(tmp_path / "model.onnx"))
     with pytest.raises(ExportError, match="in floating point"):
