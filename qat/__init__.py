@@ -11,8 +11,10 @@ __version__ = "0.1.0"
 
 #: Public name -> module that defines it.
 _PUBLIC = {
+    "AdaRound": "qat.post_training",
     "Handle": "qat.inject.handle",
     "IntegerProgram": "qat.integer.program",
+    "PostTraining": "qat.post_training",
     "Progress": "qat.schedule",
     "QATCallback": "qat.callback",
     "QATError": "qat.errors",

@@ -93,7 +93,7 @@ class Accumulators:
 
     def folded_batch_norm(self, address: int, function, args: tuple, kwargs: dict, is_exact: bool) -> Tensor:
         """The batch norm at `address` as the integers compute it. is_exact: note the accumulator, too."""
-        x, batch_norm = _batch_norm_of(function, args, kwargs)
+        x, batch_norm = batch_norm_of(function, args, kwargs)
         multiplier, shift = batch_norm.affine(self.biases[address])
         scales = self.scales[address]
         if scales is not None:
@@ -123,7 +123,7 @@ class Accumulators:
             self.waiting[address] = islands.computed(islands.island_call(operation, function, args, kwargs), grids)
             return result
         if operation.name == "batch_norm":
-            x, batch_norm = _batch_norm_of(function, args, kwargs)
+            x, batch_norm = batch_norm_of(function, args, kwargs)
             if batch_norm.mean is not None:
                 scale = self.quantizers[action.operands[0][1]].scale_in_force()
                 self.waiting[address] = exact.normalized(scale, batch_norm, _along(x, 1))
@@ -258,7 +258,7 @@ _BATCH_NORM_PARAMETERS = tuple(inspect.signature(F.batch_norm).parameters)
 _NATIVE_PARAMETERS = tuple("input weight bias running_mean running_var training momentum eps cudnn_enabled".split())
 
 
-def _batch_norm_of(function, args: tuple, kwargs: dict) -> tuple[Tensor, BatchNorm]:
+def batch_norm_of(function, args: tuple, kwargs: dict) -> tuple[Tensor, BatchNorm]:
     """(input, constants) of a call to F.batch_norm or torch.batch_norm."""
     names = _BATCH_NORM_PARAMETERS if function is F.batch_norm else _NATIVE_PARAMETERS
     given = {**dict(zip(names, args, strict=False)), **kwargs}

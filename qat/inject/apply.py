@@ -59,6 +59,7 @@ class QuantMode(TorchFunctionMode):
         self.accumulators = Accumulators(handle)
         self.sequence = handle.sequences[training]
         self.reads = handle.reads
+        self.watcher = handle.watcher
         if self.reads is not None:
             self.reads.begin()
 
@@ -238,6 +239,8 @@ class QuantMode(TorchFunctionMode):
 
     def _compute(self, address: int, action: Action, operation, function, args, kwargs):
         """What the call makes, outside of autocast where it computes with codes."""
+        if self.watcher is not None:
+            self.watcher(address, function, args, kwargs)
         if self.widens and action.kind in COMPUTING:
             function = functools.partial(_in_float32, function)
         if self.exact and action.weight_quantizer is not None:

@@ -94,6 +94,10 @@ class Handle:
         self._follow_device()
         #: forwards that were quantized so far, in eager code
         self.runs = 0
+        #: told of every computation of a forward before it runs: address, function, arguments with weights quantized
+        self.watcher: Callable[[int, Callable, tuple, dict], None] | None = None
+        #: what `remove` calls besides, such as to give weights back that were adjusted to their grids
+        self.on_removal: list[Callable[[], None]] = []
         module.forward = self.forward
 
     @property
@@ -313,6 +317,8 @@ class Handle:
             del self.module.forward
             if self.own_forward is not None:
                 self.module.forward = self.own_forward
+            while self.on_removal:
+                self.on_removal.pop()()
             torch.compiler.reset()
 
     # --- looking ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,9 @@ from qat.inject.handle import Handle
 from qat.inject.prepare import prepare
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
+from qat.post_training.adjustments import Adjustments
+from qat.post_training.options import PostTraining
+from qat.post_training.sequential import adjust_layers
 from qat.schedule import QuantState
 from qat.spec import OBSERVED_FROM_BITS, QuantConfig, QuantSpec
 from qat.training.discovery import inputs_of, require_forward
@@ -19,15 +22,21 @@ from qat.training.modes import modes_kept
 
 
 def quantize(
-    module: nn.Module, batches: Iterable, quant: str | QuantConfig = "w8a8", target: str = "onnxruntime"
+    module: nn.Module,
+    batches: Iterable,
+    quant: str | QuantConfig = "w8a8",
+    target: str = "onnxruntime",
+    *,
+    options: PostTraining | None = None,
 ) -> IntegerProgram:
     """The integer program of a trained network, its ranges observed on `batches`; the module is left as it was.
 
     batches: inputs, or pairs of inputs and targets, on the device of the module. Without training no step size is
-    learned: below 8 bits ranges are those of least squared error. Raises `ObservationError` for no batches and for
-    batches without a range: empty ones, NaN or infinity.
+    learned: below 8 bits ranges are those of least squared error. options: what is done besides observing ranges;
+    batches are then kept and run through several times. Raises `ObservationError` for no batches and for batches
+    without a range: empty ones, NaN or infinity.
     """
-    handle = calibrate(module, batches, quant, target)
+    handle = calibrate(module, batches, quant, target, options=options)
     try:
         return convert(module)
     finally:
@@ -35,35 +44,54 @@ def quantize(
 
 
 def calibrate(
-    module: nn.Module, batches: Iterable, quant: str | QuantConfig = "w8a8", target: str | None = "onnxruntime"
+    module: nn.Module,
+    batches: Iterable,
+    quant: str | QuantConfig = "w8a8",
+    target: str | None = "onnxruntime",
+    *,
+    options: PostTraining | None = None,
 ) -> Handle:
-    """Prepare `module` in place and observe `batches` in float and in eval mode; fake quantization is on afterwards."""
+    """Prepare `module` in place and observe `batches` in float and in eval mode; fake quantization is on afterwards.
+
+    options: see `qat.PostTraining`; what they change in the module `handle.remove()` undoes.
+    """
     from rich.console import Console
     from rich.progress import track
 
+    options = options or PostTraining()
     require_forward(module)
     if isinstance(batches, torch.Tensor | dict):  # whose rows or keys would be taken for batches
         raise ConfigurationError(f"batches is a {type(batches).__name__}; pass a list of batches, e.g. [inputs].")
-    iterator = iter(batches)
+    iterator = iter(itertools.islice(batches, options.batches))
     first = next(iterator, None)
     if first is None:
         raise ObservationError("there are no batches to observe ranges on; pass at least one batch of inputs.")
+    every = itertools.chain([first], iterator)
+    if options.adjusts_layers:
+        every = list(every)
+    adjustments = Adjustments(module)
     handle = prepare(module, inputs_of(first, module), _without_training(QuantConfig.parse(quant)), target)
+    handle.on_removal.append(adjustments.undo)
     handle.set_state(QuantState(observe=True, fake_quantize=False))
     console = Console(force_jupyter=False)
     try:
-        with modes_kept(module), torch.no_grad(), handle.observing_in_eval():
+        with modes_kept(module), torch.no_grad():
             module.eval()
-            every = itertools.chain([first], iterator)
-            for batch in track(every, "observing", transient=True, console=console, disable=not console.is_terminal):
-                _call(module, inputs_of(batch, module))
-        handle.check_observed()
+            with handle.observing_in_eval():
+                for batch in track(
+                    every, "observing", transient=True, console=console, disable=not console.is_terminal
+                ):
+                    _call(module, inputs_of(batch, module))
+            handle.check_observed()
+            handle.set_state(
+                QuantState(observe=False, fake_quantize=True, freeze_batch_norm=True, freeze_scales=True, final=True)
+            )
+            if options.adjusts_layers:
+                inputs = [inputs_of(batch, module) for batch in every]
+                adjust_layers(handle, adjustments, inputs, lambda batch: _call(module, batch), options)
     except BaseException:
         handle.remove()
         raise
-    handle.set_state(
-        QuantState(observe=False, fake_quantize=True, freeze_batch_norm=True, freeze_scales=True, final=True)
-    )
     return handle
 
 
