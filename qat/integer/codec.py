@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.integer.lengths import Length, LengthRange
-from qat.integer.operations import OPERATIONS
+from qat.integer.operations import OPERATIONS, Mul, Requantize
 from qat.integer.packing import pack, unpack
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import MAX_NAME_LENGTH, Constant, Value, Weight, WeightGrid, check_shape
@@ -141,9 +141,10 @@ class Decoder:
     def _entry(self, entry: Any, kind: type | None, section: str) -> Any:
         if not isinstance(entry, dict):
             raise ProgramError(f"an entry of {section} is a {type(entry).__name__}; expected an object.")
-        # files of before edges carried codes or pictures, and before constants followed a length
+        # files of before edges carried codes or pictures, before constants followed a length, and before products were
+        # rounded in several ways
         if kind is Input:
-            entry = {"codes": False, "image": None} | entry
+            entry = {"codes": False, "image": None, "by_reciprocal": False} | entry
         if kind is Output:
             entry = {"codes": False} | entry
         if kind is Constant:
@@ -154,6 +155,8 @@ class Decoder:
             if not isinstance(name, str) or name not in _KINDS:
                 raise ProgramError(f"an operation is of kind {str(name)[:40]!r}; known are {', '.join(_KINDS)}.")
             kind = _KINDS[name]
+            if kind in (Mul, Requantize):
+                entry = {"rounds_first": False} | entry
         return self.fields(entry, kind, section)
 
     def fields(self, entry: Any, kind: type, owner: str) -> Any:

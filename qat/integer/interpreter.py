@@ -145,7 +145,8 @@ def _typed(tensor: Tensor, edge: Input, grid: AnyGrid) -> Tensor:
 def quantize_inputs(program: IntegerProgram, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Codes by value name, of inputs by input name."""
     return {
-        edge.value: from_edge(tensors[edge.name], program.value(edge.value).grid, edge.codes) for edge in program.inputs
+        edge.value: from_edge(tensors[edge.name], program.value(edge.value).grid, edge.codes, edge.by_reciprocal)
+        for edge in program.inputs
     }
 
 
@@ -168,10 +169,10 @@ def edge_limits(grid: AnyGrid) -> tuple[int, int]:
     return grid.quant_min + offset, grid.quant_max + offset
 
 
-def from_edge(tensor: Tensor, grid: AnyGrid, codes: bool) -> Tensor:
-    """Codes of `grid.dtype`, of a tensor as an edge has it."""
+def from_edge(tensor: Tensor, grid: AnyGrid, codes: bool, by_reciprocal: bool = False) -> Tensor:
+    """Codes of `grid.dtype`, of a tensor as an edge has it. by_reciprocal: as for `quantize`."""
     if isinstance(grid, IndexRange) or not codes:
-        return quantize(tensor, grid)
+        return quantize(tensor, grid, by_reciprocal)
     return (tensor.to(torch.int32) - grid.unsigned_offset).to(grid.dtype)
 
 

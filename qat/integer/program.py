@@ -91,12 +91,14 @@ class Input:
     name: what callers and exported files call it. value: the value that holds its codes.
     codes: whether it takes codes instead of real numbers (`qat.integer.interpreter.edge_dtype`).
     image: where the codes are pixels, how they become the real numbers that the network was trained with.
+    by_reciprocal: whether real numbers are multiplied by fl32(1 / scale) instead of divided (`qat.integer.semantics`).
     """
 
     name: str
     value: str
     codes: bool = False
     image: ImageScaling | None = None
+    by_reciprocal: bool = False
 
     def __post_init__(self):
         check_name(self.name, "an input")

@@ -6,16 +6,17 @@ from torch import Tensor
 from qat.integer.values import AnyGrid, IndexRange
 
 
-def quantize(real: Tensor, grid: AnyGrid) -> Tensor:
+def quantize(real: Tensor, grid: AnyGrid, by_reciprocal: bool = False) -> Tensor:
     """clamp(round_half_even(fl32(real / scale)) + zero_point), as codes of `grid.dtype`. real: float32.
 
-    Indices are their own codes.
+    by_reciprocal: multiply by fl32(1 / scale) instead, which rounds otherwise in the last place. Indices are their own
+    codes.
     """
     if isinstance(grid, IndexRange):
         return real.to(grid.dtype)
     lowest, highest = grid.reach
     scale = torch.tensor(grid.scale, dtype=torch.float32, device=real.device)
-    steps = torch.round(real / scale).clamp_(lowest, highest)
+    steps = torch.round(real * (1 / scale) if by_reciprocal else real / scale).clamp_(lowest, highest)
     return (steps.to(torch.int32) + grid.zero_point).to(grid.dtype)
 
 

@@ -38,9 +38,10 @@ _made: "weakref.WeakKeyDictionary[ComputingOperation, dict]" = weakref.WeakKeyDi
 
 def rounding_of(operation: ComputingOperation, source: Grid) -> Exact:
     """How the codes of an operation with a multiplier are rounded. source: the grid of its first input."""
-    if isinstance(operation, Requantize):
-        return requantize_once if source.bits > NARROW_BITS else requantize_product
-    return requantize_product if isinstance(operation, Mul) else requantize
+    if isinstance(operation, Requantize) and source.bits > NARROW_BITS:
+        return requantize_once
+    is_product = isinstance(operation, Mul | Requantize) and not operation.rounds_first
+    return requantize_product if is_product else requantize
 
 
 def rescale(

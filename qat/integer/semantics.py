@@ -1,8 +1,129 @@
-"""The rounding of each runtime: a program whose operations round as the kernels of one runtime do."""
+"""The rounding of each runtime: a program whose operations round as the kernels of one runtime do.
 
-from qat.integer.program import IntegerProgram
+Most runtimes compute what `qat.integer.fixed_point` defines. XNNPACK, which runs LiteRT's integer kernels, agrees in
+convolutions, matrix products and means, and differs in four places:
+- additions round half up (`qat.integer.half_up`);
+- products are rounded before the zero point is added, and so are codes that change their grid;
+- real inputs are multiplied by the reciprocal of their scale;
+- weights of 4 bits and fewer are stored as such. Its kernels multiply with these codes, not with codes that were scaled
+  up to 8 bits, so that the step of the bias is that of the weights.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+
+from qat.errors import ProgramError
+from qat.integer.fixed_point import Multiplier, SumMultipliers
+from qat.integer.half_up import HalfUpMultipliers
+from qat.integer.operations import Add, Conv, Linear, Loop, Mul, Operation, Requantize
+from qat.integer.program import Input, IntegerProgram
+from qat.integer.values import Constant, Grid, Value, Weight, WeightGrid
+
+#: Widest weights that are stored in 4 bits.
+PACKED_BITS = 4
 
 
-def for_runtime(program: IntegerProgram, runtime: str) -> IntegerProgram:
-    """`program` with the rounding of `runtime`: the same values, grids and weights."""
-    return program
+@dataclass(frozen=True)
+class Semantics:
+    """How a runtime rounds, where runtimes differ.
+
+    sums: what the factors of an addition of 8-bit codes are. rounds_first: products, as `Mul.rounds_first` says.
+    by_reciprocal: real inputs, as `Input.by_reciprocal` says. narrow_weights: whether kernels multiply with weights of
+    `PACKED_BITS` and fewer as they are stored.
+    """
+
+    sums: type[SumMultipliers] | type[HalfUpMultipliers] = SumMultipliers
+    rounds_first: bool = False
+    by_reciprocal: bool = False
+    narrow_weights: bool = False
+
+    def factors(self, first: Grid, second: Grid, output: Grid) -> SumMultipliers | HalfUpMultipliers:
+        """The factors of an addition between these grids; codes of more than 8 bits have one kind in all runtimes."""
+        wide = max(first.bits, second.bits, output.bits) > 8
+        return (SumMultipliers if wide else self.sums).from_grids(first, second, output)
+
+    def kernel_grid(self, grid: WeightGrid, groups: int = 1) -> WeightGrid:
+        """The grid of the integers that a kernel multiplies with, from that of weights scaled up to 8 bits.
+
+        groups: of a convolution; grouped weights are few, and stay in 8 bits.
+        """
+        if not self.narrow_weights or grid.bits > PACKED_BITS or groups > 1:
+            return grid
+        unit = math.gcd(grid.step, grid.offset)
+        return WeightGrid(grid.bits, grid.step // unit, grid.offset // unit)
+
+
+USUAL = Semantics()
+XNNPACK = Semantics(HalfUpMultipliers, rounds_first=True, by_reciprocal=True, narrow_weights=True)
+_BY_RUNTIME = {"litert": XNNPACK}
+
+
+def semantics_of(runtime: str | None) -> Semantics:
+    """How `runtime` rounds; None: as most do."""
+    return _BY_RUNTIME.get(runtime, USUAL)
+
+
+def for_runtime(program: IntegerProgram, runtime: str | None) -> IntegerProgram:
+    """`program` with the rounding of `runtime`: the same values and operations on the same grids.
+
+    Biases of weights that a kernel takes in fewer bits than the program has them are rounded to the coarser step.
+    Raises `ProgramError` for scales that the runtime's kernels do not take.
+    """
+    semantics = semantics_of(runtime)
+    operations = tuple(_with(semantics, program, operation) for operation in program.operations)
+    inputs = tuple(_input(semantics, program, edge) for edge in program.inputs)
+    if inputs == program.inputs and all(map(_is, operations, program.operations)):
+        return program
+    return dataclasses.replace(program, inputs=inputs, operations=operations)
+
+
+def _is(first: object, second: object) -> bool:
+    return first is second
+
+
+def _input(semantics: Semantics, program: IntegerProgram, edge: Input) -> Input:
+    real = not edge.codes and isinstance(program.value(edge.value).grid, Grid)
+    return dataclasses.replace(edge, by_reciprocal=semantics.by_reciprocal and real)
+
+
+def _with(semantics: Semantics, program: IntegerProgram, operation: Operation) -> Operation:
+    """The operation itself where nothing about it differs."""
+    match operation:
+        case Add():
+            grids = (program.value(name).grid for name in (*operation.inputs, operation.output))
+            try:
+                factors = semantics.factors(*grids)
+            except ProgramError as error:
+                raise operation.error(f"cannot round as the runtime does: {str(error).removesuffix('.')}") from error
+            return operation if factors == operation.factors else dataclasses.replace(operation, factors=factors)
+        case Mul() | Requantize() if operation.rounds_first != semantics.rounds_first:
+            return dataclasses.replace(operation, rounds_first=semantics.rounds_first)
+        case Conv() | Linear():
+            source, output = program.value(operation.inputs[0]), program.value(operation.output)
+            return _weighted(semantics, operation, source, output)
+        case Loop():
+            body = _body(semantics, operation.body)
+            return operation if body is operation.body else dataclasses.replace(operation, body=body)
+    return operation
+
+
+def _body(semantics: Semantics, body: IntegerProgram) -> IntegerProgram:
+    operations = tuple(_with(semantics, body, operation) for operation in body.operations)
+    if all(map(_is, operations, body.operations)):
+        return body
+    return dataclasses.replace(body, operations=operations)
+
+
+def _weighted(semantics: Semantics, operation: Conv | Linear, source: Value | Constant, output: Value) -> Conv | Linear:
+    weight = operation.weight
+    grid = semantics.kernel_grid(weight.grid, getattr(operation, "groups", 1))
+    if grid == weight.grid:
+        return operation
+    unit = weight.grid.step // grid.step
+    coarser = Weight(weight.codes, grid, weight.scale * unit)
+    bias = torch.round(operation.bias.double() / unit).to(torch.int32)
+    multiplier = Multiplier.from_scales(source.grid.scale, coarser.scale, output.grid.scale)
+    return dataclasses.replace(operation, weight=coarser, bias=bias, multiplier=multiplier)

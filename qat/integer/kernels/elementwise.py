@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from qat.integer.fixed_point import requantize_sum
+from qat.integer.half_up import HalfUpMultipliers, requantize_half_up
 from qat.integer.operations import Add, Mul, Requantize
 from qat.integer.rescale import rescale, rounding_of
 from qat.integer.values import Grid
@@ -14,7 +15,8 @@ from qat.integer.values import Grid
 def add(operation: Add, operands: Sequence[Tensor], sources: Sequence[Grid], target: Grid) -> Tensor:
     """Sum of two operands that broadcast."""
     first, second = _centered_pair(operands, sources)
-    return requantize_sum(first, second, operation.factors, target, operation.clamp_min, operation.clamp_max)
+    rounded = requantize_half_up if isinstance(operation.factors, HalfUpMultipliers) else requantize_sum
+    return rounded(first, second, operation.factors, target, operation.clamp_min, operation.clamp_max)
 
 
 def multiply(operation: Mul, operands: Sequence[Tensor], sources: Sequence[Grid], target: Grid) -> Tensor:

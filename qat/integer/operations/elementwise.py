@@ -6,15 +6,19 @@ from typing import ClassVar
 
 from qat.integer.fixed_point import Multiplier, SumMultipliers
 from qat.integer.geometry import broadcast_shape
+from qat.integer.half_up import HalfUpMultipliers
 from qat.integer.operations.base import ComputingOperation, check_single, largest_reach
 from qat.integer.values import Grid
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Add(ComputingOperation):
-    """Sum of two values, or of a value and a constant; broadcast. factors: `SumMultipliers.from_grids(...)`."""
+    """Sum of two values, or of a value and a constant; broadcast.
 
-    factors: SumMultipliers
+    factors: `SumMultipliers.from_grids(...)`; of a runtime that rounds half up `HalfUpMultipliers.from_grids(...)`.
+    """
+
+    factors: SumMultipliers | HalfUpMultipliers
     arity: ClassVar[int | None] = 2
     takes_constants: ClassVar[bool] = True
 
@@ -22,8 +26,9 @@ class Add(ComputingOperation):
         return broadcast_shape(self.error, *shapes)
 
     def check_between(self, sources, output):
-        if self.factors != SumMultipliers.from_grids(*(source.grid for source in sources), output.grid):
-            raise self.error("has factors that are not SumMultipliers.from_grids of its grids")
+        kind = type(self.factors)
+        if self.factors != kind.from_grids(*(source.grid for source in sources), output.grid):
+            raise self.error(f"has factors that are not {kind.__name__}.from_grids of its grids")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,9 +36,12 @@ class Mul(ComputingOperation):
     """Product of two values, or of a value and a constant; broadcast.
 
     multiplier: (1,), `Multiplier.from_scales(first_scale, second_scale, output_scale)`.
+    rounds_first: whether the product is rounded before the zero point is added (`requantize`), not with it
+    (`requantize_product`).
     """
 
     multiplier: Multiplier
+    rounds_first: bool = False
     arity: ClassVar[int | None] = 2
     takes_constants: ClassVar[bool] = True
 
@@ -56,12 +64,13 @@ class Requantize(ComputingOperation):
     """The same value times `factor`, on another grid; also a clamp alone.
 
     factor: float32, not 0. multiplier: (1,), `Multiplier.from_scales(input_scale, abs(factor), output_scale)`. Rounded
-    like a product; codes of more than 8 bits once (`fixed_point.requantize_once`). Where factor is 1 and scale and zero
-    point stay, nothing is rescaled, only clamped.
+    like a product (rounds_first: as of `Mul`); codes of more than 8 bits once (`fixed_point.requantize_once`). Where
+    factor is 1 and scale and zero point stay, nothing is rescaled, only clamped.
     """
 
     factor: float = 1.0
     multiplier: Multiplier
+    rounds_first: bool = False
 
     def check(self):
         check_single(self, self.multiplier)
