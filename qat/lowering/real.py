@@ -4,9 +4,11 @@ torch.export's graph is decomposed to core ATen, where every function has one sp
 computed at once, weights behind their quantizers become codes, and a batch norm behind a layer goes into its scales.
 """
 
+import dataclasses
 import operator
 import warnings
 
+import sympy
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
@@ -21,6 +23,7 @@ from qat.lowering.exported import export
 from qat.lowering.placement import placed_for_conversion
 from qat.lowering.real_nodes import RULES, Builder, Coded, Several, Unlisted, dtype_of, shape_of
 from qat.lowering.state import module_path, source_line
+from qat.real.functions import MOVES
 from qat.real.program import RealInput, RealNode, RealOutput, RealProgram, Ref
 
 aten = torch.ops.aten
@@ -67,6 +70,7 @@ class _Lowering:
         self.builder = Builder(handle)
         self.results: dict[Node, object] = {}
         self.problems: list[str] = []
+        self.builder.names.update(self.output_names)
         self.inputs = self._place_inputs()
         self.outputs: list[RealOutput] = []
         for node in self.exported.graph.nodes:
@@ -79,7 +83,22 @@ class _Lowering:
 
     def program(self, storage: str) -> RealProgram:
         """The program with real constants as that storage keeps them."""
-        return self.builder.program(self.inputs, tuple(self.outputs), self.structure, storage)
+        inputs = tuple(dataclasses.replace(edge, count=self._count_of(edge.name)) for edge in self.inputs)
+        return self.builder.program(inputs, tuple(self.outputs), self.structure, storage)
+
+    def _count_of(self, name: str) -> int:
+        """How many integers an input can be: rows of the smallest table that is read with it, or 2 as for a mask."""
+        reached, counts = {name}, []
+        for node in self.builder.nodes.values():
+            if not reached.intersection(node.reads):
+                continue
+            if node.function == "aten.embedding.default" and node.named["indices"].name in reached:
+                table = node.weight
+                weights, constants = self.builder.weights, self.builder.constants
+                counts.append(weights[table].shape[0] if table in weights else constants[table].shape[0])
+            elif node.function in MOVES or node.function == "cast":
+                reached.add(node.name)
+        return min(counts, default=2)
 
     def _place_inputs(self) -> tuple[RealInput, ...]:
         """Constants and inputs; integers of other types than int64 come in as int64 and are cast."""
@@ -93,7 +112,8 @@ class _Lowering:
         paths = {id(leaf): path for path, leaf in input_paths(self.handle.original_forward, args, kwargs)}
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         user = [name for name in signature.user_inputs if isinstance(name, str)]
-        named = {name: paths[id(leaf)] for name, leaf in zip(user, leaves, strict=True)}
+        named = {name: (paths[id(leaf)], leaf) for name, leaf in zip(user, leaves, strict=True)}
+        self._name_sizes({name: path for name, (path, _) in named.items()})
         inputs = []
         for node in self.exported.graph.nodes:
             if node.op != "placeholder":
@@ -102,12 +122,25 @@ class _Lowering:
                 own = constants[node.name]
                 self.results[node] = self.builder.named(own.removeprefix("network."), tensors[own].detach())
             elif node.name in named and node.users:
-                inputs.append(self._input(node, named[node.name]))
+                inputs.append(self._input(node, *named[node.name]))
         return tuple(inputs)
 
-    def _input(self, node: Node, name: str) -> RealInput:
-        dtype, shape = dtype_of(node.meta["val"]), shape_of(node.meta["val"])
-        edge = RealInput(name, "float32" if dtype == "float32" else "int64", ("batch", *shape[1:]))
+    def _name_sizes(self, inputs: dict[str, str]) -> None:
+        """Call the sizes that follow the inputs after these: the batch, and the lengths."""
+        found: dict = {}
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder" and node.name in inputs:
+                for dim, size in enumerate(node.meta["val"].shape):
+                    if not isinstance(size, int) and size.node.expr.is_Symbol:
+                        found.setdefault(size.node.expr, f"length_of_{inputs[node.name]}_{dim}" if dim else "batch")
+        lengths = [symbol for symbol, name in found.items() if name != "batch"]
+        for symbol, name in found.items():
+            single = name != "batch" and len(lengths) == 1
+            self.builder.symbols[symbol] = sympy.Symbol("length" if single else name)
+
+    def _input(self, node: Node, name: str, example: Tensor) -> RealInput:
+        dtype, shape = dtype_of(node.meta["val"]), shape_of(node.meta["val"], self.builder.symbols)
+        edge = RealInput(name, "float32" if dtype == "float32" else "int64", shape, tuple(example.shape))
         self.builder.names.add(name)
         self.results[node] = Ref(name)
         if dtype != edge.dtype:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import sympy
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -62,9 +63,9 @@ def dtype_of(value: Tensor) -> str:
     return "float32" if value.dtype.is_floating_point else str(value.dtype).removeprefix("torch.")
 
 
-def shape_of(value: Tensor) -> Shape:
-    """Its sizes; those that follow the inputs as texts."""
-    return tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+def shape_of(value: Tensor, names: Mapping[sympy.Symbol, sympy.Symbol] | None = None) -> Shape:
+    """Its sizes; those that follow the inputs as texts. names: of the symbols in them."""
+    return tuple(size if isinstance(size, int) else str(size.node.expr.subs(names or {})) for size in value.shape)
 
 
 class Builder:
@@ -76,6 +77,8 @@ class Builder:
         self.weights: dict[str, RealWeight] = {}
         self.constants: dict[str, Tensor] = {}
         self.names: set[str] = set()
+        #: what the sizes that follow the inputs are called
+        self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
         self._names_of: dict[int, str] = {}  # of constants, by identity
         self._alive: list[Tensor] = []
         self._folded: dict[str, str] = {}  # layers whose batch norm is in their scales
@@ -191,7 +194,7 @@ class Builder:
             function=function,
             arguments=tuple((key, self.operand(value, f"{name}.{key}")) for key, value in arguments.items()),
             dtype=dtype or dtype_of(made),
-            shape=() if dtype == "size" else shape_of(made),
+            shape=() if dtype == "size" else shape_of(made, self.symbols),
             part=part,
             tokens=tokens,
         )
@@ -353,7 +356,7 @@ def _softmax(builder: Builder, node: Node, args: tuple, kwargs: dict):
 
 
 def _batch_norm(builder: Builder, node: Node, args: tuple, kwargs: dict):
-    """In eval mode a product and a sum for each channel: those of the layer before it, where nothing else reads that."""
+    """In eval mode a product and a sum for each channel, of the layer in front where nothing else reads that."""
     source, weight, bias, mean, variance, _, eps = args
     statistics = BatchNorm(mean, variance, weight, bias, eps)
     layer = builder.nodes.get(source.name)

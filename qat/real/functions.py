@@ -15,9 +15,9 @@ from qat.tokens import token_codes
 
 #: Of each element alone, of one tensor.
 _UNARY = """
-    relu gelu sigmoid tanh exp expm1 log log1p log2 sqrt rsqrt abs neg sin cos tan asin acos atan sinh cosh erf silu
-    hardswish hardsigmoid elu leaky_relu softplus mish hardtanh reciprocal floor ceil round sign logical_not
-    bitwise_not clamp isnan
+    relu gelu sigmoid tanh exp log sqrt rsqrt abs neg sin cos tan asin acos atan sinh cosh erf silu hardswish
+    hardsigmoid elu leaky_relu softplus mish hardtanh reciprocal floor ceil round sign logical_not bitwise_not clamp
+    isnan
 """
 #: Of two tensors, or of one and a number.
 _BINARY = "add.Tensor sub.Tensor mul.Tensor div.Tensor add.Scalar sub.Scalar mul.Scalar div.Scalar"
@@ -27,7 +27,7 @@ _LOGICAL = """
 """
 _OTHERS = """
     pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar maximum.default minimum.default where.self rsub.Scalar
-    remainder.Scalar floor_divide.default atan2.default clamp.Tensor div.Tensor_mode
+    remainder.Scalar floor_divide.default
     matmul.default bmm.default layer_norm.default group_norm.default rms_norm.default _softmax.default
     _log_softmax.default
     mean.dim mean.default sum.dim_IntList sum.default amax.default amin.default argmax.default argmin.default
@@ -50,8 +50,6 @@ MOVES = frozenset(
     reshape expand index
 """.split()
 )
-#: Numbers of sizes, which follow the shapes of the inputs.
-SIZES = frozenset("size size.add size.sub size.mul size.floordiv".split())
 
 
 def _reshape(input: Tensor, sizes: Sequence[int]) -> Tensor:

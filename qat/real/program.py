@@ -17,7 +17,7 @@ from torch import Tensor
 from qat.errors import ProgramError
 from qat.integer.program import Layer
 from qat.integer.values import check_name
-from qat.real.functions import DTYPES, FUNCTIONS, MOVES, SIZES, codes_and_sums, scaled_sums
+from qat.real.functions import DTYPES, FUNCTIONS, MOVES, codes_and_sums, scaled_sums
 from qat.real.weights import RealWeight
 from qat.spec import ACTIVATIONS, STORAGES
 from qat.tokens import TOKEN_MAX
@@ -44,11 +44,16 @@ Argument = Any
 
 @dataclass(frozen=True)
 class RealInput:
-    """An input. dtype: "float32" or "int64". shape: with the batch in front. value: its name, as nodes refer to it."""
+    """An input. dtype: "float32" or "int64". shape: with the batch in front. recorded: the sizes it was recorded with.
+
+    count: of integers, 0..count - 1 are known to be among those it takes, as far as tables tell that are read with it.
+    """
 
     name: str
     dtype: str
     shape: Shape
+    recorded: tuple[int, ...]
+    count: int = 2
 
     #: What edges of integer programs may carry; those here are as they come.
     codes = False
@@ -357,14 +362,16 @@ def _as_list(argument):
 
 #: Smallest normal and largest number of float16.
 FLOAT16_SMALLEST, FLOAT16_LARGEST = 2.0**-14, 65504.0
+#: Fewer numbers stay float32: what widens them takes a file more bytes than they save.
+LEAST_FLOAT16 = 64
 
 
 def fits_float16(tensor: Tensor) -> bool:
-    """Whether float16 holds numbers well enough: none beyond its largest, and the largest of them to 11 bits.
+    """Whether numbers are stored as float16: none is beyond its largest, and the largest of them is held to 11 bits.
 
-    Numbers below 2^-14 are off by at most 2^-25; a tensor of nothing but such stays float32.
+    Numbers below 2^-14 are off by at most 2^-25; a tensor of nothing but such stays float32, and so do a few alone.
     """
-    if not tensor.numel():
+    if tensor.numel() < LEAST_FLOAT16:
         return False
     largest = float(tensor.abs().max())
     return largest == 0.0 or FLOAT16_SMALLEST <= largest <= FLOAT16_LARGEST

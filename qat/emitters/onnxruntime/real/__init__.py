@@ -1,0 +1,42 @@
+"""Real programs as ONNX files: float32 between inputs and outputs, weights of few bits at rest.
+
+Linear layers in groups run as MatMulNBits on the packed codes; other weights are unpacked to float32 when the runtime
+loads the file. With dynamic activations layers are MatMulInteger and ConvInteger, between nodes that make the codes of
+tokens and scale the sums. No such file is integer, and `qat.emitters.onnxruntime.float_ops` lists what it computes.
+"""
+
+from os import PathLike
+from pathlib import Path
+
+from qat.emitters.onnxruntime.real.forms import FORMS
+from qat.emitters.onnxruntime.real.graph import Form, RealGraph
+from qat.emitters.onnxruntime.session import unfolded_ops
+from qat.errors import ExportError
+from qat.files import written_whole
+from qat.real.program import RealProgram
+
+__all__ = ["build_real", "emit_real"]
+
+
+def emit_real(program: RealProgram, path: str | PathLike) -> None:
+    """Write `program` as an ONNX file, checked layer by layer on random inputs (`comparison`) before it gets its name.
+
+    Raises `ExportError`, and writes none, where a layer of the file computes something else than that of the program.
+    """
+    from qat.emitters.onnxruntime.real.comparison import check
+
+    with written_whole(Path(path), build_real(program)) as temporary:
+        if unfolded := unfolded_ops(temporary):
+            raise ExportError(f"ONNX Runtime would unpack weights at every run: {', '.join(unfolded[:5])}.")
+        check(program, temporary)
+
+
+def build_real(program: RealProgram) -> bytes:
+    """The bytes of the ONNX file."""
+    graph = RealGraph(program)
+    for node in program.nodes:
+        form = Form(graph, node)
+        form.finish(FORMS[node.function](form))
+    for edge in program.outputs:
+        graph.node("Identity", [edge.value], edge.name)
+    return graph.to_bytes({"qat.way": program.way, "qat.activations": program.activations})
