@@ -13,7 +13,6 @@ from pathlib import Path
 import pytorch_lightning
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 
 import qat
 from qat import certificate
@@ -57,7 +56,6 @@ def verify_run(run_dir: Path) -> None:
         certificate.check_hashes(folder)
     report = _verified(run_dir, config, program, files)
     print(report)
-    Console().print(report.table())
     ruled = {operation.name for operation in program.float_operations}
     islands_asked_for = parts.nonlinear_of(config) == "float_island"
     wrong = [

@@ -56,8 +56,10 @@ class Handle:
     ):
         self.module = module
         self.config = config
-        self.target = target if target is None or isinstance(target, str) else tuple(target)
+        named = target_named(target)
+        self.target = None if named is None else named.runtimes[0] if len(named.runtimes) == 1 else named.runtimes
         self.plan = plan
+        self.recording = recording
         self.transitions = recording.transitions
         self.sequences = recording.sequences
         self.operations = {address: call.operation.name for address, call in recording.calls.items()}
@@ -312,7 +314,10 @@ class Handle:
         self._applied = None
 
     def remove(self) -> None:
-        """Give the module its own forward back. Parameters keep the values that training gave them."""
+        """Give the module its own forward back. Parameters keep the values that training gave them.
+
+        What post-training quantization adjusted (`qat.PostTraining`) is as it was before.
+        """
         if handle_of(self.module) is self:
             del self.module.forward
             if self.own_forward is not None:

@@ -24,9 +24,7 @@ def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=f"{type(handle.module).__name__}: {handle.config.name} for {handle.purpose}"
-    )
+    table = Table(title=f"{type(handle.module).__name__}: {handle.config.name} for {handle.purpose}")
     for column, justify in (("layer", "left"), ("weights", "right"), ("weight bits", "right"), ("output bits", "right"),
                             ("bytes", "right"), ("float32", "right")):  # fmt: skip
         table.add_column(column, justify=justify)

@@ -52,7 +52,6 @@ class OpenedFile:
     def report(self, sample: Mapping[str, Tensor], repeats: int) -> FileReport:
         """What was found. sample: one sample by input name, to measure the latency on, in `repeats` runs."""
         samples = {"integer": sample, "float": real_inputs(self.program, sample)}
-        measures = repeats and hasattr(self.emitter, "emit_float")
         return FileReport(
             name=self.path.name,
             bytes=sum(path.stat().st_size for path in files_of(self.runtime, self.path)),
@@ -60,7 +59,7 @@ class OpenedFile:
             float_ops=self._floats,
             islands=self._islands,
             island_codes=self._island_codes,
-            latency_ms=self._latency(samples, repeats) if measures else {},
+            latency_ms=self._latency(samples, repeats) if repeats else {},
             metrics=numbers(self.meters),
             conditions=self.emitter.session_conditions()
             | {"latency": "batch of 1, one thread, float and integer in turn"},
@@ -73,4 +72,6 @@ class OpenedFile:
         return latency.of_nonlinear(self.emitter, self.program, sample, repeats)
 
     def _latency(self, samples: Mapping[str, Mapping[str, Tensor]], repeats: int) -> dict[str, float]:
-        return latency.beside_float(self.emitter, self.program, self.session, samples, repeats, self.path.name)
+        if hasattr(self.emitter, "emit_float"):
+            return latency.beside_float(self.emitter, self.program, self.session, samples, repeats, self.path.name)
+        return latency.median_times(self.emitter, {"integer": self.session}, samples, repeats)

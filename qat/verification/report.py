@@ -1,13 +1,9 @@
 """What verification found: of every file, and of the network they all come from."""
 
 import dataclasses
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -108,67 +104,18 @@ class VerificationReport:
         lists = {"float_ops": list(self.float_ops), "islands": list(self.islands)}
         return dataclasses.asdict(self) | lists | {"ok": self.ok}
 
-    def table(self) -> "Table":
-        """Every file beside the float network: bytes, codes that differ, float operations, metrics and latency."""
-        from rich.table import Table
-
-        names = list(dict.fromkeys(name for values in self.metrics.values() for name in values))
-        table = Table(title=f"{len(self.files)} files on {self.samples} samples", title_justify="left")
-        table.add_column("runtime")
-        for column in ("file", "bytes", "differing codes", "largest", "float ops", *names, "ms", "float ms", "ratio"):
-            table.add_column(column, justify="left" if column == "file" else "right")
-        for runtime, entry in self.files.items():
-            found, times = entry.mismatch, entry.latency_ms
-            values = [f"{entry.metrics[name]:.4f}" if name in entry.metrics else "" for name in names]
-            latency = [f"{times[kind]:.3f}" if kind in times else "-" for kind in ("integer", "float")]
-            ratio = f"{times['float'] / times['integer']:.2f} x" if len(times) == 2 else "-"
-            table.add_row(
-                runtime, entry.name, f"{entry.bytes:,}", f"{found.differing:,} of {found.total:,}", str(found.max_lsb),
-                str(len(entry.float_ops)), *values, *latency, ratio,
-            )  # fmt: skip
-        for stage, label in (("fake_quant", "fake-quantized"), ("float", "float")):
-            if stage in self.metrics:
-                values = [f"{self.metrics[stage][name]:.4f}" for name in names]
-                found = self.mismatches.get(stage)
-                codes = ["", ""] if found is None else [f"{found.differing:,} of {found.total:,}", str(found.max_lsb)]
-                size = f"{self.size_bytes['float']:,}" if stage == "float" else ""
-                table.add_row(label, "", size, *codes, "", *values, "", "", "")
-        return table
+    @property
+    def verdict(self) -> str:
+        """In words, whether all files are integer and equal to the program."""
+        if self.ok:
+            return "equal and integer"
+        if not self.as_exported:
+            return "NOT EQUAL" if self._differing else "NOT INTEGER"
+        count = len(self.islands)
+        which = "1 operation is a float island" if count == 1 else f"{count} operations are float islands"
+        return f"equal, but {which}"
 
     def __str__(self) -> str:
-        from rich.console import Console
-        from rich.table import Table
+        from qat.verification.table import printed
 
-        verdict = "equal and integer" if self.ok else "NOT EQUAL" if self._differing else "NOT INTEGER"
-        if self.as_exported and not self.ok:
-            count = len(self.islands)
-            which = "1 operation is a float island" if count == 1 else f"{count} operations are float islands"
-            verdict = f"equal, but {which}"
-        table = Table(title=f"verified on {self.samples} samples: {verdict}")
-        for column in ("what", "", "value"):
-            table.add_column(column, justify="right" if column == "value" else "left")
-        for backend, entry in self.mismatches.items():
-            share = f"{entry.differing} of {entry.total} codes, at most {entry.max_lsb} LSB"
-            table.add_row("differing", backend, share)
-        table.add_row("float ops", "", ", ".join(self.float_ops) or "0")
-        if self.islands:
-            table.add_row("float islands", "", ", ".join(self.islands))
-        if self.island_codes is not None:
-            found = self.island_codes
-            table.add_row(
-                "differing", "islands", f"{found.differing} of {found.total} codes, at most {found.max_lsb} LSB"
-            )
-        for kind, size in self.size_bytes.items():
-            table.add_row("bytes", kind, f"{size:,}")
-        for kind, milliseconds in self.latency_ms.items():
-            table.add_row("latency", kind, f"{milliseconds:.3f} ms")
-        for kind, milliseconds in self.nonlinear_ms.items():
-            table.add_row("latency", f"softmax, norms: {kind}", f"{milliseconds:.3f} ms")
-        for backend, values in self.metrics.items():
-            for name, value in values.items():
-                table.add_row(name, backend, f"{value:.4f}")
-        for name, condition in self.conditions.items():
-            table.add_row("condition", name, str(condition))
-        console = Console(file=io.StringIO(), force_jupyter=False, width=100, color_system=None)
-        console.print(table)
-        return console.file.getvalue()
+        return printed(self)

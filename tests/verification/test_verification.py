@@ -10,7 +10,7 @@ from qat.errors import ConfigurationError, ExportError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import run_real
 from qat.integer.values import Grid, IndexRange, Weight, WeightGrid
-from qat.verification import Mismatch, VerificationReport, codes_of, verify
+from qat.verification import FileReport, Mismatch, VerificationReport, codes_of, verify, verify_files
 
 BYTE = Grid(0.5, 128, 0, 255)
 
@@ -174,10 +174,14 @@ def test_a_report_is_plain_data_and_a_table(exported):
     assert plain["mismatches"]["onnxruntime"] == {"differing": 0, "total": 38, "max_lsb": 0}
     text = str(report)
     assert "verified on 19 samples: equal" in text
-    assert "0 of 38 codes, at most 0 LSB" in text
-    failed = VerificationReport(1, {"onnxruntime": Mismatch(1, 2, 3)}, ("Conv c",), {})
-    assert "NOT EQUAL" in str(failed) and "Conv c" in str(failed)
-    assert "NOT INTEGER" in str(VerificationReport(1, {"onnxruntime": Mismatch(0, 2, 0)}, ("Conv c",), {}))
+    assert "0 of 38" in text and "1 of 38" not in text
+    for found, verdict, codes in (
+        (Mismatch(1, 2, 3), "NOT EQUAL", "1 of 2, by at most 3"),
+        (Mismatch(0, 2, 0), "NOT INTEGER", "0 of 2 "),
+    ):
+        entry = FileReport("model.onnx", 7, found, ("Conv c",))
+        text = str(VerificationReport(1, {"onnxruntime": found}, ("Conv c",), {}, files={"onnxruntime": entry}))
+        assert verdict in text and codes in text and "computes in floating point: Conv c" in text
 
 
 def test_indices_are_verified_as_they_are(tmp_path):
@@ -230,3 +234,45 @@ def test_other_codes_behind_an_island_of_a_rule_are_found(tmp_path):
     report = verify(program_with(0.0625), tmp_path / "model.onnx", [torch.randn(40, 3) * 8], repeats=0)
     assert report.mismatches["onnxruntime"].differing > 0 and not report.as_exported
     assert "NOT EQUAL" in str(report)
+
+
+def test_files_of_several_runtimes_are_verified_in_one_pass(exported):
+    program, path = exported
+    calls = []
+
+    def network(x):
+        calls.append(len(x))
+        return program(x)
+
+    metrics = {"accuracy": torchmetrics.Accuracy(task="multiclass", num_classes=2)}
+    data = [(x, program(x).argmax(1)) for x, _ in batches()]
+    files = {"onnxruntime": path, "c": path.with_name("model.c")}
+    export(program, files["c"], runtime="c")
+    report = verify_files(program, files, data, metrics=metrics, float_module=network, repeats=2)
+    assert report.ok and calls == [8, 8, 3]
+    assert list(report.files) == ["onnxruntime", "c"]
+    assert all(
+        entry.mismatch == Mismatch(0, 38, 0) and entry.metrics == {"accuracy": 1.0} for entry in report.files.values()
+    )
+    assert report.files["c"].bytes == sum(path.with_name(name).stat().st_size for name in ("model.c", "model.h"))
+    assert report.mismatches == {"onnxruntime": Mismatch(0, 38, 0), "c": Mismatch(0, 38, 0)}
+    assert report.accumulators["fc"] > 0
+    lines = str(report).splitlines()
+    assert lines[0].strip() == "verified on 19 samples: equal and integer"
+    assert [line.split()[0] for line in lines if "0 of 38" in line] == ["onnxruntime", "c"]
+    assert [line.split()[0] for line in lines[2:] if "1.0000" in line] == ["onnxruntime", "c", "float"]
+
+
+def test_one_file_that_differs_is_enough(exported, tmp_path):
+    program, path = exported
+    builder = ProgramBuilder()
+    weight = Weight(
+        torch.tensor([[3, -2, 2], [-1, 2, 0]], dtype=torch.int8), WeightGrid(4, 16), torch.full((2,), 0.03125)
+    )
+    builder.output("logits", builder.linear("fc", builder.input("x", (3,), BYTE), weight, BYTE))
+    export(builder.build(), tmp_path / "other.c", runtime="c")
+    report = verify_files(program, {"onnxruntime": path, "c": tmp_path / "other.c"}, batches(), repeats=0)
+    assert not report.ok and not report.as_exported
+    assert report.files["onnxruntime"].ok and not report.files["c"].ok
+    with pytest.raises(ConfigurationError, match="there are no files to verify"):
+        verify_files(program, {}, batches())
