@@ -13,6 +13,7 @@ from qat.inject.prepare import prepare
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.post_training.adjustments import Adjustments
+from qat.post_training.equalization import equalize
 from qat.post_training.options import PostTraining
 from qat.post_training.sequential import adjust_layers
 from qat.schedule import QuantState
@@ -72,11 +73,13 @@ def calibrate(
     adjustments = Adjustments(module)
     handle = prepare(module, inputs_of(first, module), _without_training(QuantConfig.parse(quant)), target)
     handle.on_removal.append(adjustments.undo)
-    handle.set_state(QuantState(observe=True, fake_quantize=False))
     console = Console(force_jupyter=False)
     try:
         with modes_kept(module), torch.no_grad():
             module.eval()
+            if options.equalize:
+                equalize(handle, adjustments, lambda: _call(module, inputs_of(first, module)))
+            handle.set_state(QuantState(observe=True, fake_quantize=False))
             with handle.observing_in_eval():
                 for batch in track(
                     every, "observing", transient=True, console=console, disable=not console.is_terminal
