@@ -1,0 +1,159 @@
+"""What `runtimes_table.py` measures: the file of one run for one runtime, on the whole test split."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+import qat
+from qat.cli import parts
+from qat.cli.run import SPLIT
+from qat.emitters import emitter_of, files_of, runtime_named
+from qat.errors import QATError
+from qat.integer.program import IntegerProgram
+from qat.integer.storage import digest
+from qat.report.files import INTEGER
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run in one runtime.
+
+    program, file: digests of what was measured. refusal: why there is no file, and everything else is then empty.
+    bytes: of the file and all it needs beside it. differing, codes, largest: output codes that are not the
+    interpreter's, of how many, and by how much at most. float_ops: operations that the file computes in floating point.
+    milliseconds, float_milliseconds: of one sample, medians in turn; None where the runtime has no float file.
+    metrics: of the file. conditions: what the figures hold for.
+    """
+
+    program: str
+    file: str = ""
+    refusal: str | None = None
+    bytes: int = 0
+    differing: int = 0
+    codes: int = 0
+    largest: int = 0
+    float_ops: int = 0
+    milliseconds: float | None = None
+    float_milliseconds: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def latency_ratio(self) -> float | None:
+        """Float over integer: above 1 the integer file is faster."""
+        if self.milliseconds is None or self.float_milliseconds is None:
+            return None
+        return self.float_milliseconds / self.milliseconds
+
+
+class Remembered(IntegerProgram):
+    """A program that runs each batch once: all files are compared with the same results."""
+
+    def __call__(self, inputs):
+        seen = self.__dict__.setdefault("_seen", {})
+        key = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in inputs.values())).digest()
+        if key not in seen:
+            seen[key] = super().__call__(inputs)
+        return seen[key]
+
+
+class Run:
+    """A finished run, opened once for all of its cells. folder: as qat-train leaves it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.config: DictConfig = parts.saved_config(folder)
+        loaded = IntegerProgram.load(folder / INTEGER)
+        self.program = Remembered(**{entry.name: getattr(loaded, entry.name) for entry in dataclasses.fields(loaded)})
+        self.digest = digest(loaded)
+        self._data = None
+
+    @property
+    def network(self) -> str:
+        """The class of the network."""
+        return self.config.model.network._target_.rpartition(".")[2]
+
+    @property
+    def bits(self) -> str:
+        """Such as "w4a8"; told apart from the same widths with activations on both sides of 0."""
+        quant = parts.quant_of(self.config)
+        return quant.name + (", symmetric" if quant.activation.symmetric else "")
+
+    @property
+    def weight_bytes(self) -> float:
+        """What all weights take at their width: bits x weights / 8."""
+        return sum(layer.weight_bits * layer.weight_count for layer in self.program.layers if layer.weight_bits) / 8
+
+    def cell(self, runtime: str, known: Cell | None, keep_file: bool = False, repeats: int = 30) -> Cell:
+        """Export for `runtime`, and measure on the test split unless `known` is of the same program and file.
+
+        keep_file: measure the file that lies in the run's folder, where there is one.
+        """
+        path = self.folder / INTEGER / runtime_named(runtime).file
+        try:
+            emitter_of(runtime)
+            if not (keep_file and path.exists()):
+                qat.export(self.program, path, runtime=runtime)
+            file = sha256(*files_of(runtime, path))
+            if known is not None and known.refusal is None and (known.program, known.file) == (self.digest, file):
+                return known
+            return self._measured(runtime, path, file, repeats)
+        except QATError as error:
+            return Cell(self.digest, refusal=str(error))
+        except Exception as error:  # the other cells are worth having
+            return Cell(self.digest, refusal=f"fails with {type(error).__name__}: {str(error).splitlines()[0][:300]}")
+
+    def _measured(self, runtime: str, path: Path, file: str, repeats: int) -> Cell:
+        data, metrics = self._test_split()
+        report = qat.verify(self.program, path, data, metrics=metrics, runtime=runtime, repeats=repeats)
+        entry = report.files[runtime]
+        return Cell(
+            program=self.digest,
+            file=file,
+            bytes=entry.bytes,
+            differing=entry.mismatch.differing,
+            codes=entry.mismatch.total,
+            largest=entry.mismatch.max_lsb,
+            float_ops=len(entry.float_ops),
+            milliseconds=entry.latency_ms.get("integer"),
+            float_milliseconds=entry.latency_ms.get("float"),
+            metrics=dict(entry.metrics),
+            conditions={name: str(value) for name, value in entry.conditions.items()},
+        )
+
+    def float_metrics(self) -> dict[str, float]:
+        """Those of the float weights that training began with; empty where the run's folder does not lead to them."""
+        checkpoint = self.config.model.get("checkpoint")
+        if checkpoint is None or not Path(checkpoint).exists():
+            return {}
+        network = parts.model_of(self.config).network.eval()
+        batches, metrics = self._test_split()
+        with torch.no_grad():
+            for inputs, targets in batches:
+                outputs = network(inputs)
+                for metric in metrics.values():
+                    metric.update(outputs, targets)
+        return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+    def _test_split(self):
+        """(loader of the test split, fresh metrics by name)."""
+        if self._data is None:
+            self._data = parts.data_of(self.config)
+            self._data.setup(SPLIT)
+        config = self.config.copy()
+        config.model.checkpoint = None
+        return self._data.test_dataloader(), parts.model_of(config).test_metrics()
+
+
+def sha256(*paths: Path) -> str:
+    """Of the contents of files, one after the other."""
+    hashed = hashlib.sha256()
+    for path in paths:
+        hashed.update(path.read_bytes())
+    return hashed.hexdigest()
