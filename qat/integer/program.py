@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -63,6 +64,9 @@ from qat.integer.operations import (
     table_codes,
 )
 from qat.integer.values import Constant, Grid, IndexRange, Value, Weight, WeightGrid, check_name, float32
+
+if TYPE_CHECKING:
+    from qat.integer.module import ProgramModule
 
 __all__ = [
     "Add", "ArgMax", "AveragePool", "Concatenate", "Constant", "Conv", "CumulativeSum", "Divide", "Embedding",
@@ -311,6 +315,16 @@ class IntegerProgram:
                 yield from operation.body.computations()
             else:
                 yield operation, self.named[operation.output]
+
+    def to_module(self) -> "ProgramModule":
+        """A `torch.nn.Module` that computes the program: on a GPU, compiled, or exported by `torch.export`.
+
+        Raises `ProgramError` for float islands.
+        """
+        # The module is above the program it runs, as the interpreter is.
+        from qat.integer.module import ProgramModule
+
+        return ProgramModule.of(self)
 
     def save(self, directory: str | PathLike) -> None:
         """Write program.json and program.safetensors into `directory`, each complete or not at all."""

@@ -215,6 +215,12 @@ class WeightGrid:
                 f"{lowest}..{highest}; the step is at least 1 and the reach inside {INT8_MIN}..{INT8_MAX}."
             )
 
+    def kernel(self, codes: Tensor) -> Tensor:
+        """The int8 weights that a kernel multiplies with, of int8 codes."""
+        if self.step == 1 and self.offset == 0:
+            return codes
+        return (codes.to(torch.int16) * self.step + self.offset).to(torch.int8)
+
 
 @dataclass(frozen=True, eq=False)
 class Weight:
@@ -245,9 +251,7 @@ class Weight:
     @functools.cached_property
     def kernel(self) -> Tensor:
         """The int8 weights that a kernel multiplies with, in the shape of the codes."""
-        if self.grid.step == 1 and self.grid.offset == 0:
-            return self.codes
-        return (self.codes.to(torch.int16) * self.grid.step + self.grid.offset).to(torch.int8)
+        return self.grid.kernel(self.codes)
 
     @functools.cached_property
     def kernel_sums(self) -> Tensor:

@@ -197,7 +197,7 @@ class Normalize(ComputingOperation):
 
     def row_size(self, shape: Shape) -> int:
         """How many elements of an input of `shape` are normalized together."""
-        return math.prod(shape[dim - 1] for dim in self.dims)
+        return math.prod([shape[dim - 1] for dim in self.dims])
 
     def check(self):
         if self.centered and self.l2:
