@@ -17,6 +17,8 @@ __all__ = [
 ]
 
 ROLES = ("weight", "activation")
+#: From this width on unsigned codes need a type of their own, which runtimes of signed symmetric grids do not have.
+INT8_BITS = 8
 
 
 def make_fake_quantize(
@@ -32,7 +34,8 @@ def make_fake_quantize(
 
     role: "weight" or "activation". shape, axis: of the tensor and its channels; needed for one scale per channel or
     group. nonnegative: the values are never below 0 (after relu), so an affine grid becomes an unsigned one with zero
-    point 0. Raises `ConfigurationError` for a spec that this tensor cannot have.
+    point 0; so does a symmetric one of fewer than 8 bits, whose codes fit the same int8 then. Raises
+    `ConfigurationError` for a spec that this tensor cannot have.
     """
     if role not in ROLES:
         raise ConfigurationError(f"the role of {name} is {role!r}; choose one of {', '.join(ROLES)}.")
@@ -51,7 +54,8 @@ def _decided(spec: QuantSpec, name: str, role: str, nonnegative: bool) -> QuantS
                 f"the weight {name} has an unsigned symmetric grid, which holds no negative value; set signed=True."
             )
         return spec
-    if nonnegative and not (spec.signed and spec.symmetric):
+    fits_int8 = spec.bits < INT8_BITS
+    if nonnegative and (fits_int8 or not (spec.signed and spec.symmetric)):
         return dataclasses.replace(spec, signed=False, symmetric=True)
     if not spec.signed:
         return dataclasses.replace(spec, symmetric=False)

@@ -31,6 +31,13 @@ def test_a_nonnegative_activation_has_zero_point_zero():
     assert quantizer.qparams().zero_point.item() == 0
 
 
+@pytest.mark.parametrize(("bits", "signed", "highest"), [(8, True, 127), (7, False, 127), (4, False, 15)])
+def test_a_nonnegative_activation_of_a_symmetric_grid_takes_what_int8_holds(bits, signed, highest):
+    spec = QuantSpec(bits=bits, method="observed")
+    quantizer = make_fake_quantize(spec, name="relu", role="activation", nonnegative=True)
+    assert (quantizer.spec.signed, quantizer.spec.symmetric, quantizer.spec.quant_max) == (signed, True, highest)
+
+
 def test_a_weight_is_observed_as_it_is_now():
     quantizer = make_fake_quantize(WEIGHT, name="w", role="weight", shape=(2, 2), axis=0)
     quantizer(torch.tensor([[127.0, 1.0], [-254.0, 1.0]]))

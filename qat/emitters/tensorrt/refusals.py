@@ -1,0 +1,73 @@
+"""What TensorRT cannot run of a program, told before anything is written."""
+
+from qat.integer import operations as ops
+from qat.integer.operations import MovingOperation, Operation
+from qat.integer.program import IntegerProgram
+from qat.integer.values import INT8_MAX, INT8_MIN, Grid, Value
+
+#: TensorRT's tensors have eight dimensions, of which the batch is one.
+MAX_RANK = 7
+_SYMMETRIC = "train with quant.activation.signed=true quant.activation.symmetric=true, or a preset and target=tensorrt"
+
+
+def refusals(program: IntegerProgram) -> list[str]:
+    """What TensorRT does not run of `program`, a sentence each with the remedy; empty: it will be written."""
+    return [*_of_grids(program), *(said for operation in program.operations for said in _of_operation(operation))]
+
+
+def pictures(program: IntegerProgram) -> frozenset[str]:
+    """Values that hold the pixels 0..255 of an input, however they are moved; they are no int8 tensors."""
+    held = {
+        edge.value for edge in program.inputs if edge.codes and not _is_int8(program.value(edge.value))
+    }  # fmt: skip
+    for operation in program.operations:
+        if isinstance(operation, MovingOperation) and len(operation.inputs) == 1 and held.issuperset(operation.inputs):
+            held.add(operation.output)
+    return frozenset(held)
+
+
+def _is_int8(value: Value) -> bool:
+    """Whether codes of that are int8 with zero point 0, or indices."""
+    grid = value.grid
+    if not isinstance(grid, Grid):
+        return True
+    return grid.zero_point == 0 and INT8_MIN <= grid.quant_min and grid.quant_max <= INT8_MAX
+
+
+def _of_grids(program: IntegerProgram) -> list[str]:
+    pixels = pictures(program)
+    others = [entry for entry in program.named.values() if not _is_int8(entry) and entry.name not in pixels]
+    found = []
+    if others:
+        grid = others[0].grid
+        more = f" and those of {len(others) - 1} more values" if len(others) > 1 else ""
+        found.append(
+            f"the codes {grid.quant_min}..{grid.quant_max} with zero point {grid.zero_point} of value "
+            f"{others[0].name!r}{more} are not the {INT8_MIN}..{INT8_MAX} around 0 that TensorRT's INT8 kernels take; "
+            f"{_SYMMETRIC}"
+        )
+    for operation in program.operations:
+        looked_up = isinstance(operation, ops.Table) or operation.output in pixels
+        if not looked_up and pixels.intersection(operation.inputs):
+            found.append(_said(operation, "reads pixels of 0..255; normalize them with program.with_image_input"))
+    return found
+
+
+def _of_operation(operation: Operation) -> list[str]:
+    if isinstance(operation, ops.FloatIsland):
+        why = (
+            f"computes {operation.function} in real numbers; drop the rule that leaves it in float, or use onnxruntime"
+        )
+        return [_said(operation, why)]
+    if isinstance(operation, ops.Loop):
+        return [
+            _said(operation, "is a loop, which has no INT8 kernel; unroll it over a fixed length, or use onnxruntime")
+        ]
+    if isinstance(operation, ops.MaxPool) and set(operation.dilation) != {1}:
+        return [_said(operation, f"has windows of dilation {operation.dilation}; TensorRT pools without, use 1")]
+    return []
+
+
+def _said(operation: Operation, why: str) -> str:
+    origin = f" (from {operation.source})" if operation.source else ""
+    return f"{type(operation).__name__} {operation.name!r}{origin} {why}"
