@@ -1,0 +1,132 @@
+"""The emitter for plain C: one source and one header, C99, for processors without floating point or memory to spare.
+
+The source calls no library, allocates nothing and keeps no state. Weights stay packed at their true width and are
+unpacked a few rows at a time; what lies between inputs and outputs shares one arena, planned by how long it lives.
+Inputs and outputs are codes, one sample a call. Programs of several lengths are written for the recorded one.
+
+Where a C compiler is installed, `emit` compiles the source with an option that refuses floating-point operations, and
+compares it with the interpreter before the files get their names.
+"""
+
+import logging
+import tempfile
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from qat.emitters.c.compiler import find_compiler
+from qat.emitters.c.forms import FORMS
+from qat.emitters.c.readback import Footprint, float_ops, footprint, operations
+from qat.emitters.c.session import (
+    check_edges,
+    header_of,
+    open_session,
+    run_session,
+    session_conditions,
+)
+from qat.emitters.c.source import write_sources
+from qat.emitters.c.trial import run_in_process
+from qat.emitters.options import ExportOptions
+from qat.errors import ConfigurationError, ExportError
+from qat.files import write_whole
+from qat.integer.fixed_point import SumMultipliers
+from qat.integer.interpreter import run_real, to_edge
+from qat.integer.operations import Add, FloatIsland, Operation
+from qat.integer.program import IntegerProgram
+
+__all__ = [
+    "Footprint", "check_edges", "emit", "float_ops", "footprint", "open_session", "operations", "refusals",
+    "run_session", "session_conditions",
+]  # fmt: skip
+
+#: Samples of the check after writing, and where their codes come from.
+CHECK_SAMPLES, CHECK_SEED = 8, 20
+
+_LOG = logging.getLogger("qat")
+
+
+def refusals(program: IntegerProgram) -> list[str]:
+    """What C has no form for here, a sentence each; empty where `emit` will write the program."""
+    found = []
+    for part in (program, *program.bodies):
+        for operation in part.operations:
+            named = f"{type(operation).__name__} {operation.name!r} (from {operation.source})"
+            if isinstance(operation, FloatIsland):
+                found.append(
+                    f"{named} is a float island, {operation.function}; the C source has no real numbers, so drop the "
+                    "rule that leaves it in float."
+                )
+            elif type(operation) not in FORMS:
+                found.append(f"{named} has no form in C; export it for another runtime.")
+            elif _rounds_otherwise(operation):
+                found.append(f"{named} rounds as another runtime does; qat.export gives it the usual rounding first.")
+    return found
+
+
+def _rounds_otherwise(operation: Operation) -> bool:
+    """Whether `semantics.for_runtime` made an operation for another runtime."""
+    factors = getattr(operation, "factors", None)
+    return (
+        isinstance(operation, Add)
+        and not isinstance(factors, SumMultipliers)
+        or getattr(operation, "rounds_first", False)
+    )
+
+
+def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions = ExportOptions()) -> None:  # noqa: B008
+    """Write `program` as a source, `path`, that ends in .c, and a header of the same name beside it.
+
+    Raises `ExportError`, and writes nothing, for a program that C has no form for, and where the source does not
+    compile, is not integer, or gives other codes than the interpreter. Without a compiler that is logged, not checked.
+    """
+    path = Path(path)
+    if path.suffix != ".c":
+        raise ExportError(f"{path} does not end in .c; the header is written beside it, with .h.")
+    if options.nonlinear != "integer":
+        raise ConfigurationError(
+            f"nonlinear is {options.nonlinear!r}, but a C source has no real numbers; use 'integer'."
+        )
+    if found := refusals(program):
+        raise ExportError(" ".join(found))
+    program = program.at()
+    sources = write_sources(program, path.stem, options.labels, options.channels_last)
+    if find_compiler() is None:
+        _LOG.warning(
+            "there is no C compiler, so that %s is written but was not run; install gcc to check it", path.name
+        )
+    else:
+        with tempfile.TemporaryDirectory(prefix="qat_c_") as folder:
+            trial = Path(folder) / path.name
+            trial.write_text(sources.source)
+            header_of(trial).write_text(sources.header)
+            check(program, trial)
+    # a header without its source, or the other way round, is refused by the compiler: both have one fingerprint
+    write_whole(header_of(path), sources.header.encode())
+    write_whole(path, sources.source.encode())
+
+
+def check(program: IntegerProgram, path: str | PathLike) -> None:
+    """Refuse a source that computes in real numbers, or other codes than the interpreter on random ones."""
+    if floats := float_ops(path):
+        raise ExportError(f"the C source is not integer, or does not compile: {', '.join(floats[:5])}.")
+    generator = torch.Generator().manual_seed(CHECK_SEED)
+    inputs = {}
+    for edge in program.inputs:
+        value = program.value(edge.value)
+        limits = value.grid.quant_min, value.grid.quant_max + 1
+        codes = torch.randint(*limits, (CHECK_SAMPLES, *value.shape), generator=generator)
+        inputs[edge.name] = to_edge(codes, value.grid, edge.codes)
+    expected, results = run_real(program, inputs), run_in_process(path, inputs)
+    names = [edge.name for edge in program.outputs]
+    if isinstance(expected, torch.Tensor):
+        expected = (expected,)
+    if not isinstance(expected, dict):
+        expected = dict(zip(names, expected, strict=True))
+    for name, real in expected.items():
+        differing = int((results[name] != real).sum())
+        if differing:
+            raise ExportError(
+                f"the C source gives other codes than the program for {differing} of {real.numel()} elements of output "
+                f"{name!r}; the compiler does not keep to C99."
+            )

@@ -1,0 +1,181 @@
+"""Functions and types of the C source: one text each, written for every combination of types that a program uses."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qat.emitters.c.types import CType
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One function of C, or a type.
+
+    name: of the function; the short names of its types stand behind it, add_u8_s8_u8.
+    text: C, in which @x is the short name of the type that `types` calls x, and @X its name in C.
+    types: letters of the types, in the order in which the name has them.
+    needs: kernels that the text uses, each with the letters of this kernel that stand for its own.
+    """
+
+    name: str
+    text: str
+    types: str = ""
+    needs: tuple[tuple["Kernel", str], ...] = ()
+
+    def called(self, kinds: Iterable[CType]) -> str:
+        """The name of the function for these types."""
+        return "_".join([self.name, *(kind.short for kind in kinds)])
+
+
+class KernelTexts:
+    """The kernels that a source needs, each once, behind those that it uses itself."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def need(self, kernel: Kernel, kinds: tuple[CType, ...] = ()) -> str:
+        """The name of a kernel for these types, which is now part of the source."""
+        called = kernel.called(kinds)
+        if called not in self._texts:
+            known = dict(zip(kernel.types, kinds, strict=True))
+            for other, letters in kernel.needs:
+                self.need(other, tuple(known[letter] for letter in letters))
+
+            def written(match: re.Match) -> str:
+                letter = match.group(1)
+                return known[letter].short if letter.islower() else known[letter.lower()].name
+
+            self._texts[called] = re.sub("@([a-zA-Z])", written, kernel.text).strip()
+        return called
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All of them, in order."""
+        return tuple(self._texts.values())
+
+
+#: Nested loops. RANK and OPERANDS are those of the program; strides are in elements.
+WALK = Kernel(
+    "walk",
+    """
+/* Nested loops over elements of several operands, the last the innermost. Strides are in elements of each operand. */
+typedef struct {
+    int32_t rank;
+    int32_t sizes[RANK];
+    int32_t strides[OPERANDS][RANK];
+} walk_t;
+
+/* Where the loops stand: in each of them, and in each operand. Begins with zeros. */
+typedef struct {
+    int32_t at[RANK];
+    int32_t offset[OPERANDS];
+} place_t;
+
+/* The next place of all loops but the innermost; 0 behind the last. */
+static int walk_on(const walk_t *walk, place_t *place)
+{
+    int32_t loop, operand;
+    for (loop = walk->rank - 2; loop >= 0; loop--) {
+        for (operand = 0; operand < OPERANDS; operand++)
+            place->offset[operand] += walk->strides[operand][loop];
+        if (++place->at[loop] < walk->sizes[loop])
+            return 1;
+        place->at[loop] = 0;
+        for (operand = 0; operand < OPERANDS; operand++)
+            place->offset[operand] -= walk->strides[operand][loop] * walk->sizes[loop];
+    }
+    return 0;
+}
+""",
+)
+
+MOVE = Kernel(
+    "move",
+    """
+static void move_@x(const @X *restrict from, int32_t count, @X *restrict to)
+{
+    int32_t i;
+    for (i = 0; i < count; i++)
+        to[i] = from[i];
+}
+""",
+    "x",
+)
+
+CLAMPED = Kernel(
+    "clamped",
+    """
+static inline int32_t clamped(int32_t code, int32_t low, int32_t high)
+{
+    return code < low ? low : code > high ? high : code;
+}
+""",
+)
+
+RESCALED = Kernel(
+    "rescaled",
+    """
+/* sum * multiplier / 2^shift, rounded to the nearest. The multiplier is chosen for its layer so that every sum that can
+   occur gives the code that float32 arithmetic would give. */
+static inline int32_t rescaled(int32_t sum, int32_t multiplier, int32_t shift)
+{
+    return (int32_t)(((int64_t)sum * multiplier + (((int64_t)1 << shift) >> 1)) >> shift);
+}
+""",
+)
+
+BIT_LENGTH = Kernel(
+    "bit_length",
+    """
+/* Binary digits of the magnitude of a number, 0 of 0. */
+static int32_t bit_length(int64_t number)
+{
+    uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    int32_t length = 0, step;
+    for (step = 32; step > 0; step >>= 1)
+        if (rest >> step) {
+            rest >>= step;
+            length += step;
+        }
+    return length + (int32_t)rest;
+}
+""",
+)
+
+FLOAT_ROUNDING = Kernel(
+    "float_rounding",
+    """
+/* value / 2^shift, ties to even. */
+static int64_t halved_to_even(int64_t value, int32_t shift)
+{
+    if (shift <= 0)
+        return value;
+    if (shift > 62)
+        shift = 62;
+    return (value + (((int64_t)1 << shift) >> 1) - 1 + ((value >> shift) & 1)) >> shift;
+}
+
+/* value with 24 significant bits, ties to even: what storing it in float32 does. */
+static int64_t as_float_stores(int64_t value)
+{
+    const int32_t excess = bit_length(value) - 24;
+    return excess > 0 ? halved_to_even(value, excess) * ((int64_t)1 << excess) : value;
+}
+""",
+    needs=((BIT_LENGTH, ""),),
+)
+
+RESCALED_AS_FLOAT = Kernel(
+    "rescaled_as_float",
+    """
+/* round(fl32(fl32(sum) * mantissa / 2^(shift - 7))), ties to even: what float32 computes, for layers whose sums meet so
+   many ties that one rounding cannot decide all of them alike. */
+static int32_t rescaled_as_float(int32_t sum, int32_t mantissa, int32_t shift)
+{
+    const int64_t product = as_float_stores(as_float_stores(sum) * mantissa);
+    const int64_t steps = shift < 7 ? product * ((int64_t)1 << (7 - shift)) : halved_to_even(product, shift - 7);
+    return steps < -1000000 ? -1000000 : steps > 1000000 ? 1000000 : (int32_t)steps;
+}
+""",
+    needs=((FLOAT_ROUNDING, ""),),
+)
