@@ -28,20 +28,14 @@ from qat.integer.values import IndexRange
 
 def described(program: IntegerProgram, labels: Sequence[str] = ()) -> dict[str, str]:
     """The metadata of the file of `program`; equal programs and labels have equal ones. labels: names of classes."""
+    layers = program.layers
     entries = {
         "producer": {"name": PRODUCER, "version": qat.__version__},
         "program_sha256": digest(program),
         "inputs": {edge.name: _edge(program, edge) for edge in program.inputs},
         "outputs": {edge.name: _edge(program, edge) for edge in program.outputs},
-        "layers": [
-            {
-                "name": layer.name,
-                "kind": layer.kind,
-                "weight_bits": layer.weight_bits,
-                "activation_bits": layer.activation_bits,
-            }
-            for layer in program.layers
-        ],
+        "weight_bits": {layer.name: layer.weight_bits for layer in layers if layer.weight_bits is not None},
+        "activation_bits": {layer.name: layer.activation_bits for layer in layers},
     }
     if labels:
         entries["labels"] = list(labels)

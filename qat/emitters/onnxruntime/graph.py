@@ -1,7 +1,8 @@
 """An ONNX graph in the making: nodes and initializers with unique names, then deterministic bytes."""
 
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -51,6 +52,11 @@ class Initializer:
         """Bytes in the file."""
         return self.content.nbytes
 
+    @functools.cached_property
+    def key(self) -> tuple:
+        """What equal tensors have in common."""
+        return self.data_type, self.dims, hashlib.sha256(self.content.data).digest()
+
     def proto(self, place: tuple[str, int] | None = None) -> TensorProto:
         """As ONNX holds it. place: (file, offset) of the content, where that is not in the model."""
         tensor = TensorProto(name=self.name, data_type=self.data_type, dims=self.dims)
@@ -67,10 +73,13 @@ class Graph:
     """Collects nodes and initializers.
 
     program: whose edges the file has; a size that follows the length of an input is computed from that input.
+    compact: equal constants are stored once, and nodes have no names besides those of what they make, but where
+        `naming` is set.
     """
 
-    def __init__(self, program: IntegerProgram) -> None:
-        self.program = program
+    def __init__(self, program: IntegerProgram, compact: bool = False) -> None:
+        self.program, self.compact = program, compact
+        self.naming = False
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, Initializer] = {}
         self.opset = OPSET
@@ -84,22 +93,25 @@ class Graph:
 
         Its constants are held here, where the runtime prepares them once, as are weights with what unpacks them.
         """
-        graph = Graph(program)
+        graph = Graph(program, self.compact)
         graph.initializers, graph._names, graph._outer = self.initializers, self._names, self
         return graph
 
     def node(self, kind: str, inputs: Iterable[str], output: str, domain: str = "", **attributes) -> str:
         """Add a node of one output. Returns the output's name."""
         self.claim(output)
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, domain=domain, **attributes))
-        return output
+        return self._add(kind, inputs, [output], domain=domain, **attributes)[0]
 
     def nodes_of(self, kind: str, inputs: Iterable[str], outputs: Iterable[str], **attributes) -> tuple[str, ...]:
         """Add a node of several outputs. Returns their names."""
         outputs = tuple(outputs)
         for output in outputs:
             self.claim(output)
-        self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name=outputs[0], **attributes))
+        return self._add(kind, inputs, outputs, **attributes)
+
+    def _add(self, kind: str, inputs: Iterable[str], outputs: Sequence[str], **settings) -> Sequence[str]:
+        name = None if self.compact and not self.naming else outputs[0]
+        self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name=name, **settings))
         return outputs
 
     def constant(self, name: str, array, dtype) -> str:
@@ -156,6 +168,12 @@ class Graph:
         axes = self.constant(f"{name}/axes", [dim + first for dim in dims], numpy.int64)
         ends = self.constant(f"{name}/ends", tuple(sizes[dim] for dim in dims), numpy.int64)
         return self.node("Slice", [constant, starts, ends, axes], name)
+
+    def filled(self, name: str, shape: tuple[int, ...], number: int) -> str:
+        """An int8 tensor of one number, which the runtime fills when it loads the file."""
+        sizes = self.constant(f"{name}/shape", shape, numpy.int64)
+        value = helper.make_tensor("", TensorProto.INT8, [1], [number])
+        return self.node("ConstantOfShape", [sizes], name, value=value)
 
     def ones(self, name: str, count: int, dtype) -> str:
         """A column (count, 1) of ones, to add up with; of as many as there are where the count follows a length."""
@@ -216,9 +234,19 @@ class Graph:
         return self.node("Expand", [constant, wanted], target)
 
     def used(self) -> list[Initializer]:
-        """The initializers that nodes read."""
+        """The initializers that nodes read; of a compact file of equal ones the first, which all nodes then read."""
         read = set(names_read(self.nodes))
-        return [tensor for name, tensor in self.initializers.items() if name in read]
+        if not self.compact:
+            return [tensor for name, tensor in self.initializers.items() if name in read]
+        firsts: dict[tuple, Initializer] = {}
+        others = {}
+        for name, tensor in self.initializers.items():
+            first = firsts.setdefault(tensor.key, tensor) if name in read else tensor
+            if first is not tensor:
+                others[name] = first.name
+        if others:
+            _rename_read(self.nodes, others)
+        return list(firsts.values())
 
     def model(
         self,
@@ -231,7 +259,7 @@ class Graph:
         metadata: texts by name, which the file says of itself. places: (file, offset) of initializers that are not in
         the model.
         """
-        infos = []
+        tensors, infos = self.used(), []
         for edges in (program.inputs, program.outputs):
             values = [program.value(edge.value) for edge in edges]
             infos.append(
@@ -250,7 +278,7 @@ class Graph:
             producer_version=qat.__version__,
             ir_version=helper.find_min_ir_version_for(opsets[:1]),
         )
-        for tensor in self.used():
+        for tensor in tensors:
             model.graph.initializer.append(tensor.proto((places or {}).get(tensor.name)))
         helper.set_model_props(model, dict(sorted((metadata or {}).items())))
         return model.SerializeToString(deterministic=True)
@@ -274,6 +302,16 @@ def names_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
         yield from node.input
         for graph in graphs_of(node):
             yield from names_read(graph.node)
+
+
+def _rename_read(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    """Have nodes, and those of graphs inside of them, read other tensors. names: from old to new."""
+    for node in nodes:
+        for place, name in enumerate(node.input):
+            if name in names:
+                node.input[place] = names[name]
+        for graph in graphs_of(node):
+            _rename_read(graph.node, names)
 
 
 def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:

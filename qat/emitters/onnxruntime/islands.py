@@ -53,7 +53,13 @@ def islands_of(program: IntegerProgram, nonlinear: str = "float_island") -> tupl
 
 
 def write_island(writer: Writer, operation: Operation) -> None:
-    """DequantizeLinear, the float nodes of the operation, QuantizeLinear."""
+    """DequantizeLinear, the float nodes of the operation, QuantizeLinear: named, so that they are known again."""
+    writer.graph.naming = True
+    _write_island(writer, operation)
+    writer.graph.naming = False
+
+
+def _write_island(writer: Writer, operation: Operation) -> None:
     target, sources = tensor_of(operation.output), []
     for index, name in enumerate(operation.inputs):
         real = f"{target}/real/{index}"

@@ -197,7 +197,7 @@ def unfolded_ops(path: str | PathLike) -> list[str]:
 def _unfolded_ops(graph: onnx.GraphProto, constants: set[str]) -> list[str]:
     """Those of a graph, and of graphs inside of it. constants: around the graph."""
     constants = constants | {tensor.name for tensor in graph.initializer}
-    found = [f"{node.op_type} {node.name}" for node in graph.node if set(node.input) <= constants]
+    found = [f"{node.op_type} {_place(node)}" for node in graph.node if set(node.input) <= constants]
     for node in graph.node:
         for body in graphs_of(node):
             found += _unfolded_ops(body, constants)

@@ -36,7 +36,7 @@ class Writer:
 
     def __init__(self, program: IntegerProgram, graph: Graph | None = None) -> None:
         self.program = program
-        self.graph = graph or Graph(program)
+        self.graph = graph or Graph(program, compact=True)
         self._grids: dict[str, tuple[str, str]] = {}
         self._zeros: dict[str, str] = {}
 

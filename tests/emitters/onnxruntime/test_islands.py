@@ -85,8 +85,10 @@ def test_other_codes_behind_an_island_are_found(tmp_path):
     program = program_of(WRITERS["layer norm"])
     emit(program, tmp_path / "model.onnx", ExportOptions("float_island"))
     model = onnx.load(tmp_path / "model.onnx")
-    scale = next(entry for entry in model.graph.initializer if entry.name == "after/weight_scale")
-    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 1.1, scale.name))
+    (product,) = (node for node in model.graph.node if node.op_type in ("QGemm", "QLinearConv"))
+    scale = next(entry for entry in model.graph.initializer if entry.name == product.input[4])
+    model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(scale) * 1.1, "other"))
+    product.input[4] = "other"
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(ExportError, match="gives other codes than the program"):
         emitter.check(program, tmp_path / "model.onnx", "float_island")

@@ -57,7 +57,10 @@ def concatenate(writer: Writer, operation: Concatenate) -> None:
 
 
 def reshape(writer: Writer, operation: Reshape) -> None:
-    """Reshape, which keeps the batch."""
+    """Reshape, which keeps the batch; nothing, for the runtime, where the shape is the same."""
+    if writer.shape(operation.inputs[0]) == operation.shape:
+        writer.graph.node("Identity", [tensor_of(operation.inputs[0])], tensor_of(operation.output))
+        return
     writer.reshape(tensor_of(operation.inputs[0]), tensor_of(operation.output), (0, *operation.shape))
 
 

@@ -1,12 +1,14 @@
 """Sums of products with constant weights, and sums over windows and dimensions.
 
-Means and average pools are matrix products and convolutions with ones, so that they are rescaled as everything else is.
+Means and average pools are matrix products and convolutions with ones, so that they are rescaled as everything else is;
+the runtime's own average pool adds up real numbers. Its global one adds up codes, and is taken where it fits.
 """
 
 import math
 
 import numpy
 
+from qat.emitters.onnxruntime.forms.global_means import global_mean
 from qat.emitters.onnxruntime.forms.varying import mean_of_length
 from qat.emitters.onnxruntime.graph import array_of, pads_of
 from qat.emitters.onnxruntime.writer import MICROSOFT, Writer, tensor_of
@@ -75,10 +77,12 @@ def linear(writer: Writer, operation: Linear) -> None:
 
 
 def average_pool(writer: Writer, operation: AveragePool) -> None:
-    """A depthwise QLinearConv with ones."""
+    """A depthwise QLinearConv with ones; of a single window QLinearGlobalAveragePool."""
+    if writer.shape(operation.inputs[0])[1:] == operation.kernel_size and not any(map(any, operation.padding)):
+        if global_mean(writer, operation):
+            return
     channels = writer.shape(operation.output)[0]
-    ones = numpy.ones((channels, 1, *operation.kernel_size))
-    ones = writer.graph.constant(f"{operation.name}/ones", ones, numpy.int8)
+    ones = writer.graph.filled(f"{operation.name}/ones", (channels, 1, *operation.kernel_size), 1)
     writer.limited(
         "QLinearConv",
         _averaging(writer, operation, tensor_of(operation.inputs[0]), ones, float32(1 / operation.count)),
@@ -91,9 +95,14 @@ def average_pool(writer: Writer, operation: AveragePool) -> None:
 
 
 def reduce(writer: Writer, operation: Mean | Sum) -> None:
-    """A QLinearMatMul with a column of ones, the reduced dimensions moved to the end and joined."""
+    """QLinearGlobalAveragePool of all but the channels, which stand first or last.
+
+    Else a QLinearMatMul with a column of ones, the reduced dimensions moved to the end and joined.
+    """
     source, name = operation.inputs[0], operation.name
     shape, codes = writer.shape(source), tensor_of(operation.inputs[0])
+    if global_mean(writer, operation):
+        return
     kept = [dim for dim in range(1, len(shape) + 1) if dim not in operation.dims]
     order = [0, *kept, *sorted(operation.dims)]
     if order != sorted(order):
