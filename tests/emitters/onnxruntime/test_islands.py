@@ -85,7 +85,7 @@ def test_other_codes_behind_an_island_are_found(tmp_path):
     program = program_of(WRITERS["layer norm"])
     emit(program, tmp_path / "model.onnx", ExportOptions("float_island"))
     model = onnx.load(tmp_path / "model.onnx")
-    (product,) = (node for node in model.graph.node if node.op_type in ("QGemm", "QLinearConv"))
+    *_, product = (node for node in model.graph.node if node.op_type in ("QGemm", "QLinearConv"))
     scale = next(entry for entry in model.graph.initializer if entry.name == product.input[4])
     model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(scale) * 1.1, "other"))
     product.input[4] = "other"
