@@ -25,7 +25,7 @@ class Cell:
     """One run in one runtime.
 
     program, file: digests of what was measured. refusal: why there is no file, and everything else is then empty.
-    bytes: of the file and all it needs beside it. differing, codes, largest: output codes that are not the
+    bytes: see `bytes_of`. differing, codes, largest: output codes that are not the
     interpreter's, of how many, and by how much at most. float_ops: operations that the file computes in floating point.
     milliseconds, float_milliseconds: of one sample, medians in turn; None where the runtime has no float file.
     metrics: of the file. conditions: what the figures hold for.
@@ -116,7 +116,7 @@ class Run:
         return Cell(
             program=self.digest,
             file=file,
-            bytes=entry.bytes,
+            bytes=bytes_of(runtime, path, entry.bytes),
             differing=entry.mismatch.differing,
             codes=entry.mismatch.total,
             largest=entry.mismatch.max_lsb,
@@ -149,6 +149,19 @@ class Run:
         config = self.config.copy()
         config.model.checkpoint = None
         return self._data.test_dataloader(), parts.model_of(config).test_metrics()
+
+
+def bytes_of(runtime: str, path: Path, total: int) -> int:
+    """What a file takes where it runs. total: of it and all it needs beside it.
+
+    Of C source the constants in flash, as the header states them, without the code; of a page the model in it, without
+    the runtime.
+    """
+    if runtime == "c":
+        return emitter_of(runtime).footprint(path).constants
+    if runtime == "web":
+        return sum(model.stat().st_size for model in path.glob("*.onnx"))
+    return total
 
 
 def sha256(*paths: Path) -> str:

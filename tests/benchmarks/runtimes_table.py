@@ -10,6 +10,7 @@ network is named with the reason.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -40,9 +41,9 @@ Written by `python tests/benchmarks/runtimes_table.py RUN...`. Every row is one 
 test split. *float* and *integer* are top-1, of the float weights that training began with and of the integer program;
 *codes* are how many output codes were compared. A cell is *differing codes · bytes · latency*: output codes that are
 not the reference interpreter's (with the rounding of the runtime); bytes of the file over what the weights alone take,
-bits x weights / 8; and the time of the float network in the same runtime over that of the file, one sample, medians in
-turn (above 1 the integer file is faster). A dash: not measured. A number in brackets: there is no such file, for the
-reason below.
+bits x weights / 8 (of C the constants in flash, of a page the model without its runtime); and the time of the float
+network in the same runtime over that of the file, one sample, medians in turn (above 1 the integer file is faster). A
+dash: not measured. A number in brackets: there is no such file, for the reason below.
 """
 
 
@@ -135,7 +136,7 @@ def document(rows: Sequence[Row], path: Path) -> str:
 def table(rows: Sequence[Row]) -> str:
     """The table of all rows, and under it why cells are missing and what the figures hold for."""
     runtimes = [runtime for runtime in RUNTIMES if any(runtime in row.cells for row in rows)]
-    reasons: dict[str, int] = {}
+    reasons: dict[str, str] = {}
     head = ["network", "bits", "weights, bytes", "float", "integer", "codes", *runtimes]
     lines = [head, ["---"] * 2 + ["---:"] * 4 + ["---"] * len(runtimes)]
     for row in rows:
@@ -148,16 +149,19 @@ def table(rows: Sequence[Row]) -> str:
         )
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
     if reasons:
-        text += "\n" + "".join(f"- ({number}) {reason}\n" for reason, number in reasons.items())
+        text += "\n" + "".join(f"- ({number}) {reason}\n" for number, reason in enumerate(reasons.values(), 1))
     return text + "\n" + conditions(rows, runtimes)
 
 
-def entry(row: Row, cell: Cell | None, reasons: dict[str, int]) -> str:
-    """The text of one cell. reasons: numbers of those that were met, added to."""
+def entry(row: Row, cell: Cell | None, reasons: dict[str, str]) -> str:
+    """The text of one cell. reasons: those that were met so far, added to; what differs by names and numbers alone is
+    one reason, kept as it was met first."""
     if cell is None:
         return "–"
     if cell.refusal is not None:
-        return f"({reasons.setdefault(cell.refusal, len(reasons) + 1)})"
+        kind = re.sub(r"'[^']*'|\d+", "", cell.refusal)
+        reasons.setdefault(kind, cell.refusal)
+        return f"({list(reasons).index(kind) + 1})"
     ratio = cell.latency_ratio
     codes = f"{cell.differing:,}" if not cell.float_ops else f"{cell.differing:,}, {cell.float_ops} in float"
     return f"{codes} · {cell.bytes / row.weight_bytes:.2f} · {'–' if ratio is None else f'{ratio:.2f}'}"

@@ -76,6 +76,13 @@ def test_the_interpreter_runs_every_batch_once_for_all_cells(run_folder, counted
     assert counted[times:].count(24) < 2 * counted[:times].count(24)
 
 
+def test_of_c_source_the_constants_in_flash_count(run_folder):
+    cell = Run(run_folder).cell("c", None, repeats=1)
+    header = (run_folder / "integer" / "model.h").read_text()
+    assert (cell.refusal, cell.differing, cell.codes) == (None, 0, 240)
+    assert f"#define MODEL_CONSTANT_BYTES {cell.bytes}\n" in header
+
+
 def test_a_runtime_that_cannot_is_a_cell_with_its_reason(run_folder, monkeypatch):
     def refuse(program, path, options):
         raise ExportError("no kernel for 'conv1'; use another.")
@@ -119,12 +126,14 @@ def test_an_entry_tells_codes_bytes_and_latency():
 
 def test_reasons_are_numbered_once():
     reasons = {}
-    one, other = (Cell("p", refusal=text) for text in ("no kernel", "no scheme"))
-    assert [entry(ROW, cell, reasons) for cell in (one, other, one)] == ["(1)", "(2)", "(1)"]
+    one, other, same = (
+        Cell("p", refusal=text) for text in ("no kernel for 'a' and 2", "no scheme", "no kernel for 'b' and 13")
+    )
+    assert [entry(ROW, cell, reasons) for cell in (one, other, one, same)] == ["(1)", "(2)", "(1)", "(1)"]
     row = dataclasses.replace(ROW, cells={"onnxruntime": CELL, "litert": one})
     text = table([row])
     assert "| DigitsCNN | w8a8 | 100 | 99.00 | 98.50 | 3,590 | 0 · 1.50 · 2.00 | (1) |" in text
-    assert "- (1) no kernel\n" in text
+    assert "- (1) no kernel for 'a' and 2\n" in text
 
 
 def test_what_stands_around_the_table_is_left_alone(tmp_path):

@@ -24,11 +24,10 @@ _ERRORS = {1: "a pointer is 0", 2: "sizes differ", 3: "the arena does not fit", 
 
 @dataclass
 class Session:
-    """A compiled source. interface: what its header says. function: the one that runs it. folder: of the library."""
+    """A compiled source. interface: what its header says. function: the one that runs it."""
 
     interface: Interface
     function: ctypes._CFuncPtr
-    folder: tempfile.TemporaryDirectory
 
     def __post_init__(self):
         # a union of bytes and int64 in C, so that it begins at a multiple of 8
@@ -61,18 +60,16 @@ def open_session(path: str | PathLike, flags: Sequence[str] | None = None) -> Se
     Raises `ExportError` for files that are missing or that do not compile, and where there is no compiler.
     """
     interface = read_interface(path)
-    folder = tempfile.TemporaryDirectory(prefix="qat_c_")
-    library = Path(folder.name) / "network.so"
-    errors = compile_source(
-        Path(path), library, (*STRICT, "-shared", "-fPIC", *(OPTIMIZED if flags is None else flags))
-    )
-    if errors:
-        raise ExportError(f"{path} cannot be compiled ({errors[0][:200]}); export the program again.")
-    function = getattr(ctypes.CDLL(str(library)), f"{interface.prefix}_run")
+    options = (*STRICT, "-shared", "-fPIC", *(OPTIMIZED if flags is None else flags))
+    with tempfile.TemporaryDirectory(prefix="qat_c_") as folder:  # a library that is loaded needs its file no more
+        library = Path(folder) / "network.so"
+        if errors := compile_source(Path(path), library, options):
+            raise ExportError(f"{path} cannot be compiled ({errors[0][:200]}); export the program again.")
+        function = getattr(ctypes.CDLL(str(library)), f"{interface.prefix}_run")
     function.restype = ctypes.c_int
     count = len(interface.inputs) + len(interface.outputs) + 1
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t] * count
-    return Session(interface, function, folder)
+    return Session(interface, function)
 
 
 def run_session(session: Session, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
