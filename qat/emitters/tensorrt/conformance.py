@@ -18,7 +18,7 @@ from qat.errors import ConfigurationError, ExportError, MissingExtraError
 COMPUTE_CAPABILITIES = ("SM80", "SM89")
 #: Batch sizes of an engine: smallest, most likely, largest.
 BATCHES = (1, 8, 8)
-INT8 = "Int8"
+INT8, NONE = "Int8", "none"
 
 #: Kernels that TensorRT generates for what is elementwise, moves or reduces; products have kernels of their own.
 _GENERATED = "kgen"
@@ -59,7 +59,11 @@ class EngineLayer:
 
 @dataclass(frozen=True)
 class NodeType:
-    """What a node of the file runs on. name, kind: of the node. datatype: "Int8", or the first that is not."""
+    """What a node of the file runs on.
+
+    name, kind: of the node. datatype: "Int8", or the first that is not; "none" where no kernel computes it, since it is
+    merged with an equal one.
+    """
 
     name: str
     kind: str
@@ -76,7 +80,10 @@ def layer_types(path: str | PathLike, compute_capability: str = "SM89") -> tuple
         raise ConfigurationError(
             f"compute_capability is {compute_capability!r}; choose one of {', '.join(COMPUTE_CAPABILITIES)}."
         )
-    return tuple(_parsed(_built(Path(path), compute_capability)))
+    layers = tuple(_parsed(_built(Path(path), compute_capability)))
+    if not any(layer.nodes for layer in layers):
+        raise _refused(Path(path), ["its log names no layers in the form of version 1.7"])
+    return layers
 
 
 def node_types(path: str | PathLike, compute_capability: str = "SM89") -> list[NodeType]:
@@ -94,7 +101,7 @@ def float_ops(path: str | PathLike, compute_capability: str = "SM89") -> list[st
     found = {node.name: f"{node.op_type} {node.name}" for node in QDQFile(path).float_nodes()}
     if tensorrt_version() is not None:
         for node in node_types(path, compute_capability):
-            if node.datatype != INT8:
+            if node.datatype not in (INT8, NONE):
                 found.setdefault(node.name, f"{node.kind} {node.name} ({node.datatype} on {compute_capability})")
     return list(found.values())
 
@@ -106,21 +113,22 @@ def _of_product(node: str, layers: tuple[EngineLayer, ...]) -> str:
     read = [
         tensor for layer in mine for tensor in (*layer.inputs, *(layer.constants[:1] if len(layer.inputs) == 1 else ()))
     ]
-    return _common(read)
+    return _common(mine, read)
 
 
 def _of_addition(node: str, layers: tuple[EngineLayer, ...], file: QDQFile) -> str:
     """The datatype of what an addition reads and writes.
 
     A kernel that adds may begin with the rescaling of the sums of an int8 product, which it then reads as they are, or
-    end with the dequantization of an output of the file, or with the first half of a norm.
+    end with the dequantization of an output of the file, or with the first half of a norm or a mean.
     """
     others = {entry.name for entry in (*file.graph.input, *file.graph.output)}
     others |= {tensor.name for layer in layers if layer.is_product for tensor in layer.outputs}
-    others |= set(_inside_of_nodes(layers, {entry.name for entry in file.float_nodes()}))
+    halved = [*file.float_nodes(), *(entry for entry in file.graph.node if entry.op_type == "ReduceSum")]
+    others |= set(_inside_of_nodes(layers, {entry.name for entry in halved}))
     mine = [layer for layer in layers if node in layer.nodes]
     touched = [tensor for layer in mine for tensor in (*layer.inputs, *layer.outputs)]
-    return _common([tensor for tensor in touched if tensor.name not in others])
+    return _common(mine, [tensor for tensor in touched if tensor.name not in others])
 
 
 def _inside_of_nodes(layers: tuple[EngineLayer, ...], nodes: set[str]) -> Iterator[str]:
@@ -132,9 +140,9 @@ def _inside_of_nodes(layers: tuple[EngineLayer, ...], nodes: set[str]) -> Iterat
                 yield tensor.name
 
 
-def _common(tensors: list[EngineTensor]) -> str:
-    datatypes = [tensor.datatype for tensor in tensors]
-    return next((datatype for datatype in datatypes if datatype != INT8), INT8 if datatypes else "none")
+def _common(layers: list[EngineLayer], tensors: list[EngineTensor]) -> str:
+    """The datatype of `tensors` of `layers`, which compute a node."""
+    return next((tensor.datatype for tensor in tensors if tensor.datatype != INT8), INT8 if layers else NONE)
 
 
 def _parsed(text: str) -> Iterator[EngineLayer]:

@@ -1,0 +1,67 @@
+import torch
+
+from qat.emitters.tensorrt import refusals
+from qat.emitters.tensorrt.refusals import pictures
+from qat.integer.builder import ProgramBuilder
+from qat.integer.program import IntegerProgram
+from qat.integer.values import Grid
+
+BYTE = Grid(0.5, 0, -128, 127)
+PIXELS = Grid(1.0, 0, 0, 255)
+
+
+def program_of(write, grid=BYTE, shape=(2, 4, 4)) -> IntegerProgram:
+    builder = ProgramBuilder()
+    builder.output("y", write(builder, builder.input("x", shape, grid)))
+    return builder.build()
+
+
+def test_what_runs_is_not_refused():
+    assert refusals(program_of(lambda b, x: b.max_pool("pool", x, (2, 2)))) == []
+    assert refusals(program_of(lambda b, x: b.requantize("q", x, Grid(0.5, 0, 0, 15)))) == []
+
+
+def test_grids_that_are_not_int8_around_0_are_one_refusal_with_the_remedy():
+    (refusal,) = refusals(program_of(lambda b, x: b.requantize("q", x, Grid(0.5, -5, -128, 127)), Grid(0.5, 3, 0, 255)))
+    assert refusal.startswith("the codes 0..255 with zero point 3 of value 'x' and those of 1 more values are not the ")
+    assert refusal.endswith(
+        "train with quant.activation.signed=true quant.activation.symmetric=true, or a preset and target=tensorrt"
+    )
+
+
+def test_operations_without_a_kernel_are_named_with_where_they_came_from():
+    island = program_of(lambda b, x: b.float_island("sin", "sin", {"input": x}, BYTE, module="block.sin"))
+    (refusal,) = refusals(island)
+    assert refusal.startswith("FloatIsland 'sin' (from block.sin) computes sin in real numbers; drop the rule")
+    pool = program_of(lambda b, x: b.max_pool("pool", x, (2, 2), dilation=(1, 2)))
+    assert refusals(pool) == [
+        "MaxPool 'pool' (from pool) has windows of dilation (1, 2); TensorRT pools without, use 1"
+    ]
+    step = ProgramBuilder()
+    state, entry = step.input("state", (2,), BYTE), step.input("entry", (2,), BYTE)
+    step.output("next", step.add("sum", state, entry, BYTE))
+    step.output("given", "sum")
+
+    def unrolled(builder, x):
+        last, *_ = builder.loop(
+            "lstm", (x,), (builder.input("first", (2,), BYTE),), step.build("tuple").with_integer_edges("*")
+        )
+        return last
+
+    (refusal,) = refusals(program_of(unrolled, shape=(3, 2)))
+    assert refusal.startswith("Loop 'lstm' (from lstm) is a loop, which has no INT8 kernel")
+
+
+def test_pixels_may_be_moved_and_looked_up_and_nothing_else():
+    codes = torch.arange(-128, 128).to(torch.int8)
+
+    def table(builder, x):
+        return builder.table("table", builder.transpose("turned", x, (0, 2, 3, 1)), codes, BYTE)
+
+    program = program_of(table, PIXELS).with_integer_edges("x")
+    assert pictures(program) == {"x", "turned"}
+    assert refusals(program) == []
+    summed = program_of(lambda b, x: b.mean("mean", x, (1,), BYTE), PIXELS).with_integer_edges("x")
+    assert refusals(summed) == [
+        "Mean 'mean' (from mean) reads pixels of 0..255; normalize them with program.with_image_input"
+    ]
