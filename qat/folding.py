@@ -6,6 +6,7 @@ as they are: |m| goes into the channel's step, a negative sign flips the integer
 shift becomes an int32 bias of step `sx * sw * |m|` (arXiv:1712.05877, section 3.2, without refolding the weights).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,9 @@ from qat.spec import QuantSpec
 #: Weights run in int8 kernels, whatever their width: their codes are scaled up to use the int8 range, and the step of
 #: the bias shrinks by as much.
 KERNEL_BITS = 8
+
+#: Widest weights that a kernel may take as they are stored, several in a byte.
+NARROW_KERNEL_BITS = 4
 
 #: Largest bias that leaves half of int32 to the products of weights and activations.
 BIAS_LIMIT = 2**30
@@ -30,10 +34,19 @@ class KernelWeight:
     offset: int
 
     @classmethod
-    def of(cls, spec: QuantSpec) -> "KernelWeight":
-        """For weights of `spec`, up to 8 bits. A mid-rise code q is q + 1/2: its integer is (2 q + 1) / 2 steps."""
+    def of(cls, spec: QuantSpec, narrow: bool = False) -> "KernelWeight":
+        """For weights of `spec`, up to 8 bits. A mid-rise code q is q + 1/2: its integer is (2 q + 1) / 2 steps.
+
+        narrow: for a kernel that takes `NARROW_KERNEL_BITS` and fewer as they are, not scaled up.
+        """
         step = 2 ** (KERNEL_BITS - min(spec.bits, KERNEL_BITS))
-        return cls(step, step // 2 if spec.midrise else 0)
+        kernel = cls(step, step // 2 if spec.midrise else 0)
+        return kernel.narrowed() if narrow and spec.bits <= NARROW_KERNEL_BITS else kernel
+
+    def narrowed(self) -> "KernelWeight":
+        """With the smallest integers of the same ratios."""
+        unit = math.gcd(self.step, self.offset)
+        return KernelWeight(self.step // unit, self.offset // unit)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Accumulators:
         self.actions = handle.plan.actions
         self.quantizers = handle.quantizers
         self.ends = handle.ends
+        self.semantics = handle.semantics
         self.biases: dict[int, Tensor | None] = {}  # address of a batch norm -> bias of the layer folded with it
         self.scales: dict[int, tuple[Tensor, Tensor] | None] = {}  # and the scales of that layer's input and integers
         self.sums: dict[int, Tensor] = {}  # address of a batch norm -> sums of products of that layer, float64
@@ -131,10 +132,10 @@ class Accumulators:
         if operation.name == "embedding":
             ((_, name),) = action.weights
             unit = self.quantizers[name].scale_in_force() / self.quantizers[name].kernel_weight().step
-            self.waiting[address] = exact.product(float(unit), 1.0)
+            self.waiting[address] = exact.product(float(unit), 1.0, self.semantics.rounds_first)
             return result
         accumulated = exact_operations.accumulate(
-            operation, function, args, kwargs, result, self._grids(action), action.shape
+            operation, function, args, kwargs, result, self._grids(action), action.shape, self.semantics
         )
         if accumulated is None:
             return result

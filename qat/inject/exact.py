@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qat import folding
-from qat.integer.fixed_point import NARROW_BITS, SumMultipliers, round_once, taken_apart
+from qat.integer.fixed_point import NARROW_BITS, round_once, taken_apart
+from qat.integer.half_up import HalfUpMultipliers
+from qat.integer.semantics import USUAL, Semantics
 from qat.integer.values import Grid, float32
 from qat.quantizers import FakeQuantize
 
@@ -115,11 +117,12 @@ def sum_of_codes(input_grid: Grid, count: int) -> Accumulator:
     return Accumulator(unit, lambda whole, grid: _sum_code(whole, _per_step(multiplier, grid), grid))
 
 
-def product(first_scale: float, second_scale: float) -> Accumulator:
-    """A product of codes, or a code times a number (`second_scale`)."""
+def product(first_scale: float, second_scale: float, rounds_first: bool = False) -> Accumulator:
+    """A product of codes, or a code times a number (`second_scale`). rounds_first: as of `Mul`."""
+    code = _sum_code if rounds_first else _product_code
     multiplier = torch.tensor(first_scale, dtype=torch.float32) * second_scale
     unit = torch.tensor(first_scale, dtype=torch.float64) * second_scale
-    return Accumulator(unit, lambda whole, grid: _product_code(whole, _per_step(multiplier, grid), grid))
+    return Accumulator(unit, lambda whole, grid: code(whole, _per_step(multiplier, grid), grid))
 
 
 def product_of_matrices(first_scale: float, second_scale: float, whole: Tensor, factor: float = 1.0) -> Accumulator:
@@ -136,10 +139,17 @@ def product_of_matrices(first_scale: float, second_scale: float, whole: Tensor, 
 
 
 def addition(
-    first: Tensor, first_grid: Grid, second: Tensor, second_grid: Grid, output: Grid
+    first: Tensor,
+    first_grid: Grid,
+    second: Tensor,
+    second_grid: Grid,
+    output: Grid,
+    semantics: Semantics = USUAL,
 ) -> tuple[Tensor, Accumulator]:
     """(the sum in real units, its accumulator): the integers add with short multipliers, not with the scales."""
-    factors = SumMultipliers.from_grids(first_grid, second_grid, output)
+    factors = semantics.factors(first_grid, second_grid, output)
+    if isinstance(factors, HalfUpMultipliers):
+        return _half_up(steps(first, first_grid), steps(second, second_grid), factors, output)
     whole = steps(first, first_grid) * factors.first + steps(second, second_grid) * factors.second
     unit = output.scale / 2**factors.shift
 
@@ -148,6 +158,23 @@ def addition(
         return torch.round(whole / 2**factors.shift + offset) - grid.unsigned_offset
 
     return whole * unit, Accumulator(torch.tensor(unit, dtype=torch.float64), rescale)
+
+
+def _half_up(first: Tensor, second: Tensor, factors: HalfUpMultipliers, output: Grid) -> tuple[Tensor, Accumulator]:
+    whole = first * factors.first_factor + second * factors.second_factor
+    unit = output.scale / 2**factors.shift
+
+    def rescale(whole: Tensor, grid: Grid) -> Tensor:
+        return torch.floor(whole / 2**factors.shift + 0.5) + grid.zero_point
+
+    return whole * unit, Accumulator(torch.tensor(unit, dtype=torch.float64), rescale)
+
+
+def by_reciprocal(real: Tensor, scale: Tensor) -> Tensor:
+    """`real` on the multiples of `scale` that a quantizer finds which multiplies by fl32(1 / scale); float32."""
+    with torch.no_grad():
+        exact = torch.round(real.float() * (1 / scale)) * scale
+    return straight_through(real, exact, torch.ones_like(real, dtype=torch.bool)) if real.requires_grad else exact
 
 
 def normalized(input_scale: Tensor, batch_norm: folding.BatchNorm, channel_shape: tuple[int, ...]) -> Accumulator:

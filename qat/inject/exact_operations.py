@@ -17,6 +17,7 @@ from qat.inject.operations import Operation, bounds_of, first_operand
 from qat.inject.resampling import RESAMPLED, Resampling, resampling_of
 from qat.integer.geometry import per_dimension
 from qat.integer.operations import MASK_GRID, Negate
+from qat.integer.semantics import USUAL, Semantics
 from qat.integer.values import Grid, float32
 
 
@@ -28,10 +29,12 @@ def accumulate(
     result: Tensor,
     grids: dict[Slot | None, Grid],
     recorded: tuple[int, ...] = (),
+    semantics: Semantics = USUAL,
 ) -> tuple[Tensor, Accumulator | Computed] | None:
     """(the result in real units, its accumulator) of one call; None where the operation has no integer form here.
 
     grids: of each tensor operand by slot, and of the result under None. recorded: shape of the result then.
+    semantics: how the runtime rounds that the network is prepared for.
     """
     slots = [slot for slot in grids if slot is not None]
     if not slots:
@@ -62,7 +65,7 @@ def accumulate(
             mask = torch.logical_not(mask) if bool(mask.any()) else None
             return result, Computed(make, (codes_of(x, source), mask), (source, MASK_GRID))
         case "add" | "sub" | "mul" | "div":
-            return _binary(operation, args, kwargs, result, grids)
+            return _binary(operation, args, kwargs, result, grids, semantics)
         case "sum":
             return result, exact.sum_of_codes(source, 1)
         # an interpolation that is no product with matrices takes the mean of even windows
@@ -72,14 +75,14 @@ def accumulate(
             kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
             return result, exact.sum_of_codes(source, math.prod(per_dimension(kernel, int(operation.name[-2]))))
         case "relu" | "relu6" | "hardtanh" | "clamp" | "clamp_min" | "clamp_max":
-            accumulator = exact.product(source.scale, 1.0)
+            accumulator = exact.product(source.scale, 1.0, semantics.rounds_first)
             accumulator.bound(*bounds_of(operation, args, kwargs))  # a bound is no whole number, but becomes a code
             return first_operand(args, kwargs), accumulator
     return None
 
 
 def _binary(
-    operation: Operation, args: tuple, kwargs: dict, result: Tensor, grids
+    operation: Operation, args: tuple, kwargs: dict, result: Tensor, grids, semantics: Semantics
 ) -> tuple[Tensor, Accumulator] | None:
     if kwargs.get("alpha", 1) != 1 or kwargs.get("rounding_mode") is not None:
         return None
@@ -100,15 +103,15 @@ def _binary(
             other = 1 / other
         if operation.name in ("mul", "div"):
             factor = float32(abs(other))  # the sign is in the result
-            return result, exact.product(grid.scale, factor)
+            return result, exact.product(grid.scale, factor, semantics.rounds_first)
         other_grid = exact.number_grid(other)
         other = torch.tensor(float32(other), device=value.device)
     if other_grid is None or operation.name == "div":  # a mask, which lowering refuses
         return None
     if operation.name == "mul":
-        return result, exact.product(grid.scale, other_grid.scale)
+        return result, exact.product(grid.scale, other_grid.scale, semantics.rounds_first)
     try:
-        total, accumulator = exact.addition(value.detach(), grid, other.detach(), other_grid, grids[None])
+        total, accumulator = exact.addition(value.detach(), grid, other.detach(), other_grid, grids[None], semantics)
     except ProgramError:  # a range that collapsed: conversion says so, a validation on the way goes on
         return None
     if result.requires_grad:

@@ -10,7 +10,7 @@ from torch.backends import mha
 from torch.overrides import _get_current_function_mode_stack
 
 from qat.errors import AddressError, CheckpointError, QATError
-from qat.inject import addresses
+from qat.inject import addresses, exact
 from qat.inject.addresses import short_source
 from qat.inject.apply import QuantMode, widened
 from qat.inject.calls import Recording
@@ -24,6 +24,7 @@ from qat.inject.inputs import (
     positional_names,
 )
 from qat.inject.plan import Plan, described_islands
+from qat.integer.semantics import Semantics, semantics_of
 from qat.quantizers import FakeQuantize, make_fake_quantize
 from qat.schedule import QuantState
 from qat.spec import QuantConfig
@@ -86,6 +87,10 @@ class Handle:
             )
             for name, site in plan.sites.items()
         }
+        #: how the runtime rounds that the network is prepared for
+        self.semantics: Semantics = semantics_of(self.rounding)
+        for quantizer in self.quantizers.values():
+            quantizer.narrow_kernel = quantizer.role == "weight" and self.semantics.narrow_weights
         self.input_names = positional_names(self.original_forward)
         self._input_kinds = kinds_of(*examples)
         #: a plain attribute, since compiled code is guarded on every attribute it reads
@@ -202,8 +207,17 @@ class Handle:
         if self.widens:
             args, kwargs = widened((args, kwargs))
         for path, name in self.plan.inputs.items():
-            args, kwargs = map_input(args, kwargs, path, self.input_names, self.quantizers[name])
+            args, kwargs = map_input(args, kwargs, path, self.input_names, self._input_quantizer(name))
         return args, kwargs
+
+    def _input_quantizer(self, name: str) -> Callable[[Tensor], Tensor]:
+        """What quantizes an input; in eval mode as the runtime does."""
+        quantizer = self.quantizers[name]
+        if is_traced() or not self.semantics.by_reciprocal:
+            return quantizer
+        if self.module.training or not self.folds or not quantizer.ready:
+            return quantizer
+        return lambda x: quantizer(exact.by_reciprocal(x, quantizer.scale_in_force())).to(x.dtype)
 
     @contextlib.contextmanager
     def observing_in_eval(self):

@@ -10,20 +10,17 @@ convolutions, matrix products and means, and differs in four places:
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 import torch
 
 from qat.errors import ProgramError
+from qat.folding import NARROW_KERNEL_BITS, KernelWeight
 from qat.integer.fixed_point import Multiplier, SumMultipliers
 from qat.integer.half_up import HalfUpMultipliers
 from qat.integer.operations import Add, Conv, Linear, Loop, Mul, Operation, Requantize
 from qat.integer.program import Input, IntegerProgram
 from qat.integer.values import Constant, Grid, Value, Weight, WeightGrid
-
-#: Widest weights that are stored in 4 bits.
-PACKED_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Semantics:
 
     sums: what the factors of an addition of 8-bit codes are. rounds_first: products, as `Mul.rounds_first` says.
     by_reciprocal: real inputs, as `Input.by_reciprocal` says. narrow_weights: whether kernels multiply with weights of
-    `PACKED_BITS` and fewer as they are stored.
+    `NARROW_KERNEL_BITS` and fewer as they are stored.
     """
 
     sums: type[SumMultipliers] | type[HalfUpMultipliers] = SumMultipliers
@@ -45,15 +42,12 @@ class Semantics:
         wide = max(first.bits, second.bits, output.bits) > 8
         return (SumMultipliers if wide else self.sums).from_grids(first, second, output)
 
-    def kernel_grid(self, grid: WeightGrid, groups: int = 1) -> WeightGrid:
-        """The grid of the integers that a kernel multiplies with, from that of weights scaled up to 8 bits.
-
-        groups: of a convolution; grouped weights are few, and stay in 8 bits.
-        """
-        if not self.narrow_weights or grid.bits > PACKED_BITS or groups > 1:
+    def kernel_grid(self, grid: WeightGrid) -> WeightGrid:
+        """The grid of the integers that a kernel multiplies with, from that of weights scaled up to 8 bits."""
+        if not self.narrow_weights or grid.bits > NARROW_KERNEL_BITS:
             return grid
-        unit = math.gcd(grid.step, grid.offset)
-        return WeightGrid(grid.bits, grid.step // unit, grid.offset // unit)
+        kernel = KernelWeight(grid.step, grid.offset).narrowed()
+        return WeightGrid(grid.bits, kernel.step, kernel.offset)
 
 
 USUAL = Semantics()
@@ -119,7 +113,7 @@ def _body(semantics: Semantics, body: IntegerProgram) -> IntegerProgram:
 
 def _weighted(semantics: Semantics, operation: Conv | Linear, source: Value | Constant, output: Value) -> Conv | Linear:
     weight = operation.weight
-    grid = semantics.kernel_grid(weight.grid, getattr(operation, "groups", 1))
+    grid = semantics.kernel_grid(weight.grid)
     if grid == weight.grid:
         return operation
     unit = weight.grid.step // grid.step

@@ -14,6 +14,7 @@ from qat.errors import ConversionError, ObservationError
 from qat.inject.handle import Handle, handle_of
 from qat.inject.undisturbed import undisturbed
 from qat.integer.program import IntegerProgram
+from qat.integer.semantics import for_runtime
 from qat.lowering.exported import Exported, export
 from qat.lowering.faithful import check_faithful
 from qat.lowering.placement import placed_for_conversion
@@ -68,7 +69,7 @@ def convert(module: nn.Module) -> IntegerProgram:
 
 def _lowered(module: nn.Module, handle: Handle, exported: Exported) -> IntegerProgram:
     lowering = Lowering(handle, exported)
-    program = lowering.program()
+    program = for_runtime(lowering.program(), handle.rounding)
     check_faithful(module, handle, program, lowering.quantizations)
     return program
 

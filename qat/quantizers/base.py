@@ -62,6 +62,8 @@ class FakeQuantize(nn.Module):
         self.axis = axis
         self.scale_shape = scale_shape
         self.observer = observer
+        #: whether the kernel takes narrow weights as they are (`qat.folding.KernelWeight.of`)
+        self.narrow_kernel = False
         self.measure = False
         self.measured: tuple[float, float] | None = None
         #: where it is a list, everything that eager code rounds is added to it
@@ -170,7 +172,7 @@ class FakeQuantize(nn.Module):
 
     def kernel_weight(self) -> KernelWeight:
         """How codes of the width in force become the integers of a kernel."""
-        return KernelWeight.of(self._grid)
+        return KernelWeight.of(self._grid, self.narrow_kernel)
 
     def learned_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that are trained by gradient."""

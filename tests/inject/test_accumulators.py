@@ -10,6 +10,7 @@ from qat.inject.accumulators import Accumulators
 from qat.inject.actions import Action, RegionAction
 from qat.inject.operations import Kind, operation_of
 from qat.inject.weighted import WeightedForm
+from qat.integer.semantics import USUAL
 from qat.quantizers import make_fake_quantize
 from qat.spec import QuantSpec
 
@@ -30,7 +31,8 @@ def accumulators(actions, *quantizers, ends=None):
     """Of a network with these actions, each computation of which ends where it begins unless `ends` says otherwise."""
     plan = SimpleNamespace(actions=dict(enumerate(actions)))
     ends = {address: address for address in plan.actions} | (ends or {})
-    return Accumulators(SimpleNamespace(plan=plan, quantizers={each.name: each for each in quantizers}, ends=ends))
+    known = {each.name: each for each in quantizers}
+    return Accumulators(SimpleNamespace(plan=plan, quantizers=known, ends=ends, semantics=USUAL))
 
 
 def layer(**fields):

@@ -1,0 +1,148 @@
+"""Sums of products with constant weights, and sums over windows and dimensions.
+
+Means, sums and average pools are depthwise convolutions and matrix products with ones, so that they are rescaled as
+everything else is: LiteRT's own kernel of an average pool keeps the scale of its input, and that of a mean adds the
+zero point before it rounds.
+"""
+
+import math
+
+import numpy
+import torch
+
+from qat.emitters.litert import orders
+from qat.emitters.litert.forms import windows
+from qat.emitters.litert.forms.packed import as_matrix_product, packed_bits
+from qat.emitters.litert.model import Scaling, schema
+from qat.emitters.litert.writer import Writer, array_of
+from qat.integer.operations import AveragePool, Conv, Linear, Mean, Sum, WeightedOperation
+from qat.integer.values import float32
+
+
+def convolution(writer: Writer, operation: Conv) -> None:
+    """CONV_2D or DEPTHWISE_CONV_2D; of narrow weights FULLY_CONNECTED over windows that were laid side by side."""
+    if not writer.real and as_matrix_product(writer, operation):
+        return
+    weight = windows.flat_weight(operation.weight.kernel)
+    depthwise = windows.is_depthwise(operation)
+    if depthwise:
+        weight = weight.permute(1, 2, 3, 0)  # (1, height, width, outputs)
+    else:
+        weight = weight.permute(0, 2, 3, 1)
+    scales = operation.weight.scale
+    constants = _constants(writer, operation, array_of(weight), scales, 3 if depthwise else 0)
+    multiples = len(scales) // operation.groups if depthwise else None
+    window = windows.Window.of(operation.kernel_size, operation.stride, operation.padding, operation.dilation)
+    windows.convolve(writer, operation, window, constants, multiples)
+
+
+def linear(writer: Writer, operation: Linear) -> None:
+    """FULLY_CONNECTED over the last dimension."""
+    source = operation.inputs[0]
+    placed = writer.held(source)
+    kernel, codes = array_of(operation.weight.kernel), placed
+    rank = len(writer.shape(operation.output))
+    if placed.columns:
+        kernel, tensor = kernel[:, list(placed.columns)], codes.tensor
+    else:
+        tensor = writer.read(source)
+    constants = _constants(writer, operation, kernel, operation.weight.scale, 0, packed_bits(writer, operation))
+
+    def write(target: int, activation: int) -> None:
+        fully_connected(writer, [tensor, *constants], target, activation)
+
+    writer.limited(operation, orders.usual(rank), write)
+
+
+def average_pool(writer: Writer, operation: AveragePool) -> None:
+    """A depthwise convolution with ones."""
+    ones = (1,) * len(operation.kernel_size)
+    window = windows.Window.of(operation.kernel_size, operation.stride, operation.padding, ones)
+    channels = writer.shape(operation.output)[0]
+    constants = _ones(writer, operation, (1, *window.size, channels), float32(1 / operation.count))
+    windows.convolve(writer, operation, window, constants, 1)
+
+
+def reduce(writer: Writer, operation: Mean | Sum) -> None:
+    """FULLY_CONNECTED with a row of ones over the last dimensions, else a depthwise convolution over the first."""
+    source, shape = operation.inputs[0], writer.shape(operation.inputs[0])
+    placed = writer.held(source)
+    reduced = [dim for dim in placed.order if dim in operation.dims and shape[dim - 1] > 1]
+    kept = [dim for dim in placed.order[1:] if dim not in operation.dims]
+    units = [dim for dim in operation.dims if dim not in reduced]
+    count = math.prod(shape[dim - 1] for dim in operation.dims)
+    last = [dim for dim in placed.order[1:] if shape[dim - 1] > 1][-len(reduced) :] == reduced if reduced else False
+    order = (0, *units, *kept, *reduced) if last else (0, *units, *reduced, *kept)
+    tensor = writer.read(source, order if orders.moves_data(shape, placed.order, order) else placed.order)
+    target_shape = writer.shape(operation.output)
+    rank = len(target_shape)
+    left = orders.usual(rank) if kept == sorted(kept) else _left(operation, order)
+    rest = math.prod(shape[dim - 1] for dim in kept)
+    if last:
+        rows = writer.like(source, f"{operation.name}/rows", (1, rest, count))
+        sums_shape, constants = (1, rest, 1), _ones(writer, operation, (1, count), operation.share(count))
+    else:
+        rows = writer.like(source, f"{operation.name}/rows", (1, count, 1, rest))
+        sums_shape, constants = (1, 1, 1, rest), _ones(writer, operation, (1, count, 1, rest), operation.share(count))
+    writer.reshape(tensor, rows, writer.model.shape(rows))
+
+    def write(target: int, activation: int) -> None:
+        summed = writer.model.tensor(
+            f"{operation.name}/sums", sums_shape, writer.dtype(operation.output), writer.model.scaling(target)
+        )
+        if last:
+            fully_connected(writer, [rows, *constants], summed, activation)
+        else:
+            windows.depthwise(writer, [rows, *constants], summed, activation, windows.Window((count, 1)), 1)
+        writer.reshape(summed, target, orders.permuted(target_shape, left))
+
+    writer.limited(operation, left, write)
+
+
+def fully_connected(writer: Writer, operands: list[int], target: int, activation: int) -> None:
+    """FULLY_CONNECTED of (input, weight, bias), all but the last dimension kept."""
+    options = schema.FullyConnectedOptionsT()
+    options.keepNumDims, options.fusedActivationFunction = True, activation
+    writer.model.operator("FULLY_CONNECTED", operands, [target], options)
+
+
+def _left(operation: Mean | Sum, order: orders.Order) -> orders.Order:
+    """The order of the dimensions that a reduction leaves, those of size 1 with them where they stay."""
+    if not operation.keepdim:
+        return orders.without(order, operation.dims)
+    return order
+
+
+def _constants(
+    writer: Writer, operation: WeightedOperation, kernel: numpy.ndarray, scales: torch.Tensor, axis: int, bits: int = 8
+) -> list[int]:
+    """Tensors of the weight and the bias. kernel: integers, as the operator has them, outputs along `axis`."""
+    name, scale = operation.name, writer.scale(operation.inputs[0])
+    units = torch.tensor(scale, dtype=torch.float32) * scales
+    if writer.real:
+        shape = [1] * kernel.ndim
+        shape[axis] = -1
+        weight = kernel.astype(numpy.float32) * array_of(scales).reshape(shape)
+        bias = array_of(operation.bias.float() * units)
+        return [writer.model.constant(f"{name}/weight", weight), writer.model.constant(f"{name}/bias", bias)]
+    scaling = Scaling(tuple(scales.tolist()), 0, axis)
+    if bits < 8:
+        weight = writer.model.packed_constant(f"{name}/weight", kernel, bits, scaling)
+    else:
+        weight = writer.model.constant(f"{name}/weight", kernel, scaling)
+    bias = writer.model.constant(f"{name}/bias", array_of(operation.bias), Scaling(tuple(units.tolist())))
+    return [weight, bias]
+
+
+def _ones(writer: Writer, operation, shape: tuple[int, ...], share: float) -> list[int]:
+    """A weight of ones that stand for `share`, and a bias of zeros."""
+    channels = shape[-1] if len(shape) == 4 else shape[0]
+    axis = 3 if len(shape) == 4 else 0
+    if writer.real:
+        weight = writer.model.constant("ones", numpy.full(shape, share, numpy.float32))
+        return [weight, writer.model.constant("zeros", numpy.zeros(channels, numpy.float32))]
+    scale = writer.scale(operation.inputs[0])
+    unit = float32(float32(scale) * float32(share))
+    weight = writer.model.constant("ones", numpy.ones(shape, numpy.int8), Scaling((share,) * channels, 0, axis))
+    bias = writer.model.constant("zeros", numpy.zeros(channels, numpy.int32), Scaling((unit,) * channels))
+    return [weight, bias]

@@ -1,0 +1,183 @@
+"""Windows over one or two spatial dimensions, channels last: padding, convolutions, depthwise convolutions, pools.
+
+One spatial dimension is two, the first of size 1.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from qat.emitters.litert import orders
+from qat.emitters.litert.model import schema
+from qat.emitters.litert.writer import Writer
+from qat.integer.operations import AveragePool, ComputingOperation, Conv, MaxPool
+
+Pair = tuple[int, int]
+SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
+
+
+@dataclass(frozen=True)
+class Window:
+    """size, stride, dilation: of both dimensions; padding: (before, after) of each."""
+
+    size: Pair
+    stride: Pair = (1, 1)
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+
+    @classmethod
+    def of(cls, size, stride, padding, dilation) -> "Window":
+        """Of one or two dimensions."""
+        pads = tuple(tuple(pair) for pair in padding)
+        lead = 2 - len(size)
+        one = (1,) * lead
+        return cls((*one, *size), (*one, *stride), ((0, 0),) * lead + pads, (*one, *dilation))
+
+    def counts(self, spatial: Pair) -> Pair:
+        """How many windows there are."""
+        extents = zip(spatial, self.size, self.stride, self.padding, self.dilation, strict=True)
+        return tuple(
+            (size + sum(pads) - spread * (kernel - 1) - 1) // step + 1 for size, kernel, step, pads, spread in extents
+        )
+
+    def kind(self, spatial: Pair) -> int | None:
+        """The padding as operators know it, of an input of this size; None where it takes an operator of its own."""
+        if not any(map(any, self.padding)):
+            return VALID
+        for size, kernel, step, pads, spread in zip(
+            spatial, self.size, self.stride, self.padding, self.dilation, strict=True
+        ):
+            total = max((math.ceil(size / step) - 1) * step + spread * (kernel - 1) + 1 - size, 0)
+            if pads != (total // 2, total - total // 2):
+                return None
+        return SAME
+
+
+def is_depthwise(operation: Conv) -> bool:
+    """Whether each channel has kernels of its own."""
+    return operation.groups > 1 and operation.weight.codes.shape[1] == 1
+
+
+def flat_weight(kernel: Tensor) -> Tensor:
+    """(outputs, inputs, height, width) of a kernel over one or two dimensions."""
+    return kernel if kernel.dim() == 4 else kernel.unsqueeze(2)
+
+
+def source_of(writer: Writer, name: str) -> tuple[int, tuple[int, int, int]]:
+    """The tensor (N, height, width, channels) of a value (channels, *spatial), and (height, width, channels)."""
+    shape = writer.shape(name)
+    tensor = writer.read(name, orders.channels_last(len(shape)))
+    sizes = (*((1,) * (3 - len(shape))), *shape[1:], shape[0])
+    if len(shape) == 2:
+        flat, tensor = tensor, writer.like(name, f"{name}/flat", (1, *sizes))
+        writer.reshape(flat, tensor, (1, *sizes))
+    return tensor, sizes
+
+
+def padded(writer: Writer, name: str, tensor: int, sizes: tuple[int, int, int], window: Window) -> tuple[int, int]:
+    """(tensor, padding that the operator has) of what the windows lie in."""
+    kind = window.kind(sizes[:2])
+    if kind is not None:
+        return tensor, kind
+    (top, bottom), (left, right) = window.padding
+    wide = writer.like(name, f"{name}/padded", (1, sizes[0] + top + bottom, sizes[1] + left + right, sizes[2]))
+    amounts = writer.numbers(((0, 0), (top, bottom), (left, right), (0, 0)))
+    writer.model.operator("PAD", [tensor, amounts], [wide], schema.PadOptionsT())
+    return wide, VALID
+
+
+def finish(
+    writer: Writer, operation: ComputingOperation, counts: Pair, write: Callable[[int, int], None], fuses: bool = True
+) -> None:
+    """The result of windows, (N, height, width, channels) as `write` makes it, as a value of the operation."""
+    shape = writer.shape(operation.output)
+    order = orders.channels_last(len(shape))
+    if len(shape) == 3:
+        writer.limited(operation, order, write, fuses)
+        return
+
+    def flattened(target: int, activation: int) -> None:
+        high = writer.model.tensor(
+            f"{operation.name}/high",
+            (1, *counts, shape[0]),
+            writer.dtype(operation.output),
+            writer.model.scaling(target),
+        )
+        write(high, activation)
+        writer.reshape(high, target, orders.permuted(shape, order))
+
+    writer.limited(operation, order, flattened, fuses)
+
+
+def convolve(
+    writer: Writer, operation: Conv | AveragePool, window: Window, constants: list[int], multiples: int | None
+) -> None:
+    """A convolution with (weight, bias). multiples: outputs per channel of a depthwise one, else None."""
+    source = operation.inputs[0]
+    tensor, sizes = source_of(writer, source)
+    counts = window.counts(sizes[:2])
+    tensor, padding = padded(writer, source, tensor, sizes, window)
+
+    def write(target: int, activation: int) -> None:
+        operands = [tensor, *constants]
+        if multiples is None:
+            options = schema.Conv2DOptionsT()
+            _describe(options, window, padding, activation)
+            writer.model.operator("CONV_2D", operands, [target], options)
+        else:
+            depthwise(writer, operands, target, activation, window, multiples, padding)
+
+    finish(writer, operation, counts, write)
+
+
+def depthwise(
+    writer: Writer,
+    operands: list[int],
+    target: int,
+    activation: int,
+    window: Window,
+    multiples: int,
+    padding: int = VALID,
+) -> None:
+    """DEPTHWISE_CONV_2D of (input, weight, bias)."""
+    options = schema.DepthwiseConv2DOptionsT()
+    _describe(options, window, padding, activation)
+    options.depthMultiplier = multiples
+    writer.model.operator("DEPTHWISE_CONV_2D", operands, [target], options)
+
+
+def max_pool(writer: Writer, operation: MaxPool) -> None:
+    """MAX_POOL_2D; what pads never wins: the lowest number is put there by PADV2."""
+    source, name = operation.inputs[0], operation.output
+    tensor, sizes = source_of(writer, source)
+    shape = writer.shape(source)
+    padding = operation.full_padding(shape)
+    window = Window.of(operation.kernel_size, operation.stride, padding, operation.dilation)
+    counts = window.counts(sizes[:2])
+    kind = window.kind(sizes[:2])
+    if kind is None:
+        (top, bottom), (left, right) = window.padding
+        wide = writer.like(source, f"{name}/padded", (1, sizes[0] + top + bottom, sizes[1] + left + right, sizes[2]))
+        amounts = writer.numbers(((0, 0), (top, bottom), (left, right), (0, 0)))
+        writer.model.operator("PADV2", [tensor, amounts, writer.lowest(source)], [wide], schema.PadV2OptionsT())
+        tensor, kind = wide, VALID
+    options = schema.Pool2DOptionsT()
+    options.padding, (options.strideH, options.strideW) = kind, window.stride
+    options.filterHeight, options.filterWidth = window.size
+    target_shape = writer.shape(name)
+    order = orders.channels_last(len(target_shape))
+    target = writer.made(name, order)
+    if len(target_shape) == 3:
+        writer.model.operator("MAX_POOL_2D", [tensor], [target], options)
+        return
+    high = writer.like(name, f"{name}/high", (1, *counts, target_shape[0]))
+    writer.model.operator("MAX_POOL_2D", [tensor], [high], options)
+    writer.reshape(high, target, orders.permuted(target_shape, order))
+
+
+def _describe(options, window: Window, padding: int, activation: int) -> None:
+    options.padding, options.fusedActivationFunction = padding, activation
+    options.strideH, options.strideW = window.stride
+    options.dilationHFactor, options.dilationWFactor = window.dilation

@@ -1,0 +1,72 @@
+"""How codes are held in int8 tensors, and by which means they are kept inside of their limits.
+
+A tensor holds `code + offset`. int8 saturates at -128 and 127, for nothing; a relu fused into an operation limits codes
+from below at the zero point, for nothing either. What else is asked for takes a Quantize from the scale to the same
+scale with another zero point: in a tensor whose zero point is higher by 127 - limit, the limit is where int8 ends.
+"""
+
+from dataclasses import dataclass
+
+from ai_edge_litert import schema_py_generated as schema
+
+from qat.integer.values import Grid
+
+LOW, HIGH = -128, 127
+Activation = schema.ActivationFunctionType
+#: Real bounds of the activations that operators may have fused.
+BOUNDS = {
+    Activation.NONE: (None, None),
+    Activation.RELU: (0.0, None),
+    Activation.RELU6: (0.0, 6.0),
+    Activation.RELU_N1_TO_1: (-1.0, 1.0),
+}
+
+
+def offset_of(grid: Grid) -> int:
+    """What a tensor adds to a code of at most 8 bits.
+
+    Of a narrower grid the end that no relu limits is an end of int8.
+    """
+    return HIGH - grid.quant_max if grid.zero_point == grid.quant_min else LOW - grid.quant_min
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One tensor on the way to a result: its zero point, and the activation of the operator that writes it."""
+
+    zero_point: int
+    activation: int = Activation.NONE
+
+
+def stages(grid: Grid, clamp_min: int, clamp_max: int, fuses: bool) -> list[Stage] | None:
+    """The tensors of a result, the final one last; a Quantize leads from each to the next.
+
+    clamp_min, clamp_max: codes. fuses: whether the operator that writes the first may have an activation. None where
+    the limits leave out zero, which no zero point then stands for.
+    """
+    offset = offset_of(grid)
+    low, high, zero_point = (number + offset for number in (clamp_min, clamp_max, grid.zero_point))
+    if not low <= zero_point <= high:
+        return None
+    for activation in BOUNDS if fuses else (Activation.NONE,):
+        if _limits(grid.scale, zero_point, activation) == (low, high):
+            return [Stage(zero_point, activation)]
+    raised, lowered = zero_point + HIGH - high, zero_point - (low - LOW)
+    if fuses and low == zero_point:
+        return [Stage(raised, Activation.RELU), Stage(zero_point)]
+    if low == LOW:
+        return [Stage(raised), Stage(zero_point)]
+    if high == HIGH:
+        return [Stage(lowered), Stage(zero_point)]
+    return [Stage(raised), Stage(lowered), Stage(zero_point)]
+
+
+def _limits(scale: float, zero_point: int, activation: int) -> tuple[int, int] | None:
+    """The smallest and the largest number of a tensor behind an activation; None where kernels round a tie apart."""
+    ends = []
+    for bound, end in zip(BOUNDS[activation], (LOW, HIGH), strict=True):
+        steps = 0.0 if bound is None else bound / scale
+        if abs(steps % 1 - 0.5) < 1e-3:
+            return None
+        ends.append(end if bound is None else min(max(round(steps) + zero_point, LOW), HIGH))
+    return ends[0], ends[1]
