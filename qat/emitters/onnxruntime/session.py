@@ -69,11 +69,16 @@ def session_conditions() -> dict[str, object]:
 
 
 def open_session(
-    path: str | PathLike, threads: int = 1, optimized_path: str | PathLike | None = None, model: bytes | None = None
+    path: str | PathLike,
+    threads: int = 1,
+    optimized_path: str | PathLike | None = None,
+    model: bytes | None = None,
+    optimize: bool = True,
 ):
     """A CPU session that computes exactly what the file says. optimized_path: where to save the optimized graph.
 
-    model: the content of another model, with the weights that the file at `path` names.
+    model: the content of another model, with the weights that the file at `path` names. optimize: whether the runtime
+    may put other nodes in the place of the file's.
     Raises `ExportError` for a file that is missing, damaged, or not for this runtime.
     """
     options = onnxruntime.SessionOptions()
@@ -81,6 +86,8 @@ def open_session(
     options.inter_op_num_threads = 1
     # Saving an optimized graph warns that it fits this machine only; that graph is looked at and thrown away.
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in session_options().items():
         options.add_session_config_entry(key, value)
     if optimized_path is not None:

@@ -11,7 +11,9 @@ from os import PathLike
 from pathlib import Path
 
 from qat.emitters.onnxruntime import session as onnx_session
+from qat.emitters.onnxruntime.file_metadata import described, metadata
 from qat.emitters.onnxruntime.islands import IslandCodes
+from qat.emitters.onnxruntime.model_file import side_file, written
 from qat.emitters.onnxruntime.session import run_session
 from qat.emitters.options import ExportOptions
 from qat.emitters.samples import random_inputs
@@ -22,17 +24,17 @@ from qat.emitters.tensorrt.check import (
     refuse_differences,
 )
 from qat.emitters.tensorrt.conformance import float_ops
-from qat.emitters.tensorrt.operators import written
+from qat.emitters.tensorrt.operators import graph_of
 from qat.emitters.tensorrt.readback import operations
 from qat.emitters.tensorrt.refusals import refusals
 from qat.emitters.tensorrt.session import open_session, session_conditions
 from qat.errors import ExportError
-from qat.files import written_whole
 from qat.integer.program import IntegerProgram
 
 __all__ = [
-    "RUNS_HERE", "IslandComparison", "LayerComparison", "build", "check", "check_edges", "emit", "float_ops",
-    "islands_in", "open_session", "operations", "refusals", "run_session", "session_conditions",
+    "RUNS_HERE", "IslandComparison", "LayerComparison", "build", "check", "check_edges", "emit", "files_of",
+    "float_ops", "islands_in", "metadata", "open_session", "operations", "refusals", "run_session",
+    "session_conditions",
 ]  # fmt: skip
 
 DEFAULTS = ExportOptions()
@@ -45,7 +47,8 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
     """Write `program` as a QDQ file. Raises `ExportError`, and writes none, for what `refusals` and `check` refuse."""
     if refused := refusals(program):
         raise ExportError(f"TensorRT cannot run this program: {'; '.join(refused)}.")
-    with written_whole(Path(path), build(program)) as temporary:
+    whole, program = program, program.at()
+    with written(graph_of(program), program, Path(path), described(whole, options.labels)) as temporary:
         found = check(program, temporary)
     differing = {name: codes for name, codes in found.items() if codes.differing}
     for name, codes in differing.items():
@@ -55,7 +58,7 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
 def build(program: IntegerProgram) -> bytes:
     """The bytes of the QDQ file."""
     program = program.at()
-    return written(program).to_bytes(program)
+    return graph_of(program).to_bytes(program)
 
 
 def check(program: IntegerProgram, path: str | PathLike) -> dict[str, IslandCodes]:
@@ -81,3 +84,8 @@ def check_edges(session, program: IntegerProgram, path: str | PathLike) -> None:
 def islands_in(program: IntegerProgram, path: str | PathLike) -> tuple[str, ...]:
     """Names of the operations that the file computes in real numbers."""
     return tuple(operation.name for operation in program.operations if computes_reals(operation))
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file at `path`, and that of its weights where it has one."""
+    return [path, *filter(None, [side_file(path)])]

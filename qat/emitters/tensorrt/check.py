@@ -5,10 +5,8 @@ otherwise is found there, and does not come back as differences of everything be
 """
 
 import math
-import tempfile
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 
 import onnx
 import torch
@@ -28,6 +26,7 @@ from qat.integer.kernels import compute
 from qat.integer.operations import AveragePool, Conv, Linear, MatMul, Mean, Operation, Sum
 from qat.integer.operations.base import largest_reach
 from qat.integer.program import IntegerProgram
+from qat.integer.values import IndexRange
 
 #: Share of an operation's codes that may be one off where float32 rounds: of random codes it was 3 in 10,000.
 MOST_DIFFERING = 0.01
@@ -74,7 +73,7 @@ class LayerComparison:
         self._program = program.at()
         pixels = pictures(self._program)
         self._shown = [value.name for value in self._program.values if value.name not in pixels]
-        self._session = shown_session(path, [codes_of(name) for name in self._shown])
+        self._session = shown_session(self._program, path, self._shown)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, IslandCodes]:
         """By operation, and by input, how its codes differ from the program's on the same codes. inputs: by name."""
@@ -120,7 +119,7 @@ class IslandComparison:
     def __init__(self, program: IntegerProgram, path: str | PathLike) -> None:
         self._program = program.at()
         self._outputs = [each.output for each in self._program.operations if computes_reals(each)]
-        self._session = shown_session(path, [codes_of(name) for name in self._outputs])
+        self._session = shown_session(self._program, path, self._outputs)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[IslandCodes, dict[str, Tensor]]:
         """How those codes differ from the program's own, and what the program makes of them.
@@ -145,20 +144,13 @@ class IslandComparison:
         return sum(found[1:], found[0]), outputs
 
 
-def shown_session(path: str | PathLike, tensors: Iterable[str]):
-    """A session of the file that gives these tensors out as well."""
-    model = onnx.load(path)
-    types = {
-        value.name: value.type.tensor_type.elem_type
-        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
-    }
+def shown_session(program: IntegerProgram, path: str | PathLike, values: Iterable[str]):
+    """A session of the file that gives out the codes of these values as well."""
+    model = onnx.load(path, load_external_data=False)
     known = {output.name for output in model.graph.output}
-    model.graph.output.extend(
-        helper.make_tensor_value_info(name, types.get(name, TensorProto.INT8), None)
-        for name in tensors
-        if name not in known
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        shown = Path(folder) / "shown.onnx"
-        onnx.save(model, shown)
-        return open_session(shown)
+    for name in values:
+        if codes_of(name) not in known:
+            indices = isinstance(program.value(name).grid, IndexRange)
+            kind = TensorProto.INT64 if indices else TensorProto.INT8
+            model.graph.output.append(helper.make_tensor_value_info(codes_of(name), kind, None))
+    return open_session(path, model=model.SerializeToString())

@@ -6,7 +6,7 @@ from qat.emitters.tensorrt.writer import Writer
 from qat.integer.program import IntegerProgram
 
 
-def written(program: IntegerProgram) -> Graph:
+def graph_of(program: IntegerProgram) -> Graph:
     """The nodes of `program`, of one length."""
     writer = Writer(program)
     for constant in program.constants:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import qat.emitters.tensorrt as emitter
-from qat.emitters import export
+from qat.emitters import export, files_of
 from qat.emitters.onnxruntime.islands import IslandCodes
 from qat.errors import ExportError
 from qat.integer.builder import ProgramBuilder
@@ -16,11 +16,11 @@ from qat.integer.values import Grid, IndexRange, Weight, WeightGrid
 BYTE = Grid(0.5, 0, -128, 127)
 
 
-def small_program(structure="tensor"):
+def small_program():
     weight = Weight(torch.tensor([[1, -2], [3, 4]], dtype=torch.int8), WeightGrid(4, 16), torch.tensor([0.05, 0.03]))
     builder = ProgramBuilder()
     builder.output("logits", builder.linear("fc", builder.input("features", (2,), BYTE), weight, BYTE))
-    return builder.build(structure)
+    return builder.build()
 
 
 def test_inputs_and_outputs_have_the_names_of_the_program_and_any_batch(tmp_path):
@@ -33,7 +33,7 @@ def test_inputs_and_outputs_have_the_names_of_the_program_and_any_batch(tmp_path
 
 def test_equal_programs_give_equal_files_without_a_path(tmp_path):
     export(small_program(), tmp_path / "a.onnx", runtime="tensorrt")
-    export(small_program("dict"), tmp_path / "b.onnx", runtime="tensorrt")
+    export(small_program(), tmp_path / "b.onnx", runtime="tensorrt")
     content = (tmp_path / "a.onnx").read_bytes()
     assert content == (tmp_path / "b.onnx").read_bytes()
     assert str(tmp_path).encode() not in content
@@ -109,3 +109,23 @@ def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_text("nothing")
     with pytest.raises(ExportError, match="ONNX Runtime cannot load"):
         emitter.open_session(tmp_path / "model.onnx")
+
+
+def test_a_file_says_what_it_is(tmp_path):
+    export(small_program(), tmp_path / "model.onnx", runtime="tensorrt", labels=["cat", "dog"])
+    entries = emitter.metadata(tmp_path / "model.onnx")
+    assert entries["labels"] == ["cat", "dog"] and entries["weight_bits"] == {"fc": 4}
+
+
+def test_weights_beyond_a_protobuf_lie_beside_the_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("qat.emitters.onnxruntime.model_file.MAX_SINGLE_BYTES", 1000)
+    weight = Weight(torch.ones(64, 64, dtype=torch.int8), WeightGrid(8), torch.full((64,), 0.01))
+    builder = ProgramBuilder()
+    builder.output("y", builder.linear("fc", builder.input("x", (64,), BYTE), weight, BYTE))
+    emitter.emit(builder.build(), tmp_path / "model.onnx")
+    assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model.onnx.data"]
+    assert files_of("tensorrt", tmp_path / "model.onnx") == tuple(map(tmp_path.joinpath, sorted(os.listdir(tmp_path))))
+    assert emitter.float_ops(tmp_path / "model.onnx") == []
+    assert next(each.bytes for each in emitter.operations(tmp_path / "model.onnx") if each.name == "fc/weight") == (
+        64 * 64 + 64 * (4 + 1)
+    )
