@@ -17,16 +17,20 @@ from qat.spec import QuantSpec
 #: against the change of a network within an epoch.
 MOMENTUM = 0.01
 
-#: Bins of a histogram over -range..range: eight for each code of an 8-bit grid. A power of two, so that bins merge.
-BINS_EXPONENT = 10
-BINS = 2 * 2**BINS_EXPONENT
+#: Bins of a histogram, on either side of 0: those of a floating-point format, so many octaves from the largest value
+#: down, each in so many equal parts. A bin is then 1.6 to 3.1 % of its values wide, however far outliers lie away.
+OCTAVES = 32
+PARTS = 32
+BINS = 2 * OCTAVES * PARTS
 
 #: Values of a batch counted in a histogram, per scale and evenly spread: a quarter of a millisecond on a CPU, whatever
-#: the size of the batch; a rare value missed in one batch is met in the next ones.
+#: the size of the batch; a rare value missed in one batch is met in the next ones. Where the range itself comes from the
+#: histogram there may be one batch only, and the tails of 8-bit grids want more.
 HISTOGRAM_SAMPLE = 16_384
+RANGE_SAMPLE = 262_144
 
-#: Share of the values that `PercentileObserver` keeps inside the range, on each side (the usual 99.99 %).
-PERCENTILE = 0.9999
+#: Percentage of the values that `PercentileObserver` keeps inside the range, on each side, where nothing else is said.
+PERCENTILE = 99.99
 
 #: Candidates for each end of the range of `HistogramObserver`: from all of it down to 1/64.
 END_RATIOS = tuple(2.0 ** (-step / 4) for step in range(25))
@@ -183,9 +187,13 @@ class MovingAverageObserver(Observer):
 class _HistogramBase(Observer):
     """A histogram of fixed size over -2^exponent..2^exponent, averaged over batches.
 
-    When a value falls outside, the range doubles as often as needed and neighbouring bins merge around the middle:
-    nothing is split or interpolated. counts: (..., BINS), the average number of values of a batch per bin.
+    counts: (..., BINS), the average number of values of a batch per bin, in ascending order of values; the two bins in
+    the middle hold everything below 2^(exponent - OCTAVES). When a value falls outside, the range doubles as often as
+    needed: bins move down by whole octaves, and nothing is split or interpolated.
     """
+
+    #: most values of a batch that are counted, for each scale
+    sample_size = RANGE_SAMPLE
 
     def __init__(self, name, shape=(), axis=None, group_size=None, momentum=MOMENTUM):
         super().__init__(name, shape, axis, group_size, momentum)
@@ -195,12 +203,17 @@ class _HistogramBase(Observer):
     def _updated(self, values, minimum, maximum):
         first = self.batches == 0
         # frexp: largest = mantissa * 2^exponent with mantissa < 1, so all values lie inside -2^exponent..2^exponent;
-        # bounded so that 2^exponent and its reciprocal times BINS are finite
+        # bounded so that 2^exponent is finite
         _, exponent = torch.frexp(torch.maximum(-minimum, maximum))
-        exponent = exponent.clamp(-100, 127)
+        exponent = exponent.clamp(-90, 127)
         exponent = exponent if self.momentum == 1.0 else torch.where(first, exponent, exponent.maximum(self.exponent))
         share = self._share_of_new()
-        new = self._count(sample(rows(values, self.axis, self.group_size), HISTOGRAM_SAMPLE), exponent)
+        every = rows(values, self.axis, self.group_size)
+        taken = sample(every, self.sample_size)
+        new = self._count(taken, exponent)
+        if taken.shape[-1] < every.shape[-1]:  # a sample misses the extremes, which cost most where they are clipped
+            extremes = self._count(torch.stack([minimum, maximum], -1), exponent)
+            new = new + extremes * (taken.shape[-1] / every.shape[-1])
         return {
             "minimum": torch.where(first | (share == 1.0), minimum, torch.minimum(self.minimum, minimum)),
             "maximum": torch.where(first | (share == 1.0), maximum, torch.maximum(self.maximum, maximum)),
@@ -210,32 +223,59 @@ class _HistogramBase(Observer):
 
     def _count(self, values: Tensor, exponent: Tensor) -> Tensor:
         """Histogram of `values` (..., n) over -2^exponent..2^exponent."""
-        scaled = torch.ldexp(values, BINS_EXPONENT - exponent.unsqueeze(-1))
+        mantissa, own = torch.frexp(values.abs())  # 0.5 <= mantissa < 1, or 0
         # NaN comes this far where it is left out only afterwards, and must not become an index
-        bins = (torch.floor(scaled) + BINS // 2).nan_to_num(0.0).clamp(0, BINS - 1).long()
+        part = torch.floor((2 * mantissa - 1) * PARTS).nan_to_num(0.0).long()
+        octave = OCTAVES - 1 - (exponent.unsqueeze(-1) - own).long()
+        level = torch.where(mantissa > 0, octave * PARTS + part, 0).clamp(0, BINS // 2 - 1)
+        bins = torch.where(values < 0, BINS // 2 - 1 - level, BINS // 2 + level)
         return torch.zeros_like(self.counts).scatter_add_(-1, bins, torch.ones_like(values))
 
     def widened(self, exponent: Tensor) -> Tensor:
-        """The counts on the wider range: 2^k neighbouring bins become one."""
-        bins = torch.arange(BINS, device=self.counts.device) - BINS // 2
-        doublings = (exponent - self.exponent).clamp(0, 31).unsqueeze(-1)
-        merged = (bins >> doublings) + BINS // 2
-        return torch.zeros_like(self.counts).scatter_add_(-1, merged.long().expand_as(self.counts), self.counts)
+        """The counts on the wider range: every doubling takes bins an octave further down."""
+        doublings = (exponent - self.exponent).clamp(0, OCTAVES).unsqueeze(-1).long()
+        negative, level = _levels(self.counts.device)
+        level = (level - doublings * PARTS).clamp(min=0)
+        moved = torch.where(negative, BINS // 2 - 1 - level, BINS // 2 + level)
+        return torch.zeros_like(self.counts).scatter_add_(-1, moved.expand_as(self.counts), self.counts)
 
     def centres(self) -> Tensor:
-        """The middle of each bin, (..., BINS)."""
-        middles = (torch.arange(BINS, device=self.counts.device) - BINS // 2 + 0.5) * (2.0 / BINS)
-        return middles * torch.ldexp(torch.ones_like(self.minimum), self.exponent).unsqueeze(-1)
+        """The middle of each bin, (..., BINS); that of the two innermost is 0."""
+        negative, level = _levels(self.counts.device)
+        middle = (level % PARTS + 0.5) / (2 * PARTS) + 0.5
+        value = torch.where(level > 0, torch.ldexp(middle, level // PARTS - OCTAVES + 1), 0.0)
+        return torch.where(negative, -value, value) * self._reach()
+
+    def widths(self) -> Tensor:
+        """How wide each bin is, (..., BINS)."""
+        _, level = _levels(self.counts.device)
+        return torch.ldexp(
+            torch.full_like(level, 1 / (2 * PARTS), dtype=torch.float32), level // PARTS - OCTAVES + 1
+        ) * (self._reach())
+
+    def _reach(self) -> Tensor:
+        """2^exponent, to broadcast against bins."""
+        return torch.ldexp(torch.ones_like(self.minimum), self.exponent).unsqueeze(-1)
+
+
+def _levels(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Whether each bin is on the negative side, and its place counted from 0 outwards, (BINS,)."""
+    bins = torch.arange(BINS, device=device) - BINS // 2
+    return bins < 0, torch.where(bins < 0, -bins - 1, bins)
 
 
 class PercentileObserver(_HistogramBase):
-    """The range that holds all but 0.01 % of the values on either side."""
+    """The range that holds all but a share of the values on either side. percentile: 50..100, of each side."""
+
+    def __init__(self, name, shape=(), axis=None, group_size=None, momentum=MOMENTUM, percentile=PERCENTILE):
+        super().__init__(name, shape, axis, group_size, momentum)
+        self.percentile = percentile
 
     def qparams(self, spec):
         total = self.counts.sum(-1, keepdim=True)
         below = self.counts.cumsum(-1)
         edges = self.centres()
-        tail = (1.0 - PERCENTILE) * total
+        tail = (1.0 - self.percentile / 100) * total
         low = edges.gather(-1, (below <= tail).sum(-1, keepdim=True).clamp(max=BINS - 1)).squeeze(-1)
         high = edges.gather(-1, (below < total - tail).sum(-1, keepdim=True).clamp(max=BINS - 1)).squeeze(-1)
         return choose_qparams(low.maximum(self.minimum), high.minimum(self.maximum), spec)
@@ -247,7 +287,7 @@ class MSEObserver(_HistogramBase):
     def qparams(self, spec):
         if _is_finer_than_bins(spec):
             return choose_qparams(self.minimum, self.maximum, spec)
-        return search_range(self.centres(), self.counts, self.minimum, self.maximum, spec)
+        return search_range(self.centres(), self.counts, self.minimum, self.maximum, spec, self.widths())
 
 
 class HistogramObserver(_HistogramBase):
@@ -260,14 +300,16 @@ class HistogramObserver(_HistogramBase):
         if _is_finer_than_bins(spec):
             return choose_qparams(self.minimum, self.maximum, spec)
         if spec.symmetric:
-            return search_range(self.centres(), self.counts, self.minimum, self.maximum, spec)
-        centres = self.centres()
+            return search_range(self.centres(), self.counts, self.minimum, self.maximum, spec, self.widths())
+        centres, widths = self.centres(), self.widths()
         low, high = self.minimum, self.maximum
         high = _best_end(
-            [high * ratio for ratio in END_RATIOS], lambda end: squared_error(centres, self.counts, low, end, spec)
+            [high * ratio for ratio in END_RATIOS],
+            lambda end: squared_error(centres, self.counts, low, end, spec, widths),
         )
         low = _best_end(
-            [low * ratio for ratio in END_RATIOS], lambda end: squared_error(centres, self.counts, end, high, spec)
+            [low * ratio for ratio in END_RATIOS],
+            lambda end: squared_error(centres, self.counts, end, high, spec, widths),
         )
         return choose_qparams(low, high, spec)
 

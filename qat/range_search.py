@@ -57,35 +57,57 @@ def choose_scale_mse(
 
 
 def search_range(
-    values: Tensor, weights: Tensor | None, minimum: Tensor, maximum: Tensor, spec: QuantSpec
+    values: Tensor,
+    weights: Tensor | None,
+    minimum: Tensor,
+    maximum: Tensor,
+    spec: QuantSpec,
+    widths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The shrunk range of least squared error: both ends of minimum..maximum times one ratio per row.
 
     values: (..., n) with the rows that share a scale. weights: how often each value occurs, broadcast against
-    `values`; None for once each. minimum, maximum: (...).
+    `values`; None for once each. minimum, maximum: (...). widths: see `squared_error`.
     """
-    best = _best_ratio(values, weights, minimum, maximum, spec, torch.ones_like(minimum), COARSE_RATIOS)
-    best = _best_ratio(values, weights, minimum, maximum, spec, best, (1.0, *FINE_RATIOS))
+    data = (values, weights, widths)
+    best = _best_ratio(data, minimum, maximum, spec, torch.ones_like(minimum), COARSE_RATIOS)
+    best = _best_ratio(data, minimum, maximum, spec, best, (1.0, *FINE_RATIOS))
     return choose_qparams(minimum * best, maximum * best, spec)
 
 
-def squared_error(values: Tensor, weights: Tensor | None, minimum: Tensor, maximum: Tensor, spec: QuantSpec) -> Tensor:
-    """Squared error of `values` (..., n) on the grid that spans minimum..maximum (...), summed along each row."""
+def squared_error(
+    values: Tensor,
+    weights: Tensor | None,
+    minimum: Tensor,
+    maximum: Tensor,
+    spec: QuantSpec,
+    widths: Tensor | None = None,
+) -> Tensor:
+    """Squared error of `values` (..., n) on the grid that spans minimum..maximum (...), summed along each row.
+
+    widths: of bins of which `values` are the middles, where they stand for more than themselves; inside of one that is
+    not small beside a step, rounding errors take all values alike.
+    """
     scale, zero_point = choose_qparams(minimum, maximum, spec)
     rounded = fake_quantize(
         values, scale.unsqueeze(-1), zero_point.unsqueeze(-1), spec.quant_min, spec.quant_max, spec.midrise
     )
     error = (rounded - values).square()
+    if widths is not None:
+        step = scale.unsqueeze(-1)
+        inside = (rounded - values).abs() <= step / 2
+        error = torch.where(inside & (2 * widths > step), step.square() / 12, error)
     return (error if weights is None else error * weights).sum(-1)
 
 
-def _best_ratio(values, weights, minimum, maximum, spec, start: Tensor, factors: tuple[float, ...]) -> Tensor:
+def _best_ratio(data, minimum, maximum, spec, start: Tensor, factors: tuple[float, ...]) -> Tensor:
     """The one of `start * factors`, at most 1, of least error; the first of equals."""
+    values, weights, widths = data
     best = torch.ones_like(start)
     least = torch.full_like(start, torch.inf)
     for factor in factors:
         ratio = (start * factor).clamp(max=1.0)
-        error = squared_error(values, weights, minimum * ratio, maximum * ratio, spec)
+        error = squared_error(values, weights, minimum * ratio, maximum * ratio, spec, widths)
         better = error < least
         best, least = torch.where(better, ratio, best), torch.where(better, error, least)
     return best

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qat.errors import ObservationError
+from qat.functional import fake_quantize
 from qat.observers import (
     BINS,
     OBSERVERS,
@@ -128,25 +129,48 @@ def test_no_random_numbers_are_used(kind):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_histogram_counts_on_power_of_two_bins():
+def test_a_histogram_counts_on_bins_of_a_floating_point_format():
     observer = MSEObserver("x")
     observer.observe(torch.tensor([-0.75, 0.1, 0.1, 0.9]))
-    # the range is -1..1, a bin is 2 / 2048 wide: floor(-0.75 * 1024) + 1024 = 256
+    # the range is -1..1, an octave has 32 bins, the outermost is 1/2..1: 0.75 is number 31 * 32 + 16 from 0 outwards;
+    # 0.1 is 0.8 / 8, three octaves further in, at floor(0.6 * 32); 0.9 at floor(0.8 * 32)
     assert observer.exponent.item() == 0
-    assert {index: count for index, count in enumerate(observer.counts.tolist()) if count} == {256: 1, 1126: 2, 1945: 1}
+    counts = {index: count for index, count in enumerate(observer.counts.tolist()) if count}
+    assert counts == {1023 - 1008: 1, 1024 + 28 * 32 + 19: 2, 1024 + 31 * 32 + 25: 1}
+    centres, widths = observer.centres(), observer.widths()
+    assert centres[15] == -(0.5 + 16.5 / 64) and widths[15] == 1 / 64
+    assert centres[1939] == (0.5 + 19.5 / 64) / 8 and widths[1939] == 1 / 512
+    assert (centres[1023], centres[1024]) == (0.0, 0.0)
+    assert (centres[1:] >= centres[:-1]).all()
 
 
-def test_a_histogram_merges_bins_when_the_range_grows():
+def test_a_histogram_moves_bins_by_whole_octaves_when_the_range_grows():
     observer = MSEObserver("x", momentum=0.5)
     observer.observe(torch.tensor([-0.75, 0.1, 0.1, 0.9]))
-    observer.observe(torch.tensor([3.5]))  # the range becomes -4..4, four bins one; each batch counts one half
+    observer.observe(torch.tensor([3.5]))  # the range becomes -4..4, two octaves more; each batch counts one half
     assert observer.exponent.item() == 2
     assert {index: count for index, count in enumerate(observer.counts.tolist()) if count} == {
-        832: 0.5,  # 1024 + (256 - 1024) / 4
-        1049: 1.0,  # 1024 + floor(102 / 4)
-        1254: 0.5,
-        1920: 0.5,
+        15 + 64: 0.5,
+        1939 - 64: 1.0,
+        2041 - 64: 0.5,
+        1024 + 31 * 32 + 24: 0.5,
     }
+
+
+def test_what_lies_32_octaves_below_the_largest_value_counts_as_zero():
+    observer = MSEObserver("x", momentum=0.5)
+    observer.observe(torch.tensor([1.0, -1.0]))
+    observer.observe(torch.tensor([2.0**40]))
+    assert observer.counts[1022:1026].tolist() == [0.0, 0.5, 0.5, 0.0]
+
+
+def test_a_sample_of_a_large_batch_keeps_the_extremes():
+    x = torch.zeros(1_000_000)
+    x[[12_345, 77_778]] = torch.tensor([-3.0, 3.5])
+    observer = MSEObserver("x")
+    observer.observe(x)
+    taken = -(-1_000_000 // 7)  # every seventh, coprime to the length
+    assert observer.counts[[1024 - 16 - 31 * 32 - 1, 2040]].tolist() == [pytest.approx(taken / 1_000_000)] * 2
 
 
 @settings(deadline=None, max_examples=60)
@@ -166,14 +190,48 @@ def test_a_histogram_loses_no_value(batches):
     assert math.isfinite(scale.item()) and scale.item() > 0
 
 
-def test_percentile_leaves_out_rare_outliers():
+@pytest.mark.parametrize("outlier", [100.0, 1e5, 1e8])
+def test_percentile_leaves_out_rare_outliers_however_large(outlier):
     x = torch.linspace(0, 1, 16_000)
-    x[5] = 100.0
+    x[5] = outlier
     observer = PercentileObserver("x")
     observer.observe(x)
     scale, zero_point = observer.qparams(AFFINE)
-    assert 1.0 <= scale.item() * 255 < 1.2  # bins are 1/8 wide
+    assert 0.98 < scale.item() * 255 < 1.02  # bins there are 1/64 wide
     assert zero_point.item() == 0
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_a_percentile_is_what_was_asked_for(count):
+    observer = PercentileObserver("x", percentile=90.0)
+    for batch in torch.linspace(-1, 1, 16_000).view(count, -1):
+        observer.observe(batch)
+    scale, _ = observer.qparams(QuantSpec(bits=8))
+    assert scale.item() * 127 == pytest.approx(0.8, abs=1 / 64)
+
+
+def heavy_tails():
+    """Student's t with three degrees of freedom: its largest values grow with the cube root of their number."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(4, 100_000, generator=generator)
+    return normal[0] / normal[1:].square().mean(0).sqrt()
+
+
+@pytest.mark.parametrize("count", [1, 10])
+@pytest.mark.parametrize("kind", ["mse", "histogram"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_range_of_heavy_tails_is_nearly_the_best_one(bits, kind, count):
+    x, spec = heavy_tails(), QuantSpec(bits=bits)
+
+    def error(scale):
+        return (fake_quantize(x, scale, 0, spec.quant_min, spec.quant_max) - x).square().mean().item()
+
+    observer = OBSERVERS[kind]("x")
+    for batch in x.chunk(count):
+        observer.observe(batch)
+    best = min(error(x.abs().max() * 2 ** (-step / 32) / spec.quant_max) for step in range(200))
+    assert error(observer.qparams(spec)[0]) < 1.1 * best
+    assert best < 0.7 * error(x.abs().max() / spec.quant_max)
 
 
 def test_mse_and_histogram_clip_what_minmax_keeps():

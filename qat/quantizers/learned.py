@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from qat import functional, kernels
 from qat.errors import ObservationError
 from qat.functional import SCALE_FLOOR, Grid
-from qat.observers import MSEObserver
+from qat.observers import HISTOGRAM_SAMPLE, MSEObserver
 from qat.quantizers.base import FakeQuantize
 from qat.range_search import choose_scale_mse, sample
 from qat.spec import QuantSpec
@@ -25,6 +25,8 @@ class LearnedFakeQuantize(FakeQuantize):
 
     def __init__(self, spec: QuantSpec, *, name: str, role: str, scale_shape: tuple[int, ...], axis: int | None):
         observer = None if role == "weight" else MSEObserver(name, scale_shape, axis, spec.group_size)
+        if observer is not None:
+            observer.sample_size = HISTOGRAM_SAMPLE  # for a start of what is learned
         super().__init__(spec, name=name, role=role, scale_shape=scale_shape, axis=axis, observer=observer)
         self.scale = nn.Parameter(torch.zeros(scale_shape))
         if spec.symmetric:
