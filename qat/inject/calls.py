@@ -22,12 +22,14 @@ class Operand:
 
     value: the value of the network it is, None for a constant (a parameter, a buffer, or made from those).
     constant: name of the parameter or buffer, "" for a derived constant, None for a value.
+    shape: that it broadcasts from; recorded_shape: that it had, where rows of a derived constant repeat.
     """
 
     slot: Slot
     value: ValueId | None
     constant: str | None
     shape: tuple[int, ...]
+    recorded_shape: tuple[int, ...] = ()
 
 
 @dataclass

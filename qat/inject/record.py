@@ -337,7 +337,8 @@ class _Recorder(TorchFunctionMode):
             if tensor.is_floating_point():
                 value = self.values.get(id(tensor))
                 constant = None if value is not None else self.constants.get(id(tensor), "")
-                operands.append(Operand(slot, value, constant, _shape_of(tensor, constant == "", self.batch)))
+                shapes = _shape_of(tensor, constant == "", self.batch), () if tensor.is_nested else tuple(tensor.shape)
+                operands.append(Operand(slot, value, constant, *shapes))
                 tensors.append(tensor)
             else:
                 others.append(tensor)

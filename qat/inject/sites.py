@@ -102,7 +102,7 @@ class Sites:
             spec=spec,
             layer=known.layer if known else call.layer,
             shares=(*(known.shares if known else ()), call.layer),
-            shape=operand.shape,
+            shape=operand.recorded_shape or operand.shape,
             axis=axis if spec.granularity != "per_tensor" else None,
         )
         return name

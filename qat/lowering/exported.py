@@ -65,7 +65,7 @@ class _FlatInputs(nn.Module):
 
 def export(module: nn.Module, handle: Handle, any_length: bool) -> Exported:
     """The exported graph. any_length: whether lengths of inputs are symbols as well, as the batch always is."""
-    dtype = next(parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
+    dtype = next((entry.dtype for entry in module.parameters() if entry.is_floating_point()), torch.float32)
 
     def fitting(leaf):
         if not isinstance(leaf, Tensor):

@@ -15,7 +15,7 @@ _NARROW = (torch.bfloat16, torch.float16)
 def placed_for_conversion(module: nn.Module, handle: Handle) -> Iterator[None]:
     """The module in eval mode, on the CPU and in float32 or float64, while inside; then as it was."""
     modes = {name: part.training for name, part in module.named_modules()}
-    device = next(iter(module.parameters())).device
+    device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
     try:
         module.eval().to("cpu")
         handle.to("cpu")

@@ -132,3 +132,19 @@ def test_channels_of_zeros_agree(quant, zeros, assert_agreement):
     with torch.no_grad():
         conv.weight[zeros] = 0.0
     assert_agreement(lambda net, x: net.parts["conv"](x), 4 * 64, {"conv": conv}, quant)
+
+
+@pytest.mark.parametrize("weight", [torch.ones(3, 4), torch.tensor([[1.0, 2, 3, 4], [1, 3, 2, 1], [0, 1, 2, 0.5]])])
+def test_a_weight_that_the_forward_writes_out_in_a_network_without_parameters(weight):
+    class Filter(nn.Module):
+        def forward(self, x):
+            return F.linear(x, torch.tensor(weight.tolist()))
+
+    module = Filter()
+    handle = qat.prepare(module, torch.ones(2, 4))
+    assert handle.plan.sites["linear.weight"].shape == (3, 4)
+    inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    module(inputs)
+    program = qat.convert(module.eval())
+    assert torch.equal(program(inputs), module(inputs))
+    assert program.operations[0].weight.codes.shape == (3, 4)
