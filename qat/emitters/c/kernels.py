@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 from qat.emitters.c.types import CType
 
+#: What is added to the shift of a channel with both roundings of float32, which is -7 or more: others stay below 64.
+SHIFT_BASE = 64 + 7
+#: Beyond every code: results are limited to it before they are int32.
+FARTHEST = 2**20
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -165,17 +170,42 @@ static int64_t as_float_stores(int64_t value)
     needs=((BIT_LENGTH, ""),),
 )
 
+ROUNDED_ONCE = Kernel(
+    "rounded_once",
+    """
+/* Whether one rounding of sum * mantissa / 2^shift, now in `steps`, gives what the two of float32 give: storing a
+   product in 24 bits moves it by less than 2^-14 of a code, so that only beside a tie they can differ. */
+static inline int rounded_once(int32_t sum, int32_t mantissa, int32_t shift, int32_t *steps)
+{
+    if (shift >= 15 && shift <= 40 && sum > -(1 << 24) && sum < (1 << 24)) {
+        const int64_t step = (int64_t)1 << shift, movement = step >> 14;
+        const int64_t raised = (int64_t)sum * mantissa + (step >> 1);
+        const int64_t limited = raised >> shift;
+        *steps = (int32_t)(limited < -LIMIT ? -LIMIT : limited > LIMIT ? LIMIT : limited);
+        return ((raised + movement) & (step - 1)) > 2 * movement;
+    }
+    return 0;
+}
+""".replace("LIMIT", str(FARTHEST)),
+)
+
 RESCALED_AS_FLOAT = Kernel(
     "rescaled_as_float",
     """
-/* round(fl32(fl32(sum) * mantissa / 2^(shift - 7))), ties to even: what float32 computes, for layers whose sums meet so
-   many ties that one rounding cannot decide all of them alike. */
-static int32_t rescaled_as_float(int32_t sum, int32_t mantissa, int32_t shift)
+/* The same, or where `shift` is 64 or more round(fl32(fl32(sum) * mantissa / 2^(shift - BASE))), ties to even: what
+   float32 computes, for channels whose sums come so near to ties that one rounding cannot decide all of them alike. */
+static inline int32_t rescaled_as_float(int32_t sum, int32_t multiplier, int32_t shift)
 {
-    const int64_t product = as_float_stores(as_float_stores(sum) * mantissa);
-    const int64_t steps = shift < 7 ? product * ((int64_t)1 << (7 - shift)) : halved_to_even(product, shift - 7);
-    return steps < -1000000 ? -1000000 : steps > 1000000 ? 1000000 : (int32_t)steps;
+    int32_t steps;
+    int64_t product;
+    if (shift < 64)
+        return rescaled(sum, multiplier, shift);
+    if (rounded_once(sum, multiplier, shift - BASE, &steps))
+        return steps;
+    product = as_float_stores(as_float_stores(sum) * multiplier);
+    product = shift < BASE ? product * ((int64_t)1 << (BASE - shift)) : halved_to_even(product, shift - BASE);
+    return (int32_t)(product < -LIMIT ? -LIMIT : product > LIMIT ? LIMIT : product);
 }
-""",
-    needs=((FLOAT_ROUNDING, ""),),
+""".replace("BASE", str(SHIFT_BASE)).replace("LIMIT", str(FARTHEST)),
+    needs=((FLOAT_ROUNDING, ""), (ROUNDED_ONCE, ""), (RESCALED, "")),
 )

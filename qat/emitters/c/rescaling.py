@@ -35,22 +35,16 @@ class Factors:
 
 def single_rounding(
     multiplier: Multiplier, grid: Grid, clamp: tuple[int, int], reach: int, exact: Exact
-) -> Factors | None:
-    """Factors that give the codes of `exact` for every sum of at most `reach`; None where there are none.
+) -> list[tuple[int, int] | None]:
+    """(multiplier, shift) of every channel, with which the codes are those of `exact` for every sum of at most `reach`.
 
-    clamp: the codes that results are limited to.
+    None for channels that have none. clamp: the codes that results are limited to.
     """
     reach = max(reach, 1)
     steps = _steps(multiplier, grid, clamp, reach, exact)
-    found = []
-    for channel, (mantissa, exponent) in enumerate(
-        zip(multiplier.mantissa.tolist(), multiplier.exponent.tolist(), strict=True)
-    ):
-        factors = _of_channel(mantissa, -exponent, steps[channel], clamp[0] + 1 - grid.zero_point, reach)
-        if factors is None:
-            return None
-        found.append(factors)
-    return Factors(*map(tuple, zip(*found, strict=True)))
+    parts = zip(multiplier.mantissa.tolist(), multiplier.exponent.tolist(), steps, strict=True)
+    first = clamp[0] + 1 - grid.zero_point
+    return [_of_channel(mantissa, -exponent, own, first, reach) for mantissa, exponent, own in parts]
 
 
 def _steps(multiplier: Multiplier, grid: Grid, clamp: tuple[int, int], reach: int, exact: Exact) -> list[list[int]]:

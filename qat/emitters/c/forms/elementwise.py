@@ -4,7 +4,16 @@ import torch
 
 from qat.emitters.c.forms.rescale import Rescaling, rescaling_of
 from qat.emitters.c.forms.tables import LOOK_UP
-from qat.emitters.c.kernels import CLAMPED, FLOAT_ROUNDING, RESCALED, WALK, Kernel
+from qat.emitters.c.kernels import (
+    CLAMPED,
+    FARTHEST,
+    FLOAT_ROUNDING,
+    RESCALED,
+    ROUNDED_ONCE,
+    SHIFT_BASE,
+    WALK,
+    Kernel,
+)
 from qat.emitters.c.types import S64, narrowest
 from qat.emitters.c.views import View
 from qat.emitters.c.writer import Writer
@@ -65,18 +74,22 @@ static void product_@a_@b_@y(const walk_t *walk, int32_t first, int32_t second, 
 PRODUCT_AS_FLOAT = Kernel(
     "scaled_as_float",
     """
-/* round(fl32(fl32(product * mantissa / 2^(shift - 7)) + zero)), ties to even: what float32 computes of a product. */
-static int32_t scaled_as_float(int32_t product, int32_t mantissa, int32_t shift, int32_t zero)
+/* round(fl32(fl32(product * mantissa / 2^(shift - BASE)) + zero)), ties to even: what float32 computes of a product. */
+static inline int32_t scaled_as_float(int32_t product, int32_t mantissa, int32_t shift, int32_t zero)
 {
-    const int32_t exponent = shift > 69 ? -62 : 7 - shift, below = exponent < 0 ? exponent : 0;
+    const int32_t exponent = shift > BASE + 62 ? -62 : BASE - shift, below = exponent < 0 ? exponent : 0;
     const int32_t fine = below < -38 ? -38 : below;
-    int64_t scaled = as_float_stores(as_float_stores(product) * mantissa), steps;
+    int64_t scaled;
+    int32_t steps;
+    if (rounded_once(product, mantissa, -exponent, &steps))
+        return steps + zero;
+    scaled = as_float_stores(as_float_stores(product) * mantissa);
     scaled = halved_to_even(scaled, fine - below) * ((int64_t)1 << (exponent > 0 ? exponent : 0));
-    steps = halved_to_even(as_float_stores(scaled + zero * ((int64_t)1 << -fine)), -fine);
-    return steps < -1000000 ? -1000000 : steps > 1000000 ? 1000000 : (int32_t)steps;
+    scaled = halved_to_even(as_float_stores(scaled + zero * ((int64_t)1 << -fine)), -fine);
+    return (int32_t)(scaled < -LIMIT ? -LIMIT : scaled > LIMIT ? LIMIT : scaled);
 }
-""",
-    needs=((FLOAT_ROUNDING, ""),),
+""".replace("BASE", str(SHIFT_BASE)).replace("LIMIT", str(FARTHEST)),
+    needs=((FLOAT_ROUNDING, ""), (ROUNDED_ONCE, "")),
 )
 
 MULTIPLY = {

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from qat.emitters.c.kernels import CLAMPED, RESCALED, RESCALED_AS_FLOAT, Kernel
+from qat.emitters.c.kernels import CLAMPED, RESCALED, RESCALED_AS_FLOAT, SHIFT_BASE, Kernel
 from qat.emitters.c.rescaling import Exact, Factors, rounded_once, single_rounding
 from qat.emitters.c.types import S32, U8
 from qat.emitters.c.writer import Writer
@@ -10,9 +10,6 @@ from qat.errors import ExportError
 from qat.integer.checks import accumulator_reach
 from qat.integer.fixed_point import MANTISSA_BITS, NARROW_BITS, requantize, requantize_once
 from qat.integer.operations import ComputingOperation
-
-#: What is added to the shifts of `rescaled_as_float`, so that none is negative.
-SHIFT_BASE = 7
 
 RESCALE_TYPE = Kernel(
     "rescale_type",
@@ -61,7 +58,7 @@ RESCALE_AS_FLOAT = Kernel(
 class Rescaling:
     """How the sums of one operation become codes.
 
-    factors: of every channel. as_float: whether that takes both roundings of float32.
+    factors: of every channel. as_float: whether some of them take both roundings of float32, as their shifts then say.
     """
 
     factors: Factors
@@ -74,7 +71,7 @@ class Rescaling:
 
 
 def rescaling_of(writer: Writer, operation: ComputingOperation, exact: Exact = requantize) -> Rescaling:
-    """One rounding where it gives every code of `exact`, else both of them."""
+    """One rounding for channels of which it gives every code of `exact`, for others both of them."""
     grid = writer.grid(operation.output)
     reach = accumulator_reach(operation, writer.program.named)
     if exact is requantize_once or exact is requantize and grid.bits > NARROW_BITS:
@@ -85,12 +82,13 @@ def rescaling_of(writer: Writer, operation: ComputingOperation, exact: Exact = r
                 "than its sums; its output's range has collapsed."
             )
         return Rescaling(factors, False)
-    clamp = operation.clamp_min, operation.clamp_max
-    factors = single_rounding(operation.multiplier, grid, clamp, reach, exact)
-    if factors is not None:
-        return Rescaling(factors, False)
-    shifts = tuple(SHIFT_BASE - exponent for exponent in operation.multiplier.exponent.tolist())
-    return Rescaling(Factors(tuple(operation.multiplier.mantissa.tolist()), shifts), True)
+    channels = single_rounding(operation.multiplier, grid, (operation.clamp_min, operation.clamp_max), reach, exact)
+    mantissas, exponents = operation.multiplier.mantissa.tolist(), operation.multiplier.exponent.tolist()
+    factors = [
+        (mantissa, SHIFT_BASE - exponent) if factor is None else factor
+        for factor, mantissa, exponent in zip(channels, mantissas, exponents, strict=True)
+    ]
+    return Rescaling(Factors(*map(tuple, zip(*factors, strict=True))), None in channels)
 
 
 def rescale_fields(writer: Writer, operation: ComputingOperation, rescaling: Rescaling) -> dict[str, object]:

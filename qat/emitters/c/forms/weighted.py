@@ -14,7 +14,7 @@ from qat.emitters.c.forms.rescale import (
     rescale_fields,
     rescaling_of,
 )
-from qat.emitters.c.forms.windows import GATHER, PIXEL, WINDOW, window_fields
+from qat.emitters.c.forms.windows import GATHER, INSIDE, WINDOW, window_fields
 from qat.emitters.c.kernels import Kernel
 from qat.emitters.c.types import S8, S32
 from qat.emitters.c.views import channels_last, plain
@@ -122,20 +122,22 @@ _DEPTHWISE = """
 static void depthwise_@x_@y(const window_t *window, const layer_t *layer, const @X *x, @Y *y, int8_t *unpacked,
         int32_t *sums)
 {
-    const int32_t places = window->kernel[0] * window->kernel[1] * window->kernel[2], channels = window->channels;
-    const int8_t *weights = rows_of(&layer->rows, 0, places, unpacked);
-    int32_t at[3], place, i;
+    const int32_t *kernel = window->kernel, channels = window->channels;
+    const int8_t *weights = rows_of(&layer->rows, 0, kernel[0] * kernel[1] * kernel[2], unpacked);
+    int32_t at[3], i, j, k;
+    inside_t inside;
     for (at[0] = 0; at[0] < window->windows[0]; at[0]++)
         for (at[1] = 0; at[1] < window->windows[1]; at[1]++)
             for (at[2] = 0; at[2] < window->windows[2]; at[2]++, y += channels) {
+                find_inside(window, at, &inside);
                 for (i = 0; i < channels; i++)
                     sums[i] = layer->bias[i];
-                for (place = 0; place < places; place++) {
-                    const int32_t inside = pixel_of(window, at, place);
-                    if (inside >= 0)
-                        accumulate_@x(x + inside * channels, weights + place * channels, channels, layer->zero_point,
-                            sums);
-                }
+                for (i = inside.begin[0]; i < inside.end[0]; i++)
+                    for (j = inside.begin[1]; j < inside.end[1]; j++)
+                        for (k = inside.begin[2]; k < inside.end[2]; k++)
+                            accumulate_@x(x + pixel_of(window, &inside, i, j, k),
+                                weights + ((i * kernel[1] + j) * kernel[2] + k) * channels, channels,
+                                layer->zero_point, sums);
                 rescale_@y(&layer->rescale, sums, 0, channels, y);
             }
 }
@@ -167,7 +169,7 @@ def _both(name: str, text: str, *needs: tuple[Kernel, str]) -> dict[bool, Kernel
 
 DENSE = _both("dense", _DENSE, (MULTIPLY, "x"))
 CONVOLVE = _both("convolve", _CONVOLVE, (WINDOW, ""), (GATHER, "x"), (MULTIPLY, "x"))
-DEPTHWISE = _both("depthwise", _DEPTHWISE, (PIXEL, ""), (_ACCUMULATE, "x"))
+DEPTHWISE = _both("depthwise", _DEPTHWISE, (INSIDE, ""), (_ACCUMULATE, "x"))
 
 
 def linear(writer: Writer, operation: Linear) -> None:

@@ -23,22 +23,35 @@ typedef struct {
 """,
 )
 
-PIXEL = Kernel(
-    "pixel_of",
+INSIDE = Kernel(
+    "inside",
     """
-/* Which pixel lies at a place of the window `at`; -1 for one beside the value. */
-static int32_t pixel_of(const window_t *window, const int32_t *at, int32_t place)
+/* Where a window lies: its first place in the value, and which of its places, begin..end - 1, are inside. */
+typedef struct {
+    int32_t origin[3];
+    int32_t begin[3];
+    int32_t end[3];
+} inside_t;
+
+static void find_inside(const window_t *window, const int32_t *at, inside_t *inside)
 {
-    const int32_t inside[3] = {place / (window->kernel[1] * window->kernel[2]),
-        place / window->kernel[2] % window->kernel[1], place % window->kernel[2]};
-    int32_t pixel = 0, dim;
+    int32_t dim;
     for (dim = 0; dim < 3; dim++) {
-        const int32_t where = at[dim] * window->stride[dim] - window->before[dim] + inside[dim] * window->dilation[dim];
-        if (where < 0 || where >= window->size[dim])
-            return -1;
-        pixel = pixel * window->size[dim] + where;
+        const int32_t apart = window->dilation[dim], origin = at[dim] * window->stride[dim] - window->before[dim];
+        const int32_t end = (window->size[dim] - origin + apart - 1) / apart;
+        inside->origin[dim] = origin;
+        inside->begin[dim] = origin < 0 ? (apart - 1 - origin) / apart : 0;
+        inside->end[dim] = origin >= window->size[dim] ? 0 : end < window->kernel[dim] ? end : window->kernel[dim];
     }
-    return pixel;
+}
+
+/* The first channel of the pixel at place (i, j, k) of a window. */
+static int32_t pixel_of(const window_t *window, const inside_t *inside, int32_t i, int32_t j, int32_t k)
+{
+    const int32_t depth = inside->origin[0] + i * window->dilation[0];
+    const int32_t row = inside->origin[1] + j * window->dilation[1];
+    const int32_t column = inside->origin[2] + k * window->dilation[2];
+    return ((depth * window->size[1] + row) * window->size[2] + column) * window->channels;
 }
 """,
     needs=((WINDOW, ""),),
@@ -84,35 +97,37 @@ static void gather_@x(const window_t *window, const @X *x, const int32_t *at, in
 
 _AVERAGE = """
 /* Means over windows; what lies beside the value counts as zero. */
-static void average_@x_@y(const window_t *window, const rescale_t *rescale, int32_t zero_point, const @X *x, @Y *y,
-        int32_t *sums)
+static void average_@x_@y(const window_t *window, const rescale_t *rescale, int32_t zero_point, const @X *restrict x,
+        @Y *restrict y, int32_t *restrict sums)
 {
-    const int32_t places = window->kernel[0] * window->kernel[1] * window->kernel[2], channels = window->channels;
-    int32_t at[3], place, i;
+    const int32_t channels = window->channels;
+    int32_t at[3], i, j, k, n;
+    inside_t inside;
     for (at[0] = 0; at[0] < window->windows[0]; at[0]++)
         for (at[1] = 0; at[1] < window->windows[1]; at[1]++)
             for (at[2] = 0; at[2] < window->windows[2]; at[2]++, y += channels) {
-                for (i = 0; i < channels; i++)
-                    sums[i] = 0;
-                for (place = 0; place < places; place++) {
-                    const int32_t inside = pixel_of(window, at, place);
-                    if (inside < 0)
-                        continue;
-                    for (i = 0; i < channels; i++)
-                        sums[i] += (int32_t)x[inside * channels + i] - zero_point;
-                }
+                find_inside(window, at, &inside);
+                for (n = 0; n < channels; n++)
+                    sums[n] = 0;
+                for (i = inside.begin[0]; i < inside.end[0]; i++)
+                    for (j = inside.begin[1]; j < inside.end[1]; j++)
+                        for (k = inside.begin[2]; k < inside.end[2]; k++) {
+                            const @X *from = x + pixel_of(window, &inside, i, j, k);
+                            for (n = 0; n < channels; n++)
+                                sums[n] += (int32_t)from[n] - zero_point;
+                        }
                 rescale_@y(rescale, sums, 0, channels, y);
             }
 }
 """
 
 AVERAGE = {
-    False: Kernel("average", _AVERAGE, "xy", ((PIXEL, ""), (RESCALE_TYPE, ""), (RESCALE, "y"))),
+    False: Kernel("average", _AVERAGE, "xy", ((INSIDE, ""), (RESCALE_TYPE, ""), (RESCALE, "y"))),
     True: Kernel(
         "average_as_float",
         _AVERAGE.replace("average_@x", "average_as_float_@x").replace("rescale_@y", "rescale_as_float_@y"),
         "xy",
-        ((PIXEL, ""), (RESCALE_TYPE, ""), (RESCALE_AS_FLOAT, "y")),
+        ((INSIDE, ""), (RESCALE_TYPE, ""), (RESCALE_AS_FLOAT, "y")),
     ),
 }
 
@@ -120,27 +135,29 @@ LARGEST = Kernel(
     "largest_of_windows",
     """
 /* The largest code of each window; what lies beside the value never wins. */
-static void largest_of_windows_@x(const window_t *window, @X lowest, const @X *x, @X *y)
+static void largest_of_windows_@x(const window_t *window, @X lowest, const @X *restrict x, @X *restrict y)
 {
-    const int32_t places = window->kernel[0] * window->kernel[1] * window->kernel[2], channels = window->channels;
-    int32_t at[3], place, i;
+    const int32_t channels = window->channels;
+    int32_t at[3], i, j, k, n;
+    inside_t inside;
     for (at[0] = 0; at[0] < window->windows[0]; at[0]++)
         for (at[1] = 0; at[1] < window->windows[1]; at[1]++)
             for (at[2] = 0; at[2] < window->windows[2]; at[2]++, y += channels) {
-                for (i = 0; i < channels; i++)
-                    y[i] = lowest;
-                for (place = 0; place < places; place++) {
-                    const int32_t inside = pixel_of(window, at, place);
-                    if (inside < 0)
-                        continue;
-                    for (i = 0; i < channels; i++)
-                        y[i] = y[i] > x[inside * channels + i] ? y[i] : x[inside * channels + i];
-                }
+                find_inside(window, at, &inside);
+                for (n = 0; n < channels; n++)
+                    y[n] = lowest;
+                for (i = inside.begin[0]; i < inside.end[0]; i++)
+                    for (j = inside.begin[1]; j < inside.end[1]; j++)
+                        for (k = inside.begin[2]; k < inside.end[2]; k++) {
+                            const @X *from = x + pixel_of(window, &inside, i, j, k);
+                            for (n = 0; n < channels; n++)
+                                y[n] = y[n] > from[n] ? y[n] : from[n];
+                        }
             }
 }
 """,
     "x",
-    needs=((PIXEL, ""),),
+    needs=((INSIDE, ""),),
 )
 
 
