@@ -59,7 +59,12 @@ class QuantSpec:
     signed: codes run from negative to positive, else from 0.
     symmetric: zero_point is 0 (signed) or fixed by the sign; otherwise affine, the zero_point is chosen.
     granularity: one scale per tensor, per output channel, or per group of `group_size` weights of a channel.
-    observer: which statistic sets the range; one of minmax, moving_average, percentile, mse, histogram.
+    observer: which statistic sets an observed range; None: by width, `observer_for`.
+        minmax: the smallest and the largest value ever seen. moving_average: the mean over batches of those of each.
+        percentile: the range that holds all but a share of the values on either side. mse: the range of least squared
+        error, both ends shrunk alike. histogram: the same, each end on its own.
+    percentile: for that observer, the percentage of values that lie below the upper end, and above the lower one; None
+        for 99.99.
     method: "observed" (range from the observer), "learned" (step size by gradient), None: by width, see
         `OBSERVED_FROM_BITS`.
     """
@@ -69,15 +74,18 @@ class QuantSpec:
     symmetric: bool = True
     granularity: str = "per_tensor"
     group_size: int | None = None
-    observer: str = "minmax"
+    observer: str | None = None
     method: str | None = None
+    percentile: float | None = None
 
     def __post_init__(self):
         check_bits(self.bits, "bits")
         _check_type(self.signed, bool, "signed")
         _check_type(self.symmetric, bool, "symmetric")
         _check_choice(self.granularity, GRANULARITIES, "granularity")
-        _check_choice(self.observer, OBSERVERS, "observer")
+        if self.observer is not None:
+            _check_choice(self.observer, OBSERVERS, "observer")
+        self._check_percentile()
         if self.method is not None:
             _check_choice(self.method, METHODS, "method")
         if (self.granularity == "per_group") != (self.group_size is not None):
@@ -89,6 +97,31 @@ class QuantSpec:
             _check_type(self.group_size, int, "group_size")
             if self.group_size < 1:
                 raise ConfigurationError(f"group_size is {self.group_size}; a group holds at least one weight.")
+
+    def _check_percentile(self) -> None:
+        if self.percentile is None:
+            return
+        if self.observer != "percentile":
+            raise ConfigurationError(
+                f"percentile is {self.percentile!r} with the observer {self.observer!r}; set observer='percentile'."
+            )
+        is_number = isinstance(self.percentile, int | float) and not isinstance(self.percentile, bool)
+        if not (is_number and 50 < self.percentile <= 100):
+            raise ConfigurationError(
+                f"percentile is {self.percentile!r}; write a percentage above 50 and up to 100, for example 99.9."
+            )
+
+    def observer_for(self, role: str) -> str:
+        """The statistic that sets an observed range. role: "weight" or "activation".
+
+        Unless one is chosen: from `OBSERVED_FROM_BITS` on the extremes, of activations their moving average; below, the
+        range of least squared error, since there clipping saves more than it costs.
+        """
+        if self.observer is not None:
+            return self.observer
+        if self.bits < OBSERVED_FROM_BITS:
+            return "mse"
+        return "minmax" if role == "weight" else "moving_average"
 
     @property
     def midrise(self) -> bool:
@@ -123,8 +156,8 @@ class QuantSpec:
         return dataclasses.replace(self, bits=bits)
 
 
-WEIGHT = QuantSpec(granularity="per_channel", observer="minmax")
-ACTIVATION = QuantSpec(signed=False, symmetric=False, observer="moving_average")
+WEIGHT = QuantSpec(granularity="per_channel")
+ACTIVATION = QuantSpec(signed=False, symmetric=False)
 
 #: Weights of a group where a preset has groups: a float16 scale then costs half a bit a weight.
 GROUP_SIZE = 32

@@ -36,6 +36,12 @@ def test_step_sizes_are_learned_below_eight_bits_unless_told_otherwise():
     assert not QuantSpec(bits=4, method="observed").learned
 
 
+def test_the_statistic_of_a_range_follows_the_width_unless_chosen():
+    assert [QuantSpec(bits=bits).observer_for("weight") for bits in (4, 7, 8, 16)] == ["mse", "mse", "minmax", "minmax"]
+    assert [QuantSpec(bits=bits).observer_for("activation") for bits in (7, 8)] == ["mse", "moving_average"]
+    assert QuantSpec(bits=4, observer="minmax").observer_for("weight") == "minmax"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -50,6 +56,11 @@ def test_step_sizes_are_learned_below_eight_bits_unless_told_otherwise():
         ({"granularity": "per_group"}, "per_group needs a group_size"),
         ({"group_size": 32}, "only per_group takes one"),
         ({"granularity": "per_group", "group_size": 0}, "group_size is 0"),
+        ({"percentile": 99.9}, "percentile is 99.9 with the observer None; set observer='percentile'"),
+        ({"observer": "mse", "percentile": 99.9}, "percentile is 99.9 with the observer 'mse'"),
+        ({"observer": "percentile", "percentile": 50}, "percentile is 50; write a percentage above 50 and up to 100"),
+        ({"observer": "percentile", "percentile": 100.1}, "percentile is 100.1"),
+        ({"observer": "percentile", "percentile": "99"}, "percentile is '99'"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_where_it_is_written(settings, message):

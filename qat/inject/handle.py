@@ -353,7 +353,7 @@ class Handle:
             quantizer = self.quantizers[name]
             shares = [layer for layer in site.shares if layer != site.layer]
             bits = f"{quantizer.bits}" if quantizer.bits == site.spec.bits else f"{quantizer.bits} -> {site.spec.bits}"
-            method = "learned" if site.spec.learned else site.spec.observer
+            method = "learned" if site.spec.learned else site.spec.observer_for(site.role)
             sits = short_source(self.sources[site.layer]) if site.layer in self.sources else "input"
             table.add_row(name, site.role, bits, str(quantizer.scale.numel()), method, sits, ", ".join(shares))
         buffer = io.StringIO()

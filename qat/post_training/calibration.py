@@ -17,7 +17,7 @@ from qat.post_training.equalization import equalize
 from qat.post_training.options import PostTraining
 from qat.post_training.sequential import adjust_layers
 from qat.schedule import QuantState
-from qat.spec import OBSERVED_FROM_BITS, QuantConfig, QuantSpec
+from qat.spec import QuantConfig
 from qat.training.discovery import inputs_of, require_forward
 from qat.training.modes import modes_kept
 
@@ -32,10 +32,10 @@ def quantize(
 ) -> IntegerProgram:
     """The integer program of a trained network, its ranges observed on `batches`; the module is left as it was.
 
-    batches: inputs, or pairs of inputs and targets, on the device of the module. Without training no step size is
-    learned: below 8 bits ranges are those of least squared error. options: what is done besides observing ranges;
-    batches are then kept and run through several times. Raises `ObservationError` for no batches and for batches
-    without a range: empty ones, NaN or infinity.
+    batches: inputs, or pairs of inputs and targets, on the device of the module. quant: without training no step size
+    is learned; ranges are those of `QuantSpec.observer`. options: what is done besides observing ranges; batches are
+    then kept, and run through several times. Raises `ObservationError` for no batches and for batches without a range:
+    empty ones, NaN or infinity.
     """
     handle = calibrate(module, batches, quant, target, options=options)
     try:
@@ -105,9 +105,9 @@ def _call(module: nn.Module, inputs):
 
 
 def _without_training(config: QuantConfig) -> QuantConfig:
-    return dataclasses.replace(config, weight=_observed(config.weight), activation=_observed(config.activation))
-
-
-def _observed(spec: QuantSpec) -> QuantSpec:
-    observer = "mse" if spec.bits < OBSERVED_FROM_BITS else spec.observer
-    return dataclasses.replace(spec, method="observed", observer=observer)
+    """The config with every range observed, as nothing is learned."""
+    observed = {
+        name: dataclasses.replace(spec, method="observed")
+        for name in ("weight", "activation") if (spec := getattr(config, name)) is not None
+    }  # fmt: skip
+    return dataclasses.replace(config, **observed)

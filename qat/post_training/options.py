@@ -18,8 +18,8 @@ class AdaRound:
     """
 
     iterations: int = 1000
-    learning_rate: float = 1e-2
-    regularization: float = 0.01
+    learning_rate: float = 0.1
+    regularization: float = 0.1
     warm_up: float = 0.2
     beta: tuple[float, float] = (20.0, 2.0)
 

@@ -17,10 +17,14 @@ class ObservedFakeQuantize(FakeQuantize):
     """
 
     def __init__(self, spec: QuantSpec, *, name: str, role: str, scale_shape: tuple[int, ...], axis: int | None):
+        kind, settings = spec.observer_for(role), {}
         # Only the current weights count; a minimum and maximum ever seen would hold on to weights long gone.
-        kind = "moving_average" if role == "weight" and spec.observer == "minmax" else spec.observer
+        if role == "weight" and kind == "minmax":
+            kind = "moving_average"
+        if spec.percentile is not None:
+            settings["percentile"] = spec.percentile
         momentum = 1.0 if role == "weight" else MOMENTUM
-        observer = OBSERVERS[kind](name, scale_shape, axis, spec.group_size, momentum)
+        observer = OBSERVERS[kind](name, scale_shape, axis, spec.group_size, momentum, **settings)
         super().__init__(spec, name=name, role=role, scale_shape=scale_shape, axis=axis, observer=observer)
         self.register_buffer("scale", torch.ones(scale_shape))
         self.register_buffer("zero_point", torch.zeros(scale_shape, dtype=torch.int32))

@@ -20,7 +20,7 @@ def saturated(handle: Handle, layers: Mapping[str, Mapping]) -> list[str]:
         share = layers.get(name, {}).get("clip_share", 0.0)
         if site.role == "activation" and not site.spec.learned and share > LARGEST_CLIPPED_SHARE:
             remedy = "freeze observers later (freeze_observers=0.8)"
-            if site.spec.observer != "minmax":
+            if site.spec.observer_for(site.role) != "minmax":
                 remedy += " or observe its extremes (QuantSpec(observer='minmax'))"
             sentences.append(f"{share:.0%} of the values of {name} lie beyond its range and are clipped; {remedy}.")
     return sentences

@@ -27,7 +27,7 @@ def test_an_activation_follows_its_moving_average():
 def test_a_nonnegative_activation_has_zero_point_zero():
     quantizer = activation(nonnegative=True)
     quantizer(torch.tensor([0.0, 255.0]))
-    assert quantizer.spec == QuantSpec(signed=False, symmetric=True, observer="moving_average")
+    assert quantizer.spec == QuantSpec(signed=False, symmetric=True)
     assert quantizer.qparams().zero_point.item() == 0
 
 
@@ -134,3 +134,10 @@ def test_per_group_gradients_and_values():
     assert rounded[0].tolist() == pytest.approx([127.0, 1.0, 12.7, 0.0])
     assert weight.grad.tolist() == [[1.0, 1.0, 1.0, 1.0]]
     assert quantizer.qparams().scale.shape == (1, 2)
+
+
+def test_the_percentile_of_a_spec_is_that_of_its_range():
+    spec = QuantSpec(observer="percentile", percentile=90.0, method="observed")
+    quantizer = make_fake_quantize(spec, name="a", role="activation")
+    quantizer(torch.linspace(-1, 1, 16_000))
+    assert float(quantizer.qparams().scale) * 127 == pytest.approx(0.8, abs=1 / 64)
