@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qat.real.weights import RealWeight
-from qat.tokens import token_codes
+from qat.tokens import TOKEN_MAX, token_codes
 
 #: Of each element alone, of one tensor.
 _UNARY = """
@@ -122,8 +122,9 @@ def codes_and_sums(function: str, arguments: dict, weight: RealWeight, dims: tup
     step, for each token. sums: int64, of codes times the integers of the weight.
     """
     codes, scale = token_codes(arguments["input"], dims)
-    arguments = arguments | {"input": codes.double(), "weight": weight.integers.double(), "bias": None}
-    # float64 holds every sum of products of 8 bits exactly
+    # float32 holds sums below 2^24 exactly, in any order, and float64 all others of 8-bit products
+    real = torch.float32 if TOKEN_MAX * weight.largest_sum < 2**24 else torch.float64
+    arguments = arguments | {"input": codes.to(real), "weight": weight.integers.to(real), "bias": None}
     return codes, scale, FUNCTIONS[function](**arguments).to(torch.int64)
 
 

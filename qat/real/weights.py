@@ -69,6 +69,12 @@ class RealWeight:
         codes = 2 * self.codes + 1 if self.midrise else self.codes
         return from_rows(codes, torch.Size(self.shape), self.axis).contiguous()
 
+    @functools.cached_property
+    def largest_sum(self) -> int:
+        """Sum of the magnitudes of all integers, the largest of any channel."""
+        moved = self.integers.movedim(self.axis, 0).flatten(1)
+        return int(moved.to(torch.int64).abs().sum(1).max())
+
     @property
     def integer_scale(self) -> Tensor:
         """Real units of one of the `integers`, float32 (C,), where a channel has one scale."""
