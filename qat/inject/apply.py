@@ -31,6 +31,7 @@ from qat.inject.operations import (
     written_operand,
 )
 from qat.inject.promoted import with_real_operands
+from qat.tokens import fake_quantize_tokens
 from qat.tracing import is_exporting, is_traced
 
 
@@ -167,6 +168,8 @@ class QuantMode(TorchFunctionMode):
         for slot, narrow, wide in action.narrowed:
             operand = self._narrowed(operand_at(args, kwargs, slot), narrow, wide)
             args, kwargs = with_operand(args, kwargs, slot, operand)
+        if action.tokens and not self.exports:
+            args, kwargs = self._with_tokens(action, args, kwargs)
         if action.island and torch.is_grad_enabled():
             args, kwargs = with_finite_gradients(args, kwargs)
         if self.folds and action.weight_quantizer is not None:
@@ -214,6 +217,14 @@ class QuantMode(TorchFunctionMode):
                 divisor = operand_at(args, kwargs, slot)
                 step = quantizer.scale_in_force().to(divisor.dtype)
                 args, kwargs = with_operand(args, kwargs, slot, torch.where(divisor == 0, step, divisor))
+        return args, kwargs
+
+    def _with_tokens(self, action: Action, args, kwargs):
+        """The arguments of a layer that reads its input on grids of the moment."""
+        if self.handle.state.fake_quantize:
+            for slot, dims in action.tokens:
+                operand = fake_quantize_tokens(operand_at(args, kwargs, slot), dims)
+                args, kwargs = with_operand(args, kwargs, slot, operand)
         return args, kwargs
 
     def _narrowed(self, operand: Tensor, narrow: str, wide: str) -> Tensor:
