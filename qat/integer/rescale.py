@@ -17,6 +17,7 @@ from torch import Tensor
 from qat.integer.fixed_point import NARROW_BITS, Multiplier, requantize, requantize_once, requantize_product
 from qat.integer.operations import ComputingOperation, Mul, Requantize
 from qat.integer.values import Grid
+from qat.tracing import is_traced
 
 #: Exact codes of accumulators (..., O): `requantize` or `requantize_product`.
 Exact = Callable[[Tensor, Multiplier, Grid, int, int], Tensor]
@@ -142,7 +143,7 @@ class Rescaling:
     """What stands in the place of a `Multiplier` where code is traced: tensors alone, and no look at accumulators.
 
     mantissa, exponent: those of the multiplier. once: whether one rounding gives the codes but for the exceptions.
-    rows: int64 (R,), the channels with exceptions. accumulators, replaced: (R, K), their accumulators, int64, and
+    rows: int64 (R,), the channels with exceptions. accumulators, replaced: (K, R, 1), their accumulators, int64, and
     the codes of these; a row with fewer than K has accumulators that none equals.
     """
 
@@ -165,13 +166,20 @@ class Rescaling:
             listed.setdefault(channel, []).append((accumulator, code))
         most = max(map(len, listed.values()))
         filled = torch.tensor([found + [(_NEVER, 0)] * (most - len(found)) for found in listed.values()])
+        accumulators, replaced = filled.permute(2, 1, 0)[..., None].contiguous()
         rows = torch.tensor(list(listed))
-        return cls(multiplier.mantissa, multiplier.exponent, True, rows, filled[..., 0], filled[..., 1].to(grid.dtype))
+        return cls(multiplier.mantissa, multiplier.exponent, True, rows, accumulators, replaced.to(grid.dtype))
 
     def codes(self, sums: Tensor, grid: Grid, clamp_min: int, clamp_max: int, exact: Exact) -> Tensor:
         """Codes (O, M) of `grid.dtype`, of sums (O, M) with their bias."""
         if not self.once:
             return exact(sums.T, self, grid, clamp_min, clamp_max).T
+        if is_traced() or sums.device.type != "cpu":
+            return self._rounded_once(sums, grid, clamp_min, clamp_max)
+        pieces = sums.split(max(_CHUNK // len(sums), 1), 1)
+        return torch.cat([self._rounded_once(piece, grid, clamp_min, clamp_max) for piece in pieces], 1)
+
+    def _rounded_once(self, sums: Tensor, grid: Grid, clamp_min: int, clamp_max: int) -> Tensor:
         shift = -self.exponent.to(torch.int64)[:, None]
         step = torch.ones_like(shift) << shift
         offset = (step >> 1) + step * grid.zero_point
@@ -180,9 +188,8 @@ class Rescaling:
         if self.rows is None:
             return codes
         chosen, mended = sums.index_select(0, self.rows), codes.index_select(0, self.rows)
-        for place in range(self.accumulators.shape[1]):
-            found = chosen == self.accumulators[:, place, None]
-            mended = torch.where(found, self.replaced[:, place, None], mended)
+        for accumulator, code in zip(self.accumulators.unbind(), self.replaced.unbind(), strict=True):
+            mended = torch.where(chosen == accumulator, code, mended)
         return codes.index_copy(0, self.rows, mended)
 
 

@@ -28,10 +28,7 @@ def convolve(operation: Conv, codes: Tensor, input_grid: Grid, output_grid: Grid
     if groups > 1 and kernel.shape[1] < _DENSE_CHANNELS:
         sums = _multiply_add(codes, kernel, operation, input_grid)
     else:
-        kernel_sums = operation.weight.kernel_sums.to(codes.device)
-        parts = zip(codes.chunk(groups, 1), kernel.chunk(groups), kernel_sums.chunk(groups), strict=True)
-        pieces = [_convolve_dense(*part, operation, input_grid) for part in parts]
-        sums = pieces[0] if groups == 1 else torch.cat(pieces)
+        sums = _convolve_groups(codes, kernel, operation, input_grid)
     return rescale(sums, operation, output_grid, requantize, operation.bias).transpose(0, 1).contiguous()
 
 
@@ -55,6 +52,15 @@ def reduce(operation: Mean | Sum, codes: Tensor, input_grid: Grid, output_grid: 
     """codes: (N, ...). Returns codes with `operation.dims` reduced."""
     total = centered(codes, input_grid).sum(operation.dims, keepdim=operation.keepdim, dtype=torch.int64)
     return rescale(total[None], operation, output_grid, requantize)[0]
+
+
+def _convolve_groups(codes: Tensor, kernel: Tensor, operation: Conv, grid: Grid) -> Tensor:
+    """Sums (O, N, *windows). codes: (N, C, *spatial)."""
+    groups, kernel_sums = operation.groups, operation.weight.kernel_sums.to(codes.device)
+    if groups == 1:
+        return _convolve_dense(codes, kernel, kernel_sums, operation, grid)
+    parts = zip(codes.chunk(groups, 1), kernel.chunk(groups), kernel_sums.chunk(groups), strict=True)
+    return torch.cat([_convolve_dense(*part, operation, grid) for part in parts])
 
 
 def _convolve_dense(codes: Tensor, kernel: Tensor, kernel_sums: Tensor, operation: Conv, grid: Grid) -> Tensor:
