@@ -1,14 +1,17 @@
 """Every recipe composes, and its parts can be built."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 import qat
 from qat.cli import parts
 from qat.cli.check import compose_recipe
+from qat.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -20,6 +23,7 @@ def test_the_finished_runs_are_there():
     assert {
         "digits_cnn",
         "digits_ptq",
+        "digits_qat",
         "cifar10_resnet20_w8a8",
         "cifar10_resnet20_w4a4",
         "cifar10_resnet20_ptq",
@@ -83,7 +87,45 @@ def test_a_preset_in_yaml_is_the_preset_of_the_same_name(preset):
 @pytest.mark.parametrize("group, choice", CHOICES)
 def test_every_part_is_valid_yaml_and_fits_into_a_recipe(group, choice):
     yaml.safe_load((ROOT / "configs" / group / f"{choice}.yaml").read_text())
-    assert compose_recipe("digits_cnn", [f"{group}={choice}"])
+    recipe = "digits_ptq" if group == "post_training" else "digits_cnn"
+    assert compose_recipe(recipe, [f"{group}={choice}"])
+
+
+def test_every_setting_of_post_training_is_one_of_the_value_it_makes():
+    default = parts.post_training_of(compose_recipe("digits_ptq", []))
+    assert default == qat.PostTraining(batches=16)
+    learned = parts.post_training_of(compose_recipe("digits_ptq", ["post_training=adaround"]))
+    assert learned == qat.PostTraining(batches=16, bias_correction=True, adaround=qat.AdaRound())
+    changed = ["post_training=adaround", "post_training.adaround.iterations=1000", "post_training.equalize=true"]
+    assert parts.post_training_of(compose_recipe("digits_ptq", changed)) == dataclasses.replace(learned, equalize=True)
+    short = parts.post_training_of(compose_recipe("digits_ptq", ["post_training.adaround={iterations:5}"]))
+    assert short == qat.PostTraining(batches=16, adaround=qat.AdaRound(iterations=5))
+
+
+def test_the_name_of_the_family_is_the_same_run():
+    assert compose_recipe("digits_qat", []) == compose_recipe("digits_cnn", [])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("post_training.equalize=3", "post_training.equalize is 3; write True or False"),
+        ("post_training.adaround={steps:5}", "setting of post_training.adaround is 'steps'"),
+        ("post_training.adaround={iterations:0}", "adaround.iterations is 0; write a whole number from 1 on"),
+        ("+post_training.rounding=up", "rounding"),
+    ],
+)
+def test_a_setting_of_post_training_that_cannot_be_is_refused(override, message):
+    config = compose_recipe("digits_ptq", [override])
+    with pytest.raises(ConfigurationError, match=message):
+        parts.post_training_of(config)
+
+
+def test_a_recipe_may_name_settings_of_post_training_alone():
+    config = OmegaConf.create({"post_training": {"batches": 3, "equalize": True}})
+    assert parts.post_training_of(config) == qat.PostTraining(batches=3, equalize=True)
+    with pytest.raises(ConfigurationError, match="post_training has no rounding; it has batches, equalize"):
+        parts.post_training_of(OmegaConf.create({"post_training": {"rounding": "up"}}))
 
 
 def test_rules_and_ladders_are_taken_from_yaml():

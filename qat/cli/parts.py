@@ -65,6 +65,18 @@ def schedule_of(config: DictConfig) -> "qat.Schedule | None":
         return instantiate(config.get("schedule"))
 
 
+def post_training_of(config: DictConfig) -> "qat.PostTraining":
+    """What is done after training in float; a recipe of one's own may name settings alone."""
+    with ConfigErrors():
+        given = instantiate(config.post_training)
+        if isinstance(given, DictConfig):
+            known = [each.name for each in dataclasses.fields(qat.PostTraining)]
+            if unknown := [name for name in given if name not in known]:
+                raise ConfigurationError(f"post_training has no {unknown[0]}; it has {', '.join(known)}.")
+            given = qat.PostTraining(**OmegaConf.to_container(given))
+    return given
+
+
 def callback_of(config: DictConfig, export_dir: Path | None = None) -> "qat.QATCallback":
     """The callback that quantizes while training, as `quant`, `schedule` and `export` describe it."""
     return qat.QATCallback(

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,8 +150,10 @@ def _train_then_quantize(config: DictConfig, run_dir: Path, data, model) -> Trai
     trainer.fit(model, datamodule=data, ckpt_path=config.get("resume"))
     network = find_network(model, None).eval()
     float_network = copy.deepcopy(network)
-    batches = itertools.islice(data.train_dataloader(), config.post_training.batches)
-    handle = calibrate(network, batches, parts.quant_of(config), parts.runtimes_of(config))
+    options = parts.post_training_of(config)
+    handle = calibrate(
+        network, data.train_dataloader(), parts.quant_of(config), parts.runtimes_of(config), options=options
+    )
     program = qat.convert(network)
     program.save(run_dir / INTEGER)
     remove_exported(run_dir / INTEGER)
