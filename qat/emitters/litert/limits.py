@@ -7,6 +7,7 @@ scale with another zero point: in a tensor whose zero point is higher by 127 - l
 
 from dataclasses import dataclass
 
+import numpy
 from ai_edge_litert import schema_py_generated as schema
 
 from qat.integer.values import Grid
@@ -70,3 +71,10 @@ def _limits(scale: float, zero_point: int, activation: int) -> tuple[int, int] |
             return None
         ends.append(end if bound is None else min(max(round(steps) + zero_point, LOW), HIGH))
     return ends[0], ends[1]
+
+
+def whole_steps(numbers: numpy.ndarray) -> tuple[numpy.ndarray, int]:
+    """Integers over the largest power of two that divides all of them, and that; a scale times it stays exact."""
+    step = int(numpy.gcd.reduce(numbers, axis=None)) or 1
+    step &= -step
+    return numbers // step, step

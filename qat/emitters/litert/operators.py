@@ -7,12 +7,14 @@ import numpy
 from qat.emitters.litert import orders
 from qat.emitters.litert.forms import FORMS
 from qat.emitters.litert.forms.tables import cast
+from qat.emitters.litert.forms.transposed import transposed_convolution
 from qat.emitters.litert.limits import offset_of
 from qat.emitters.litert.metadata import NAME as METADATA
 from qat.emitters.litert.metadata import metadata, with_labels
 from qat.emitters.litert.model import MAX_BYTES, schema
 from qat.emitters.litert.reading import EDGES
 from qat.emitters.litert.refusals import refusals
+from qat.emitters.litert.transposed import spreads
 from qat.emitters.litert.writer import Writer
 from qat.emitters.options import ExportOptions
 from qat.errors import ExportError
@@ -29,8 +31,13 @@ def build(program: IntegerProgram, options: ExportOptions, real: bool = False) -
     program = program.at()
     writer = Writer(program, real)
     inputs = {edge.name: _input(writer, edge, options.channels_last) for edge in program.inputs}
+    found = spreads(program)
+    left_out = {name for spread in found.values() for name in spread.steps}
     for operation in program.operations:
-        FORMS[type(operation)](writer, operation)
+        if operation.name in found:
+            transposed_convolution(writer, operation, found[operation.name])
+        elif operation.name not in left_out:
+            FORMS[type(operation)](writer, operation)
     outputs = {}
     for edge in program.outputs:
         outputs[edge.name] = _output(writer, edge, set(inputs.values()) | set(outputs.values()))

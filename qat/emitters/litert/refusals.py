@@ -1,20 +1,27 @@
 """What LiteRT's integer kernels cannot run, or would not run equal to the program, each in a sentence with a remedy."""
 
+import math
 from collections.abc import Iterator
 
+import torch
+
+from qat.emitters.litert.limits import whole_steps
+from qat.emitters.litert.transposed import spreads
 from qat.integer import operations as ops
 from qat.integer.half_up import HalfUpMultipliers
 from qat.integer.operations import Operation
 from qat.integer.program import IntegerProgram
-from qat.integer.values import Grid
+from qat.integer.values import Constant, Grid
 
 #: Exponents of the factors that kernels take: of sums of products, and of products.
 _SUMS, _PRODUCTS = (-32, 8), (-16, 8)
 _SUPPORTED = (
-    ops.Conv, ops.Linear, ops.Add, ops.Mul, ops.Requantize, ops.Negate, ops.Table, ops.Embedding, ops.AveragePool,
-    ops.Mean, ops.Sum, ops.MaxPool, ops.Max, ops.ArgMax, ops.Concatenate, ops.Reshape, ops.Transpose, ops.Slice,
-    ops.Pad, ops.Take, ops.Expand, ops.Select,
+    ops.Conv, ops.Linear, ops.MatMul, ops.Add, ops.Mul, ops.Requantize, ops.Negate, ops.Table, ops.Embedding,
+    ops.AveragePool, ops.Mean, ops.Sum, ops.MaxPool, ops.Max, ops.ArgMax, ops.Concatenate, ops.Reshape, ops.Transpose,
+    ops.Slice, ops.Pad, ops.Take, ops.Expand, ops.Select,
 )  # fmt: skip
+#: Dimensions with the batch, of arithmetic and of what moves codes alone.
+_MOST_DIMENSIONS, _MOST_MOVED = 5, 6
 _MISSING = "apply qat.integer.semantics.for_runtime(program, 'litert') first"
 _REMEDIES = {
     ops.FloatIsland: "has no float islands beside integer kernels; drop the rule that leaves it in float",
@@ -24,7 +31,6 @@ _REMEDIES = {
     ops.LogSoftmax: "computes its logarithm in floating point; leave it to the caller, or export for onnxruntime",
     ops.Normalize: "has no integer normalization; use batch norm, or export for onnxruntime",
     ops.Divide: "has no integer division of two values; divide by a number, or export for onnxruntime",
-    ops.MatMul: "rounds products of two values otherwise on each processor; export for onnxruntime",
 }
 
 
@@ -35,7 +41,10 @@ def refusals(program: IntegerProgram) -> list[str]:
     """
     program = program.at()
     found = [_wide(program, value.name) for value in (*program.values, *program.constants)]
+    left_out = {name for spread in spreads(program).values() for name in spread.steps}
     for operation in program.operations:
+        if operation.name in left_out:
+            continue
         found += [_sentence(operation, problem) for problem in _problems(program, operation)]
     return [sentence for sentence in found if sentence]
 
@@ -60,16 +69,19 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
         yield _REMEDIES.get(type(operation), "has no integer kernel for it; export for onnxruntime")
         return
     rank = len(program.value(operation.output).shape)
-    if rank > 4:
+    most = _MOST_MOVED if isinstance(operation, ops.Reshape | ops.Transpose) else _MOST_DIMENSIONS
+    if rank >= most:
         yield (
-            f"runs integer kernels on up to 5 dimensions with the batch, and {operation.output!r} has {rank + 1}; "
-            "join some by a reshape"
+            f"has kernels on up to {most} dimensions with the batch, and {operation.output!r} has {rank + 1}; join "
+            "some by a reshape"
         )
     match operation:
         case ops.Conv() | ops.AveragePool() | ops.MaxPool() if len(operation.kernel_size) > 2:
             yield "has integer windows over one or two dimensions; fold a third into the batch"
         case ops.MaxPool() if set(operation.dilation) != {1}:
             yield f"has no max pool with dilation {operation.dilation}; use dilation 1"
+        case ops.MatMul():
+            yield from _matrices(program, operation)
         case ops.Add() if not isinstance(operation.factors, HalfUpMultipliers):
             yield f"rounds additions half up; {_MISSING}"
         case ops.Mul() | ops.Requantize() if not operation.rounds_first:
@@ -82,4 +94,20 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
             yield (
                 f"takes rescaling factors of 2^{low} to below 2^{high}, and this one has "
                 f"2^{int(exponents.min()) - 1} to 2^{int(exponents.max())}; look for a range that collapsed"
+            )
+
+
+def _matrices(program: IntegerProgram, operation: ops.MatMul) -> Iterator[str]:
+    constants = [program.value(name) for name in operation.inputs if isinstance(program.value(name), Constant)]
+    if not constants:
+        yield "rescales a product of two values with factors of its own; export for onnxruntime"
+    for constant in constants:
+        if math.prod(constant.shape[:-2]) != 1:
+            yield "multiplies by one constant matrix for all; split the product"
+        centered = constant.codes.to(torch.int64).numpy() - constant.grid.zero_point
+        centered, _ = whole_steps(centered)
+        if centered.min() < -128 or centered.max() > 127:
+            yield (
+                f"takes constants of 8 bits and zero point 0, and {constant.name!r} reaches {centered.min()} to "
+                f"{centered.max()}; export for onnxruntime"
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from qat.emitters.litert.forms import elementwise, moves, sums, tables, windows
+from qat.emitters.litert.forms import choices, elementwise, moves, products, sums, tables, windows
 from qat.emitters.litert.writer import Writer
 from qat.integer import operations as ops
 from qat.integer.operations import Operation
@@ -11,6 +11,7 @@ from qat.integer.operations import Operation
 FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Conv: sums.convolution,
     ops.Linear: sums.linear,
+    ops.MatMul: products.matmul,
     ops.Add: elementwise.add,
     ops.Mul: elementwise.multiply,
     ops.Requantize: elementwise.requantize,
@@ -22,7 +23,7 @@ FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Sum: sums.reduce,
     ops.MaxPool: windows.max_pool,
     ops.Max: moves.largest,
-    ops.ArgMax: moves.arg_max,
+    ops.ArgMax: choices.arg_max,
     ops.Concatenate: moves.concatenate,
     ops.Reshape: moves.reshape,
     ops.Transpose: moves.transpose,
@@ -30,5 +31,5 @@ FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Pad: moves.pad,
     ops.Take: moves.take,
     ops.Expand: moves.expand,
-    ops.Select: moves.select,
+    ops.Select: choices.select,
 }

@@ -6,14 +6,12 @@ from qat.emitters.litert import orders
 from qat.emitters.litert.model import schema
 from qat.emitters.litert.writer import Writer
 from qat.integer.operations import (
-    ArgMax,
     Concatenate,
     Expand,
     Linear,
     Max,
     Pad,
     Reshape,
-    Select,
     Slice,
     Take,
     Transpose,
@@ -130,40 +128,3 @@ def largest(writer: Writer, operation: Max) -> None:
     axes = writer.numbers([order.index(dim) for dim in operation.dims])
     left = order if operation.keepdim else orders.without(order, operation.dims)
     writer.moved("REDUCE_MAX", [writer.read(source, order), axes], operation.output, left, options)
-
-
-def arg_max(writer: Writer, operation: ArgMax) -> None:
-    """ARG_MAX; the first among equals."""
-    source = operation.inputs[0]
-    order = writer.held(source).order
-    left = orders.without(order, (operation.dim,))
-    options = schema.ArgMaxOptionsT()
-    options.outputType = schema.TensorType.INT32
-    operands = [writer.read(source, order), writer.numbers([order.index(operation.dim)])]
-    if not operation.keepdim:
-        writer.moved("ARG_MAX", operands, operation.output, left, options)
-        return
-    flat = writer.model.tensor(
-        f"{operation.name}/flat",
-        [writer.model.shape(operands[0])[order.index(dim)] for dim in order if dim != operation.dim],
-        numpy.int32,
-    )
-    writer.model.operator("ARG_MAX", operands, [flat], options)
-    target = writer.made(operation.output, order)
-    writer.reshape(flat, target, writer.model.shape(target))
-
-
-def select(writer: Writer, operation: Select) -> None:
-    """SELECT_V2, by a comparison of the mask with 0."""
-    mask, *others = operation.inputs
-    order = writer.common_order(operation.inputs)
-    tensor = writer.read(mask, order)
-    zero = writer.model.constant(
-        "zero",
-        numpy.full((1,) * len(order), writer.offset(mask) if not writer.real else 0, writer.dtype(mask)),
-        writer.scaling(mask),
-    )
-    chosen = writer.model.tensor(f"{operation.name}/chosen", writer.model.shape(tensor), numpy.bool_)
-    writer.model.operator("NOT_EQUAL", [tensor, zero], [chosen], schema.NotEqualOptionsT())
-    tensors = [chosen, *(writer.read(name, order) for name in others)]
-    writer.moved("SELECT_V2", tensors, operation.output, order, schema.SelectV2OptionsT())

@@ -30,7 +30,7 @@ def convolution(writer: Writer, operation: Conv) -> None:
     else:
         weight = weight.permute(0, 2, 3, 1)
     scales = operation.weight.scale
-    constants = _constants(writer, operation, array_of(weight), scales, 3 if depthwise else 0)
+    constants = weight_and_bias(writer, operation, array_of(weight), scales, 3 if depthwise else 0)
     multiples = len(scales) // operation.groups if depthwise else None
     window = windows.Window.of(operation.kernel_size, operation.stride, operation.padding, operation.dilation)
     windows.convolve(writer, operation, window, constants, multiples)
@@ -46,7 +46,7 @@ def linear(writer: Writer, operation: Linear) -> None:
         kernel, tensor = kernel[:, list(placed.columns)], codes.tensor
     else:
         tensor = writer.read(source)
-    constants = _constants(writer, operation, kernel, operation.weight.scale, 0, packed_bits(writer, operation))
+    constants = weight_and_bias(writer, operation, kernel, operation.weight.scale, 0, packed_bits(writer, operation))
 
     def write(target: int, activation: int) -> None:
         fully_connected(writer, [tensor, *constants], target, activation)
@@ -113,7 +113,7 @@ def _left(operation: Mean | Sum, order: orders.Order) -> orders.Order:
     return order
 
 
-def _constants(
+def weight_and_bias(
     writer: Writer, operation: WeightedOperation, kernel: numpy.ndarray, scales: torch.Tensor, axis: int, bits: int = 8
 ) -> list[int]:
     """Tensors of the weight and the bias. kernel: integers, as the operator has them, outputs along `axis`."""

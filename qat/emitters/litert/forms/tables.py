@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy
 from ai_edge_litert.interpreter import Interpreter
 
+from qat.emitters.litert.functions import function_of
 from qat.emitters.litert.limits import offset_of
 from qat.emitters.litert.model import Model, Scaling, schema
 from qat.emitters.litert.writer import Writer, array_of, codes_array
@@ -47,8 +48,9 @@ def table(writer: Writer, operation: Table) -> None:
     if writer.real:
         _function(writer, operation, order)
         return
-    if _is_kernel(operation, writer.grid(source), writer.grid(operation.output)):
-        kind, options = KERNELS[operation.function]
+    function = function_of(operation, writer.grid(source), writer.grid(operation.output))
+    if _is_kernel(function, operation, writer.grid(source), writer.grid(operation.output)):
+        kind, options = KERNELS[function]
         writer.moved(kind, [writer.read(source, order)], operation.output, order, options())
         return
     entries, places = _places(writer, operation, order)
@@ -102,15 +104,15 @@ def embedding(writer: Writer, operation: Embedding) -> None:
     writer.moved("GATHER", [constant, writer.read(source)], operation.output, order, schema.GatherOptionsT())
 
 
-def _is_kernel(operation: Table, source: Grid, target: Grid) -> bool:
+def _is_kernel(function: str, operation: Table, source: Grid, target: Grid) -> bool:
     """Whether LiteRT's own kernel of the function gives just the entries of the table."""
     narrow = isinstance(source, Grid) and source.bits == 8 == target.bits
-    if operation.function not in KERNELS or not narrow or operation.codes.dim() != 1:
+    if function not in KERNELS or not narrow or operation.codes.dim() != 1:
         return False
     if source.quant_max - source.quant_min != 255 or target.quant_max - target.quant_min != 255:
         return False
     scalings = [Scaling((grid.scale,), grid.zero_point + offset_of(grid)) for grid in (source, target)]
-    found = _entries(operation.function, *scalings)
+    found = _entries(function, *scalings)
     return found is not None and numpy.array_equal(found, codes_array(operation.codes) + offset_of(target))
 
 
@@ -136,12 +138,13 @@ def _function(writer: Writer, operation: Table, order) -> None:
     """The function of real numbers where it has a kernel, else the table's own points."""
     source = operation.inputs[0]
     tensor, target = writer.read(source, order), writer.made(operation.output, order)
-    if operation.function in REAL_KERNELS:
-        kind, options = REAL_KERNELS[operation.function]
+    function = function_of(operation, writer.grid(source), writer.grid(operation.output))
+    if function in REAL_KERNELS:
+        kind, options = REAL_KERNELS[function]
         writer.model.operator(kind, [tensor], [target], options())
         return
     shape = writer.model.shape(tensor)
-    if operation.function == "silu":
+    if function == "silu":
         sigmoid = writer.model.tensor(f"{operation.name}/sigmoid", shape, numpy.float32)
         writer.model.operator("LOGISTIC", [tensor], [sigmoid])
         writer.model.operator("MUL", [tensor, sigmoid], [target], schema.MulOptionsT())
