@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qat.integer.fixed_point import bit_length
 from qat.integer.operations import LogSoftmax, Softmax
-from qat.integer.operations.softmax import LOG_BITS, LOG_TABLE_BITS, log_table
+from qat.integer.operations.softmax import LOG_BITS, LOG_SUM_LIMIT, LOG_TABLE_BITS, log_table
 from qat.integer.values import Grid
 
 
@@ -56,7 +56,8 @@ def log_softmax(operation: LogSoftmax, codes: Tensor, source: Grid, target: Grid
     """codes: (N, ...). Returns codes of the same shape."""
     factors, dim = operation.factors, operation.dim
     sums = row_sums(exponentials(factors.exponentials, [codes], source, dim), operation)
-    logs = integer_log(sums, factors.one.bit_length() - 1, codes.shape[dim].bit_length(), factors.logs)
+    bits = factors.one.bit_length() - 1
+    logs = integer_log(sums, bits, LOG_SUM_LIMIT - bits, factors.logs)
     scaled = (logs * factors.log_factor + ((1 << factors.log_shift) >> 1)) >> factors.log_shift
     scaled += (1 << factors.shift) >> 1
     # `LogSoftmaxFactors` leaves room for what is shifted.

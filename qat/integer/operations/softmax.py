@@ -197,7 +197,7 @@ _LOG_FACTOR_BITS = 27
 
 
 #: Bits of an int64 sum of which a logarithm is taken.
-_LOG_SUM_LIMIT = 42
+LOG_SUM_LIMIT = 42
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +270,7 @@ def log_table() -> Tensor:
 def log_fraction_bits(count: int) -> int:
     """Fractional bits of exponentials of which `count` are added to take the logarithm of."""
     narrow = 31 - count.bit_length()
-    bits = narrow if narrow >= _FEWEST_NARROW_BITS else _LOG_SUM_LIMIT - count.bit_length()
+    bits = narrow if narrow >= _FEWEST_NARROW_BITS else LOG_SUM_LIMIT - count.bit_length()
     return max(min(bits, _NUMERATOR_BITS), LOG_TABLE_BITS)
 
 
