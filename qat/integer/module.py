@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.integer.checks import input_of
-from qat.integer.interpreter import edge_dtype, quantize_inputs, to_edge
+from qat.integer.interpreter import edge_dtype, lengths_of, quantize_inputs, to_edge
 from qat.integer.kernels.matrices import int8_matmul_is_exact
 from qat.integer.lengths import Length
 from qat.integer.program import IntegerProgram
@@ -85,11 +85,11 @@ class ProgramModule(Steps):
             ):
                 raise ProgramError(f"input {edge.name!r} is {tensor.dtype}; it takes integers.")
         for entry in self.frame.lengths:
-            name, dim = self.places[entry.symbol]
-            if not entry.shortest <= tensors[name].shape[dim] <= entry.longest:
+            length = lengths_of(self.frame, tensors)[entry.symbol]
+            if not entry.shortest <= length <= entry.longest:
                 raise ProgramError(
-                    f"{entry.symbol} is {tensors[name].shape[dim]}; the program takes {entry.shortest} to "
-                    f"{entry.longest}. Prepare the network with example_inputs of the longest length that it will meet."
+                    f"{entry.symbol} is {length}; the program takes {entry.shortest} to {entry.longest}. Prepare the "
+                    "network with example_inputs of the longest length that it will meet."
                 )
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
