@@ -11,6 +11,7 @@ from qat.emitters.options import NONLINEAR, ExportOptions
 from qat.errors import ConfigurationError, MissingExtraError
 from qat.integer.program import IntegerProgram
 from qat.integer.semantics import for_runtime
+from qat.real.program import RealProgram
 
 __all__ = [
     "NONLINEAR", "RUNTIMES", "ExportOptions", "Runtime", "check_nonlinear", "emitter_of", "export", "export_all",
@@ -46,7 +47,7 @@ RUNTIMES = {
 
 
 def export(
-    program: IntegerProgram,
+    program: IntegerProgram | RealProgram,
     path: str | PathLike,
     runtime: str = "onnxruntime",
     nonlinear: str = "integer",
@@ -59,12 +60,21 @@ def export(
     which may be faster, between integer kernels. What a rule left in float is an island in any case. A file with
     islands is not integer, and a few of their codes may be one off; all others are checked to be equal.
     labels, channels_last: as for `ExportOptions`.
+    A `RealProgram` becomes a file that is not integer, checked node by node; onnxruntime alone runs such files.
 
     Raises `ConfigurationError` for an unknown choice, `MissingExtraError` where its packages are not installed,
     `ExportError` where the file cannot be written, is not integer or not equal; then no file is left under `path`.
     """
     emitter = emitter_of(runtime)
     options = ExportOptions(nonlinear, labels, channels_last)
+    if isinstance(program, RealProgram):
+        if not hasattr(emitter, "emit_real"):
+            raise ConfigurationError(
+                f"the program's activations are {program.activations}, and {runtime} runs integer files only; export "
+                "it for onnxruntime, or quantize with activations='static'."
+            )
+        emitter.emit_real(program, path)
+        return
     if not isinstance(program, IntegerProgram):
         raise ConfigurationError(
             f"export takes an IntegerProgram, not a {type(program).__name__}; call qat.convert(module) first."

@@ -18,12 +18,14 @@ from qat.integer.semantics import for_runtime
 from qat.lowering.exported import Exported, export
 from qat.lowering.faithful import check_faithful
 from qat.lowering.placement import placed_for_conversion
+from qat.lowering.real import convert_real
 from qat.lowering.walk import Lowering
+from qat.real.program import RealProgram
 
 _LOG = logging.getLogger("qat")
 
 
-def convert(module: nn.Module) -> IntegerProgram:
+def convert(module: nn.Module) -> IntegerProgram | RealProgram:
     """The integer program of a prepared network, with the weights, scales and running statistics it has now.
 
     Its outputs are those of the network, of which nested ones are named by their place (`qat.inject.outputs`), and
@@ -31,6 +33,8 @@ def convert(module: nn.Module) -> IntegerProgram:
 
     It takes inputs of any length that the network can follow, `program.lengths`; where that is the recorded one alone,
     though torch.export kept it open, a warning of the logger "qat" says why.
+
+    Of a network whose activations are not static (`QuantConfig.activations`) it is the `RealProgram`, no integer one.
 
     The network is read in eval mode and left as it was. Raises `ConversionError` where a value that should be integer
     is not, naming every such operation with its module path, source line and the way out; and where the program, run
@@ -52,6 +56,8 @@ def convert(module: nn.Module) -> IntegerProgram:
             "the network for a target (target='onnxruntime'), or drop the rule."
         )
     _refuse_unobserved(handle)
+    if not handle.config.is_integer:
+        return convert_real(module, handle)
     with undisturbed(module), placed_for_conversion(module, handle), warnings.catch_warnings():
         # torch.export looks at every attribute of every module, deprecated ones too
         warnings.simplefilter("ignore")

@@ -5,6 +5,7 @@ is found at run time, and everything else is float32. `RealProgram` is no `Integ
 `float_operations` lists what it computes in real numbers.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -295,6 +296,16 @@ class RealProgram:
         if self.weights:
             return "weight-only"
         return {"float16": "fp16", "float32": "fp32"}[self.storage]
+
+    def in_float32(self) -> "RealProgram":
+        """The same network with its weights as plain numbers, in float32 throughout: what its latency is beside."""
+        return RealProgram(
+            inputs=self.inputs,
+            outputs=self.outputs,
+            nodes=tuple(dataclasses.replace(node, tokens=()) for node in self.nodes),
+            constants={**self.constants, **{name: weight.real for name, weight in self.weights.items()}},
+            output_structure=self.output_structure,
+        )
 
     def stored_as(self, tensor: Tensor) -> str:
         """The type in which a file keeps a constant of real numbers, or scales."""

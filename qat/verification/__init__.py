@@ -12,17 +12,19 @@ from qat.errors import ConfigurationError
 from qat.inject.outputs import by_place
 from qat.integer.interpreter import named_inputs
 from qat.integer.program import IntegerProgram
+from qat.real.program import RealProgram
 from qat.verification import meters
 from qat.verification.accumulators import largest_seen
 from qat.verification.codes import codes_of, compare
 from qat.verification.files import OpenedFile
 from qat.verification.networks import by_name, call, check_module
+from qat.verification.real import RealReport, verify_real
 from qat.verification.report import FileReport, Mismatch, VerificationReport
 
 #: Samples on which accumulators are looked at: it takes as long as running them twice.
 ACCUMULATED_SAMPLES = 256
 
-__all__ = ["FileReport", "Mismatch", "VerificationReport", "codes_of", "verify", "verify_files"]
+__all__ = ["FileReport", "Mismatch", "RealReport", "VerificationReport", "codes_of", "verify", "verify_files"]
 
 
 def verify(
@@ -43,6 +45,7 @@ def verify(
     metrics: name -> torchmetrics.Metric of one number, cloned for each backend and updated with (output, target);
     of a network that returns nested structures with a dict of its outputs by name.
     repeats: how many runs the latency is the median of, of one sample; 0 measures none.
+    Of a program whose activations are not static the report is a `RealReport` (`qat.verification.real`).
     Raises `ConfigurationError` for no batches, for metrics without targets, for a module in train mode or not prepared,
     and `ExportError` for a file that cannot be loaded or is of another program.
     """
@@ -62,6 +65,8 @@ def verify_files(
 
     Each is compared with the program in the rounding of its runtime.
     """
+    if isinstance(program, RealProgram):
+        return verify_real(program, files, batches, module, metrics, float_module, repeats)
     if not files:
         raise ConfigurationError("there are no files to verify; export the program first.")
     networks = {"fake_quant": module, "float": float_module}

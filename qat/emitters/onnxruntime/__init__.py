@@ -18,9 +18,10 @@ from qat.emitters.onnxruntime.islands import (
     islands_of,
     refuse_islands,
 )
-from qat.emitters.onnxruntime.model_file import file_bytes, written
+from qat.emitters.onnxruntime.model_file import files_of, written
 from qat.emitters.onnxruntime.operators import build, graph_of, refusals
 from qat.emitters.onnxruntime.readback import operations
+from qat.emitters.onnxruntime.real import NodeComparison, build_real, check_codes, container_bits, emit_real
 from qat.emitters.onnxruntime.session import (
     check_edges,
     float_ops,
@@ -37,7 +38,8 @@ from qat.errors import ExportError
 from qat.integer.program import IntegerProgram
 
 __all__ = [
-    "IslandComparison", "build", "check_edges", "emit", "emit_float", "file_bytes", "float_ops", "islands_in",
+    "IslandComparison", "NodeComparison", "build", "build_real", "check_codes", "check_edges", "container_bits", "emit",
+    "emit_float", "emit_real", "files_of", "float_ops", "islands_in",
     "islands_of", "metadata", "open_session", "operations", "refusals", "run_session", "runtime_version",
     "session_conditions", "session_options", "unfolded_ops",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ tokens and scale the sums. No such file is integer, and `qat.emitters.onnxruntim
 from os import PathLike
 from pathlib import Path
 
+from qat.emitters.onnxruntime.real.comparison import NodeComparison, check, check_codes, container_bits
 from qat.emitters.onnxruntime.real.forms import FORMS
 from qat.emitters.onnxruntime.real.graph import Form, RealGraph
 from qat.emitters.onnxruntime.session import unfolded_ops
@@ -15,7 +16,7 @@ from qat.errors import ExportError
 from qat.files import written_whole
 from qat.real.program import RealProgram
 
-__all__ = ["build_real", "emit_real"]
+__all__ = ["NodeComparison", "build_real", "check_codes", "container_bits", "emit_real"]
 
 
 def emit_real(program: RealProgram, path: str | PathLike) -> None:
@@ -23,8 +24,6 @@ def emit_real(program: RealProgram, path: str | PathLike) -> None:
 
     Raises `ExportError`, and writes none, where a layer of the file computes something else than that of the program.
     """
-    from qat.emitters.onnxruntime.real.comparison import check
-
     with written_whole(Path(path), build_real(program)) as temporary:
         if unfolded := unfolded_ops(temporary):
             raise ExportError(f"ONNX Runtime would unpack weights at every run: {', '.join(unfolded[:5])}.")

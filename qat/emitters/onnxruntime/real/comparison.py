@@ -49,12 +49,17 @@ class NodeCheck:
     bound: float = 0.0
 
     @property
+    def share(self) -> float:
+        """How much of its bound the error takes."""
+        return self.error / self.bound if self.bound else float(self.error > 0)
+
+    @property
     def holds(self) -> bool:
         """Whether all that is to be equal is, and the rest within its bound."""
         return not self.differing and self.error <= self.bound
 
     def __add__(self, other: "NodeCheck") -> "NodeCheck":
-        worse = max(self, other, key=lambda each: each.error / each.bound if each.bound else each.error)
+        worse = max(self, other, key=lambda each: each.share)
         counts = self.differing + other.differing, self.total + other.total
         return NodeCheck(self.name, self.function, *counts, worse.error, worse.bound)
 
@@ -181,6 +186,13 @@ def codes_in(path: str | PathLike, program: RealProgram) -> dict[str, Tensor]:
     return found
 
 
+def container_bits(program: RealProgram) -> dict[str, int]:
+    """Bits that a code takes in a file, by the bits it has: a text, as json has keys."""
+    return {
+        str(weight.bits): CONTAINERS[weight.bits] for weight in sorted(program.weights.values(), key=lambda w: w.bits)
+    }
+
+
 def check_codes(program: RealProgram, path: str | PathLike) -> None:
     """Refuse a file whose weights are not, bit for bit, those of the program."""
     for name, codes in codes_in(path, program).items():
@@ -210,7 +222,7 @@ def refuse_node(found: NodeCheck) -> None:
 
 
 def random_inputs(program: RealProgram) -> Iterator[dict[str, Tensor]]:
-    """Inputs by name: of several batches, of the recorded lengths and, where the network can take them, shorter ones."""
+    """Inputs by name: of several batches, of the recorded lengths and, where that can be, of shorter ones."""
     generator = torch.Generator().manual_seed(CHECK_SEED)
     symbols = {size for edge in program.inputs for size in edge.shape if isinstance(size, str)} - {"batch"}
     for batch, shorter in itertools.product(CHECK_BATCHES, (False, True) if symbols else (False,)):

@@ -20,8 +20,8 @@ CONTAINERS = {2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8}
 ACCURACY_LEVEL = 4
 #: Of int8 codes of tokens in the uint8 tensors of kernels.
 OFFSET = 128
-#: 1.5 * 2^23: beside it float32 holds whole numbers alone, so a sum is rounded half to even, exactly as by a Round node,
-#: which takes ten times as long.
+#: 1.5 * 2^23: beside it float32 holds whole numbers alone, so a sum is rounded half to even, exactly as a Round node
+#: does in ten times the time.
 _ROUNDING = 12582912.0
 
 
