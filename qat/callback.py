@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qat.emitters import check_nonlinear, emitter_of
 from qat.errors import ConfigurationError
+from qat.integer.images import ImageScaling
 from qat.schedule import QuantState, Schedule
 from qat.spec import QuantConfig
 from qat.targets import TargetName, config_for, target_named
@@ -24,7 +25,7 @@ from qat.training.lightning_parts import (
     shown_in_progress_bar,
     writes_early_checkpoints,
 )
-from qat.training.preflight import learning_rate_advice, preflight, quantization_steps, quantized_weights
+from qat.training.preflight import check_picture, learning_rate_advice, preflight, quantization_steps, quantized_weights
 from qat.training.prepared_in_loops import PreparedInLoops
 from qat.training.progress import is_last_batch, progress_of
 from qat.training.saturation import saturated
@@ -45,7 +46,8 @@ class QATCallback(PreparedInLoops):
     network with, by default `example_input_array` or the first batch. export_dir: folder for model.onnx, program.json,
     program.safetensors, report.json, report.html and `plots/`; by default `integer/` in the run's directory, with
     `plots/` beside it. nonlinear: how softmax, normalization and division are exported: "integer", or "float_island",
-    which may be faster but is not integer; see `qat.export`.
+    which may be faster but is not integer; see `qat.export`. image_input: where the exported files are to take raw
+    uint8 pictures, how their bytes become what the network takes; see `IntegerProgram.with_image_input`.
 
     Works with the trainers of `pytorch_lightning` and of `lightning.pytorch`. A checkpoint keeps the module's own keys;
     the quantizers' state lies beside it in this callback's state. After `fit` the module stays prepared, `program` is
@@ -62,6 +64,7 @@ class QATCallback(PreparedInLoops):
         example_inputs=None,
         export_dir: str | Path | None = None,
         nonlinear: str = "integer",
+        image_input: ImageScaling | None = None,
     ):
         super().__init__(config_for(quant, target), target, module, example_inputs)
         if schedule is not None and not isinstance(schedule, Schedule):
@@ -72,7 +75,7 @@ class QATCallback(PreparedInLoops):
         if named is not None:
             named.check(self.config)
         check_nonlinear(nonlinear)
-        self.nonlinear = nonlinear
+        self.nonlinear, self.image_input = nonlinear, image_input
         self.export_dir = None if export_dir is None else Path(export_dir)
         self.program = None
         self.report = None
@@ -117,6 +120,8 @@ class QATCallback(PreparedInLoops):
 
     def _prepare_for_training(self, trainer, pl_module, examples) -> None:
         self._prepare(pl_module, examples, self._state(trainer))
+        if self.image_input is not None:
+            check_picture(self.handle, self.image_input)
         if trainer.is_global_zero:
             print(preflight(self.handle, self.schedule, progress_of(trainer)))
             if not writes_early_checkpoints(trainer):
@@ -298,7 +303,7 @@ class QATCallback(PreparedInLoops):
             batches = held_out(trainer, self.handle)
             with torch.random.fork_rng(devices=[]):  # making an iterator over a loader draws a number
                 self.program, self.report = deliver(
-                    self.handle, directory, self.target, batches, self.history, self.nonlinear
+                    self.handle, directory, self.target, batches, self.history, self.nonlinear, self.image_input
                 )
 
     def _directory(self, trainer) -> Path:

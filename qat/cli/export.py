@@ -10,8 +10,10 @@ from pathlib import Path
 
 import qat
 from qat import certificate
-from qat.emitters import RUNTIMES, exported_in, runtime_named
+from qat.cli import parts
+from qat.emitters import RUNTIMES, export_all, exported_in, runtime_named
 from qat.errors import ConfigurationError, ExportError, QATError
+from qat.integer.image_input import with_image_input, without_image_inputs
 from qat.report.files import INTEGER, PROGRAM_JSON
 
 
@@ -31,6 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--channels-last", action="store_true", help="pictures as (N, H, W, C), where the runtime has both layouts"
     )
+    parser.add_argument(
+        "--input",
+        choices=parts.INPUTS,
+        help="what the files of the run take: real, the network's own numbers, or uint8_image, raw pictures (default: "
+        "as they are)",
+    )
     files = ", ".join(entry.file for entry in RUNTIMES.values())
     parser.add_argument(
         "--output", metavar="FILE", type=Path, help=f"what to write (default, by runtime: {files} in RUN/{INTEGER})"
@@ -45,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             nonlinear=options.nonlinear,
             labels=labels,
             channels_last=options.channels_last,
+            kind=options.input,
         )
     except QATError as error:
         print(error, file=sys.stderr)
@@ -53,11 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def export_run(run_dir: Path, runtime: str, output: Path | None = None, **choices) -> Path:
+def export_run(
+    run_dir: Path, runtime: str, output: Path | None = None, kind: str | None = None, channels_last=False, **choices
+) -> Path:
     """Export the program in `run_dir` to `output`; returns the path written. choices: as for `qat.export`.
 
-    Where that is the run's own folder, the certificate in it is written anew, from random codes alone: `qat-verify`
-    compares on data.
+    kind: what the file is to take, one of `parts.INPUTS`; None: what the run's program takes. Where the file is the
+    run's own, the run's program becomes the one that takes it, and what was exported to the folder before is exported
+    again. The certificate in it is then written anew, from random codes alone: `qat-verify` compares on data.
     """
     folder = run_dir / INTEGER
     if not (folder / PROGRAM_JSON).is_file():
@@ -71,11 +83,25 @@ def export_run(run_dir: Path, runtime: str, output: Path | None = None, **choice
         raise ConfigurationError(
             f"{str(path)!r} cannot be written ({error.strerror}); give another path with --output."
         ) from error
-    program = qat.IntegerProgram.load(folder)
+    saved = qat.IntegerProgram.load(folder)
+    program = saved if kind is None else _taking(saved, kind, run_dir, channels_last)
+    if kind != "uint8_image":
+        choices |= {"channels_last": channels_last}
     qat.export(program, path, runtime=runtime, **choices)
     if output is None:
+        if program.inputs != saved.inputs:
+            export_all(program, folder, [name for name in exported_in(folder) if name != runtime], **choices)
+            program.save(folder)
         certificate.write(certificate.certificate(program, folder, exported_in(folder), None), folder)
     return path
+
+
+def _taking(program: qat.IntegerProgram, kind: str, run_dir: Path, channels_last: bool) -> qat.IntegerProgram:
+    """The program with inputs of `kind`, raw pictures scaled as the data module of the run says."""
+    real = without_image_inputs(program)
+    if kind == "real":
+        return real
+    return with_image_input(real, parts.scaling_of(parts.data_of(parts.saved_config(run_dir)), channels_last))
 
 
 def read_labels(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """From a composed config to the objects it names; the only place that knows what the config's keys mean."""
 
+import dataclasses
 from pathlib import Path
 
 import pytorch_lightning
@@ -12,10 +13,14 @@ import qat
 from qat.cli.failure import ConfigErrors, as_sentence
 from qat.emitters import check_nonlinear
 from qat.errors import ConfigurationError
+from qat.integer.images import ImageScaling
 from qat.targets import target_named
 
 #: In the folder of a run: what training leaves to go on from.
 CHECKPOINTS = Path("checkpoints")
+
+#: What exported files take: the network's own numbers, or raw pictures.
+INPUTS = ("real", "uint8_image")
 
 #: The groups that every recipe has.
 REQUIRED = ("data", "model", "trainer", "quant", "export")
@@ -60,11 +65,6 @@ def quant_of(config: DictConfig) -> "qat.QuantConfig":
         return instantiate(config.quant)
 
 
-def schedule_of(config: DictConfig) -> "qat.Schedule | None":
-    with ConfigErrors():
-        return instantiate(config.get("schedule"))
-
-
 def post_training_of(config: DictConfig) -> "qat.PostTraining":
     """What is done after training in float; a recipe of one's own may name settings alone."""
     with ConfigErrors():
@@ -77,7 +77,14 @@ def post_training_of(config: DictConfig) -> "qat.PostTraining":
     return given
 
 
-def callback_of(config: DictConfig, export_dir: Path | None = None) -> "qat.QATCallback":
+def schedule_of(config: DictConfig) -> "qat.Schedule | None":
+    with ConfigErrors():
+        return instantiate(config.get("schedule"))
+
+
+def callback_of(
+    config: DictConfig, export_dir: Path | None = None, image_input: ImageScaling | None = None
+) -> "qat.QATCallback":
     """The callback that quantizes while training, as `quant`, `schedule` and `export` describe it."""
     return qat.QATCallback(
         quant=quant_of(config),
@@ -85,6 +92,7 @@ def callback_of(config: DictConfig, export_dir: Path | None = None) -> "qat.QATC
         target=runtimes_of(config),
         export_dir=export_dir,
         nonlinear=nonlinear_of(config),
+        image_input=image_input,
     )
 
 
@@ -100,6 +108,25 @@ def nonlinear_of(config: DictConfig) -> str:
     nonlinear = config.export.get("nonlinear", "integer")
     check_nonlinear(nonlinear)
     return nonlinear
+
+
+def image_input_of(config: DictConfig, data: pytorch_lightning.LightningDataModule) -> ImageScaling | None:
+    """How raw pictures become the network's input, where `export.input` asks for them, as the data module says it."""
+    kind = config.export.get("input", INPUTS[0])
+    if kind not in INPUTS:
+        raise ConfigurationError(f"export.input is {kind!r}; choose one of {', '.join(INPUTS)}.")
+    return None if kind == INPUTS[0] else scaling_of(data, config.export.get("channels_last", False))
+
+
+def scaling_of(data: pytorch_lightning.LightningDataModule, channels_last: bool) -> ImageScaling:
+    """The `image_scaling` of a data module. Raises `ConfigurationError` where it says none."""
+    scaling = getattr(data, "image_scaling", None)
+    if scaling is None:
+        raise ConfigurationError(
+            f"{type(data).__name__} has no image_scaling, so nobody knows how its pictures became numbers; give it a "
+            "qat.integer.images.ImageScaling, or set export.input=real."
+        )
+    return dataclasses.replace(scaling, channels_last=channels_last)
 
 
 def trainer_of(config: DictConfig, run_dir: Path, callbacks: list[Callback]) -> pytorch_lightning.Trainer:

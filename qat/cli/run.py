@@ -13,12 +13,13 @@ from rich.console import Console
 from torch import nn
 
 import qat
-from qat.batches import split_batch
+from qat.batches import split_batch, with_pictures
 from qat.cli import parts
 from qat.cli.companions import deliver_companions, write_files
 from qat.emitters import emitter_of, export_all, exported_in, remove_exported
 from qat.errors import ConfigurationError, MissingExtraError
 from qat.inject.handle import Handle
+from qat.integer.image_input import with_image_input
 from qat.integer.program import IntegerProgram
 from qat.models.checkpoint import check_resumable
 from qat.post_training import calibrate
@@ -63,6 +64,7 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
         torch.set_num_threads(config.threads)
     pytorch_lightning.seed_everything(config.seed, workers=True, verbose=False)
     data, model = parts.data_of(config), parts.model_of(config)
+    parts.image_input_of(config, data)
     if config.get("resume") is not None:
         check_resumable(model, config.resume)
     train = _train_quantized if config.get("post_training") is None else _train_then_quantize
@@ -121,7 +123,7 @@ def _train_quantized(config: DictConfig, run_dir: Path, data, model) -> Trained:
     # Weights that were trained in float are the network to compare with; otherwise there never is a finished one.
     starts_trained = config.model.get("checkpoint") is not None
     before = copy.deepcopy(find_network(model, None)).eval() if starts_trained else None
-    callback = parts.callback_of(config, run_dir / INTEGER)
+    callback = parts.callback_of(config, run_dir / INTEGER, parts.image_input_of(config, data))
     trainer = parts.trainer_of(config, run_dir, [callback])
     trainer.fit(model, datamodule=data, ckpt_path=config.get("resume"))
     if callback.handle is None:
@@ -155,6 +157,9 @@ def _train_then_quantize(config: DictConfig, run_dir: Path, data, model) -> Trai
         network, data.train_dataloader(), parts.quant_of(config), parts.runtimes_of(config), options=options
     )
     program = qat.convert(network)
+    image_input = parts.image_input_of(config, data)
+    if image_input is not None:
+        program = with_image_input(program, image_input)
     program.save(run_dir / INTEGER)
     remove_exported(run_dir / INTEGER)
     export_all(program, run_dir / INTEGER, parts.runtimes_of(config), nonlinear=parts.nonlinear_of(config))
@@ -173,7 +178,7 @@ def _draw_predictions(program: IntegerProgram, run_dir: Path, data, model) -> No
     if hasattr(model, "draw_predictions"):
         inputs, targets = split_batch(program, next(iter(data.test_dataloader())))
         with contextlib.suppress(MissingExtraError):  # the report that follows says what is not installed
-            picture = model.draw_predictions(inputs, program(inputs), targets)
+            picture = model.draw_predictions(inputs, program(with_pictures(program, inputs)), targets)
     write_or_remove(run_dir / PREDICTIONS_PNG, picture)
 
 

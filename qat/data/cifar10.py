@@ -8,6 +8,7 @@ from qat.data.module import InMemoryDataModule, check_share
 from qat.data.parquet import read_split
 from qat.data.tensors import TensorData
 from qat.errors import ConfigurationError
+from qat.integer.images import ImageScaling
 
 #: Per channel (red, green, blue), of pixels scaled to 0..1: the values ImageNet models are trained with, which the
 #: public CIFAR-10 ResNet-20 checkpoints expect too.
@@ -20,11 +21,8 @@ NUM_CLASSES = 10
 PADDING = 4
 
 
-def normalize(images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) uint8 -> float32, scaled to 0..1 and then by `MEAN` and `STD`."""
-    mean = torch.tensor(MEAN).view(3, 1, 1)
-    std = torch.tensor(STD).view(3, 1, 1)
-    return (images.float() / 255 - mean) / std
+#: (B, 3, H, W) uint8 -> float32, scaled to 0..1 and then by `MEAN` and `STD`.
+SCALING = ImageScaling(MEAN, STD)
 
 
 class ImageData(TensorData):
@@ -41,7 +39,7 @@ class ImageData(TensorData):
             epoch = draws[0] // len(self)
             plan = crops_and_flips(self.augmentation_seed, epoch, len(self), PADDING)
             images = crop_and_flip(images, plan[torch.tensor(draws) % len(self)], PADDING)
-        return normalize(images), labels
+        return SCALING.normalize(images), labels
 
 
 class CIFAR10DataModule(InMemoryDataModule):
@@ -54,6 +52,8 @@ class CIFAR10DataModule(InMemoryDataModule):
     val_share: of the training images, held out for validation.
     augment: crop and flip training images.
     """
+
+    image_scaling = SCALING
 
     def __init__(
         self,

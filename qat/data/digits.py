@@ -5,6 +5,7 @@ import torch
 from qat.data.module import InMemoryDataModule, check_held_out
 from qat.data.tensors import TensorData, stratified_split
 from qat.errors import MissingExtraError
+from qat.integer.images import ImageScaling
 
 #: Pixels count how many of a 4 x 4 field's points are inked, 0..16.
 MAX_PIXEL = 16
@@ -17,6 +18,8 @@ class DigitsDataModule(InMemoryDataModule):
     split_seed: of the division into splits; apart from `seed`, so that runs of several seeds share a test split.
     val_share, test_share: held out of all samples, the same share of every class.
     """
+
+    image_scaling = ImageScaling(largest=MAX_PIXEL)
 
     def __init__(
         self,

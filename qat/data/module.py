@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader
 from qat.data.sampler import EpochLoader, EpochSampler
 from qat.data.tensors import TensorData
 from qat.errors import ConfigurationError
+from qat.integer.images import ImageScaling
 
 
 class InMemoryDataModule(pytorch_lightning.LightningDataModule):
@@ -15,7 +16,11 @@ class InMemoryDataModule(pytorch_lightning.LightningDataModule):
     seed: of the order of training samples.
     limit: keep only so many samples of each split, for quick tries.
     num_workers: processes that gather batches beside the training step; 0 gathers them in between.
+
+    image_scaling: of inputs that are pictures, how their bytes became the numbers in a batch; None for others.
     """
+
+    image_scaling: ImageScaling | None = None
 
     def __init__(self, batch_size: int, seed: int, limit: int | None = None, num_workers: int = 0):
         super().__init__()

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from qat.data.module import InMemoryDataModule
 from qat.errors import ConfigurationError
+from qat.integer.images import ImageScaling
 
 #: Class numbers are places in this list.
 SHAPES = ("ellipse", "rectangle", "triangle", "cross", "ring")
@@ -28,6 +29,9 @@ TRIES = 8
 
 #: Least difference between a shape's colour and the mean of the background, of 255, in the channel that differs most.
 LEAST_CONTRAST = 60
+
+#: Of images: to 0..1.
+SCALING = ImageScaling()
 
 #: What sets the splits apart, as one entry of the seed.
 _SPLITS = {"train": 0, "val": 1, "test": 2}
@@ -176,7 +180,7 @@ def batch_of(scenes: Sequence[Scene]) -> tuple[torch.Tensor, dict[str, torch.Ten
         boxes[row, : len(entry.boxes)] = torch.from_numpy(entry.boxes)
         labels[row, : len(entry.labels)] = torch.from_numpy(entry.labels)
     images = torch.from_numpy(numpy.stack([entry.image for entry in scenes]))
-    return images.float() / 255, {"boxes": boxes, "labels": labels}
+    return SCALING.normalize(images), {"boxes": boxes, "labels": labels}
 
 
 class ShapesDataModule(InMemoryDataModule):
@@ -189,6 +193,8 @@ class ShapesDataModule(InMemoryDataModule):
     sizes: how many images each of "train", "val" and "test" has.
     size: pixels along an edge. most_shapes: in an image.
     """
+
+    image_scaling = SCALING
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ def with_image_input(program: IntegerProgram, scaling: ImageScaling, name: str |
     """
     edge = _chosen(program, name)
     real = program.value(edge.value)
-    check_fits(scaling, edge.name, real.shape, real.grid)
+    check_fits(scaling, edge.name, real.shape, isinstance(real.grid, Grid))
     source, values, operations = real.name, [], []
     codes = scaling.table(real.grid)
     if not _is_identity(codes, real.grid):
@@ -84,7 +84,7 @@ def check_images(program: IntegerProgram) -> None:
         if edge.image is None:
             continue
         real = network_input(program, edge)
-        check_fits(edge.image, edge.name, real.shape, real.grid)
+        check_fits(edge.image, edge.name, real.shape, isinstance(real.grid, Grid))
         steps = _steps(program, edge)
         kinds = [type(operation) for operation in steps]
         codes = edge.image.table(real.grid)

@@ -95,10 +95,13 @@ class ImageScaling:
         return torch.tensor(numbers, dtype=torch.float32).to(dtype).reshape(-1, *[1] * places)
 
 
-def check_fits(scaling: ImageScaling, name: str, shape: Sequence[int], grid) -> None:
-    """Refuse an input that cannot be a picture. name, shape (without the batch), grid: of the input."""
-    if not isinstance(grid, Grid) or len(shape) not in RANKS:
-        what = f"of shape {tuple(shape)}" if isinstance(grid, Grid) else "made of indices"
+def check_fits(scaling: ImageScaling, name: str, shape: Sequence[int], is_real: bool) -> None:
+    """Refuse an input that cannot be a picture. name, shape (without the batch): of the input.
+
+    is_real: whether the network takes real numbers there, and no indices.
+    """
+    if not is_real or len(shape) not in RANKS:
+        what = f"of shape {tuple(shape)}" if is_real else "made of indices"
         raise ProgramError(f"input {name!r} is {what}; a picture is real, (channels, height, width) behind the batch.")
     if scaling.channels not in (1, shape[0]):
         raise ProgramError(

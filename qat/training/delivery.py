@@ -18,6 +18,8 @@ from qat.errors import ExportError, MissingExtraError
 from qat.files import write_whole
 from qat.functional import signal_to_quantization_noise
 from qat.inject.handle import Handle
+from qat.integer.image_input import with_image_input
+from qat.integer.images import ImageScaling
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.report.files import INTEGER
@@ -50,10 +52,11 @@ def deliver(
     batches: Iterable,
     history: History,
     nonlinear: str = "integer",
+    image_input: ImageScaling | None = None,
 ) -> tuple[IntegerProgram, VerificationReport]:
     """Write program, a file for each runtime of `target`, report, history, certificate and page into `directory`.
 
-    They take the place of those of an earlier run. nonlinear: as for `qat.export`.
+    They take the place of those of an earlier run. nonlinear: as for `qat.export`. image_input: as for `QATCallback`.
 
     Raises `ExportError`, and leaves no model, where that is not equal to the program, or a weight is not finite.
     """
@@ -64,6 +67,8 @@ def deliver(
     module = handle.module
     refuse_not_finite(module)
     program = convert(module)
+    if image_input is not None:
+        program = with_image_input(program, image_input)
     program.save(directory)
     files = export_all(program, directory, target_named(target).runtimes, nonlinear=nonlinear)
     with modes_kept(module):

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from qat.errors import ConfigurationError
 from qat.inject.handle import Handle
+from qat.inject.inputs import input_paths
 from qat.inject.plan import described_islands
+from qat.integer.images import ImageScaling, check_fits
 from qat.schedule import Progress, Schedule
 
 #: Largest update of a layer's weights per step, in shares of their own size (or of a quantization step, where that is
@@ -64,6 +67,18 @@ def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> 
     for sentence in schedule.check_against(progress):
         buffer.write(f"note: {sentence}\n")
     return buffer.getvalue()
+
+
+def check_picture(handle: Handle, scaling: ImageScaling) -> None:
+    """Refuse, before training, a network that `scaling` cannot make the inputs of. Raises `QATError`."""
+    inputs = input_paths(handle.original_forward, *handle.examples)
+    if len(inputs) != 1:
+        raise ConfigurationError(
+            f"raw pictures are asked for, but the network takes {len(inputs)} inputs: {', '.join(dict(inputs))}; "
+            "export it with real inputs, and call program.with_image_input(input=...) for one of them."
+        )
+    ((name, example),) = inputs
+    check_fits(scaling, name, tuple(example.shape[1:]), example.is_floating_point())
 
 
 def _weights_in_float(handle: Handle) -> dict[str, int]:

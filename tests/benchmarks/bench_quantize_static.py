@@ -23,7 +23,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 import qat
-from qat.emitters.onnxruntime import emit_float, file_bytes, open_session
+from qat.emitters.onnxruntime import emit_float, files_of, open_session
 from qat.models.digits_cnn import DigitsCNN
 from qat.models.ds_cnn import DSCNN
 from qat.models.mobilenet_v2 import MobileNetV2
@@ -128,7 +128,7 @@ def report(name: str, batch: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files, edge = files_of(name, Path(folder))
         times = medians(files, edge, torch.randn(batch, *NETWORKS[name][1]), seconds)
-        sizes = {key: file_bytes(path) for key, path in files.items()}
+        sizes = {key: sum(file.stat().st_size for file in files_of(path)) for key, path in files.items()}
     for key, found in times.items():
         ratios = statistics.median(ours / theirs for ours, theirs in zip(times["ours"], found, strict=True))
         print(

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from qat.cli import export
+from qat.cli import export, verify
+from qat.emitters.onnxruntime import metadata, open_session
 
 
 def test_a_finished_run_is_exported_again_to_the_same_bytes(finished, tmp_path):
@@ -43,3 +44,38 @@ def test_a_damaged_program_leaves_the_file_that_was_there(finished, tmp_path, ca
 def test_an_unknown_choice_of_nonlinear_operations_is_refused(finished, capsys):
     assert export.main([str(finished), "--nonlinear", "float"]) == 1
     assert "nonlinear is 'float'; choose one of integer, float_island" in capsys.readouterr().err
+
+
+def copied(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
+
+
+def test_the_input_of_a_run_becomes_raw_pictures_and_real_again(finished, tmp_path, capsys):
+    run = copied(finished, tmp_path)
+    assert export.main([str(run), "--input", "uint8_image", "--channels-last"]) == 0
+    described = metadata(run / "integer" / "model.onnx")["inputs"]["images"]
+    assert (described["dtype"], described["largest"], described["layout"]) == ("uint8", 16, "channels_last")
+    assert open_session(run / "integer" / "model.onnx").get_inputs()[0].shape == ["batch", 8, 8, 1]
+    assert verify.main([str(run)]) == 0
+    assert "equal and integer" in capsys.readouterr().out
+    assert export.main([str(run)]) == 0  # as it is
+    assert metadata(run / "integer" / "model.onnx")["inputs"]["images"] == described
+    assert export.main([str(run), "--input", "real"]) == 0
+    for name in ("model.onnx", "program.json"):
+        assert (run / "integer" / name).read_bytes() == (finished / "integer" / name).read_bytes()
+
+
+def test_a_file_elsewhere_leaves_the_run_as_it_is(finished, tmp_path):
+    run = copied(finished, tmp_path)
+    assert export.main([str(run), "--input", "uint8_image", "--output", str(tmp_path / "picture.onnx")]) == 0
+    assert metadata(tmp_path / "picture.onnx")["inputs"]["images"]["dtype"] == "uint8"
+    for name in ("model.onnx", "program.json"):
+        assert (run / "integer" / name).read_bytes() == (finished / "integer" / name).read_bytes()
+
+
+def test_the_names_of_classes_are_in_the_file(finished, tmp_path):
+    (tmp_path / "labels.txt").write_text("zero\none\n")
+    arguments = ["--labels", str(tmp_path / "labels.txt"), "--output", str(tmp_path / "model.onnx")]
+    assert export.main([str(finished), *arguments]) == 0
+    assert metadata(tmp_path / "model.onnx")["labels"] == ["zero", "one"]

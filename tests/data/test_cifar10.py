@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qat.data import CIFAR10DataModule
-from qat.data.cifar10 import ImageData, normalize
+from qat.data.cifar10 import SCALING, ImageData
 from qat.errors import ConfigurationError
 
 
@@ -21,8 +21,8 @@ def batches_of(module, epoch):
 
 
 def test_normalization_is_that_of_the_checkpoints():
-    white = normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
-    black = normalize(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)).flatten()
+    white = SCALING.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    black = SCALING.normalize(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)).flatten()
     expected_white = torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
     expected_black = torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
     assert torch.allclose(white, expected_white) and torch.allclose(black, expected_black)
@@ -35,7 +35,7 @@ def test_splits_share_no_image_and_the_test_split_is_in_order(cifar_folder, imag
     kept = {tuple(picture.flatten().tolist()) for picture in module.splits["train"].inputs}
     assert kept.isdisjoint(tuple(picture.flatten().tolist()) for picture in module.splits["val"].inputs)
     inputs, labels = next(iter(module.test_dataloader()))
-    assert torch.equal(inputs[1], normalize(torch.from_numpy(image(1)[0]).permute(2, 0, 1)[None])[0])
+    assert torch.equal(inputs[1], SCALING.normalize(torch.from_numpy(image(1)[0]).permute(2, 0, 1)[None])[0])
     assert labels.tolist() == [0, 1, 2, 3]
 
 
@@ -51,7 +51,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(cifar_folder):
 def test_augmentation_can_be_left_out(cifar_folder):
     train = set_up(cifar_folder, augment=False).splits["train"]
     assert torch.equal(train[0][0], train[18][0])
-    assert torch.equal(train[0][0], normalize(train.inputs[:1])[0])
+    assert torch.equal(train[0][0], SCALING.normalize(train.inputs[:1])[0])
 
 
 def test_only_what_a_stage_needs_is_decoded(cifar_folder):

@@ -6,7 +6,7 @@ import torch
 from qat.errors import ConfigurationError, ProgramError
 from qat.integer.images import ImageScaling, check_fits
 from qat.integer.reals import quantize
-from qat.integer.values import Grid, IndexRange, float32
+from qat.integer.values import Grid, float32
 
 IMAGENET = ImageScaling((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GRID = Grid(float32(0.01875), 113, 0, 255)
@@ -79,13 +79,13 @@ def test_numbers_that_scale_nothing_are_refused(settings, message):
 
 
 @pytest.mark.parametrize(
-    "shape, grid, message",
+    "shape, is_real, message",
     [
-        ((3, 8, 8), IndexRange(4), "made of indices"),
-        ((3,), GRID, r"of shape \(3,\)"),
-        ((1, 8, 8), GRID, "of 3 channels, but input 'x' has 1"),
+        ((3, 8, 8), False, "made of indices"),
+        ((3,), True, r"of shape \(3,\)"),
+        ((1, 8, 8), True, "of 3 channels, but input 'x' has 1"),
     ],
 )
-def test_inputs_that_are_no_pictures_are_refused(shape, grid, message):
+def test_inputs_that_are_no_pictures_are_refused(shape, is_real, message):
     with pytest.raises(ProgramError, match=message):
-        check_fits(IMAGENET, "x", shape, grid)
+        check_fits(IMAGENET, "x", shape, is_real)

@@ -13,7 +13,6 @@ from pathlib import Path
 import onnx
 
 from qat.emitters.onnxruntime.graph import Graph, Initializer
-from qat.errors import ExportError
 from qat.files import written_together, written_whole
 from qat.integer.program import IntegerProgram
 
@@ -70,13 +69,9 @@ def side_file(path: str | PathLike) -> Path | None:
     return None
 
 
-def file_bytes(path: str | PathLike) -> int:
-    """Bytes of the model at `path`, with its side file. Raises `ExportError` where one of them is missing."""
-    files = [Path(path), *filter(None, [side_file(path)])]
-    for file in files:
-        if not file.is_file():
-            raise ExportError(f"{file} does not exist, or is no file; export the program again.")
-    return sum(file.stat().st_size for file in files)
+def files_of(path: str | PathLike) -> tuple[Path, ...]:
+    """The files of the model at `path`, that first."""
+    return (Path(path), *filter(None, [side_file(path)]))
 
 
 def _pages(size: int) -> int:
