@@ -2,10 +2,11 @@
 
 import dataclasses
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig
@@ -15,6 +16,7 @@ from qat.cli import parts
 from qat.cli.run import SPLIT
 from qat.emitters import emitter_of, files_of, runtime_named
 from qat.errors import QATError
+from qat.files import write_whole
 from qat.integer.program import IntegerProgram
 from qat.integer.storage import digest
 from qat.report.files import INTEGER
@@ -53,14 +55,34 @@ class Cell:
 
 
 class Remembered(IntegerProgram):
-    """A program that runs each batch once: all files are compared with the same results."""
+    """A program that runs each batch once: all files are compared with the same results.
+
+    Set `kept` to a folder to find the results of earlier calls there, by the digest of the program.
+    """
+
+    kept: ClassVar[Path | None] = None
 
     def __call__(self, inputs):
-        seen = self.__dict__.setdefault("_seen", {})
-        key = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in inputs.values())).digest()
+        seen = self.__dict__.setdefault("_seen", None)
+        path = None if self.kept is None else self.kept / f"{self._digest}.pt"
+        if seen is None:
+            seen = torch.load(path, weights_only=True) if path is not None and path.exists() else {}
+            self.__dict__["_seen"] = seen
+        key = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in inputs.values())).hexdigest()
         if key not in seen:
             seen[key] = super().__call__(inputs)
+            if path is not None:
+                stream = io.BytesIO()
+                torch.save(seen, stream)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, stream.getvalue())
         return seen[key]
+
+    @property
+    def _digest(self) -> str:
+        if "_known_digest" not in self.__dict__:
+            self.__dict__["_known_digest"] = digest(self)
+        return self.__dict__["_known_digest"]
 
 
 class Run:
@@ -84,6 +106,13 @@ class Run:
         """Such as "w4a8"; told apart from the same widths with activations on both sides of 0."""
         quant = parts.quant_of(self.config)
         return quant.name + (", symmetric" if quant.activation.symmetric else "")
+
+    @property
+    def training(self) -> str:
+        """How the weights came to their grids."""
+        if self.config.get("post_training") is not None:
+            return "post-training"
+        return f"{self.config.trainer.max_epochs} epochs"
 
     @property
     def weight_bytes(self) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from runtime_cells import Cell, Run
+from runtime_cells import Cell, Remembered, Run
 
 from qat.emitters import RUNTIMES
 from qat.errors import QATError
@@ -49,11 +49,12 @@ dash: not measured. A number in brackets: there is no such file, for the reason 
 
 @dataclass
 class Row:
-    """One run. float_metrics: of the weights that training began with. cells: by runtime."""
+    """One run. training: how it was quantized. float_metrics: of the weights that it began with. cells: by runtime."""
 
     run: str
     network: str
     bits: str
+    training: str
     weight_bytes: float
     float_metrics: Mapping[str, float] = field(default_factory=dict)
     cells: dict[str, Cell] = field(default_factory=dict)
@@ -69,9 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", help="folder of the data, in place of the one that the runs were trained on")
     parser.add_argument("--keep-files", action="store_true", help="measure the files that are there, export the others")
+    parser.add_argument(
+        "--remember", metavar="DIR", type=Path, help="keep results of the interpreter there, and use them"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    Remembered.kept = options.remember
     try:
         rows = measured(options)
     except QATError as error:
@@ -94,8 +99,10 @@ def measured(options: argparse.Namespace) -> list[Row]:
             run = Run(folder)
             if options.data is not None and "dir" in run.config.data:
                 run.config.data.dir = options.data
-            row = rows.setdefault(folder.name, Row(folder.name, run.network, run.bits, run.weight_bytes))
-            row.network, row.bits, row.weight_bytes = run.network, run.bits, run.weight_bytes
+            row = Row(folder.name, run.network, run.bits, run.training, run.weight_bytes)
+            known = rows.get(folder.name, row)
+            row.cells, row.float_metrics = dict(known.cells), known.float_metrics
+            rows[folder.name] = row
             row.float_metrics = row.float_metrics or run.float_metrics()
             for runtime in runtimes:
                 progress.update(task, description=f"{folder.name}, {runtime}")
@@ -137,14 +144,15 @@ def table(rows: Sequence[Row]) -> str:
     """The table of all rows, and under it why cells are missing and what the figures hold for."""
     runtimes = [runtime for runtime in RUNTIMES if any(runtime in row.cells for row in rows)]
     reasons: dict[str, str] = {}
-    head = ["network", "bits", "weights, bytes", "float", "integer", "codes", *runtimes]
-    lines = [head, ["---"] * 2 + ["---:"] * 4 + ["---"] * len(runtimes)]
+    head = ["network", "bits", "training", "weights, bytes", "float", "integer", "codes", *runtimes]
+    lines = [head, ["---"] * 3 + ["---:"] * 4 + ["---"] * len(runtimes)]
     for row in rows:
         files = [cell for cell in row.cells.values() if cell.refusal is None]
         accuracy = next((cell.metrics for cell in files if cell.metrics), {})
         codes = next((f"{cell.codes:,}" for cell in files), "–")
         lines.append(
-            [row.network, row.bits, f"{row.weight_bytes:,.0f}", percent(row.float_metrics), percent(accuracy), codes]
+            [row.network, row.bits, row.training, f"{row.weight_bytes:,.0f}"]
+            + [percent(row.float_metrics), percent(accuracy), codes]
             + [entry(row, row.cells.get(runtime), reasons) for runtime in runtimes]
         )
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -4,7 +4,7 @@ import pytest
 import runtimes_table
 import torch
 from omegaconf import OmegaConf
-from runtime_cells import Cell, Run
+from runtime_cells import Cell, Remembered, Run
 from runtimes_table import BEGIN, END, Row, document, entry, stored, table
 
 import qat
@@ -15,7 +15,7 @@ from qat.integer.program import IntegerProgram
 from qat.models import DigitsCNN
 
 CELL = Cell("p", "f", bytes=150, codes=3590, milliseconds=0.5, float_milliseconds=1.0, metrics={"accuracy": 0.985})
-ROW = Row("digits_w8a8", "DigitsCNN", "w8a8", weight_bytes=100.0, float_metrics={"accuracy": 0.99})
+ROW = Row("digits_w8a8", "DigitsCNN", "w8a8", "5 epochs", weight_bytes=100.0, float_metrics={"accuracy": 0.99})
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_cell_is_what_the_file_is_on_the_test_split(run_folder):
     assert (cell.refusal, cell.differing, cell.float_ops, cell.codes) == (None, 0, 0, 240)
     assert cell.bytes == (run_folder / "integer" / "model.onnx").stat().st_size
     assert 0 <= cell.metrics["accuracy"] <= 1 and cell.latency_ratio > 0
-    assert (run.network, run.bits) == ("DigitsCNN", "w4a8")
+    assert (run.network, run.bits, run.training) == ("DigitsCNN", "w4a8", "30 epochs")
     # first and last layer at 8 bits; 9 weights a pair of channels
     assert run.weight_bytes == 4 * 9 + (4 * 4 * 9 + 4 * 8 * 9) / 2 + 8 * 10
 
@@ -74,6 +74,13 @@ def test_the_interpreter_runs_every_batch_once_for_all_cells(run_folder, counted
     again.cell("onnxruntime", None, repeats=1)
     again.cell("onnxruntime", None, repeats=1)
     assert counted[times:].count(24) < 2 * counted[:times].count(24)
+
+
+def test_results_of_the_interpreter_are_kept_where_that_is_asked_for(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Remembered, "kept", tmp_path / "kept")
+    first, second = (Run(run_folder).cell("onnxruntime", None, repeats=0) for _ in range(2))
+    assert first == second
+    assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
 def test_of_c_source_the_constants_in_flash_count(run_folder):
@@ -132,7 +139,7 @@ def test_reasons_are_numbered_once():
     assert [entry(ROW, cell, reasons) for cell in (one, other, one, same)] == ["(1)", "(2)", "(1)", "(1)"]
     row = dataclasses.replace(ROW, cells={"onnxruntime": CELL, "litert": one})
     text = table([row])
-    assert "| DigitsCNN | w8a8 | 100 | 99.00 | 98.50 | 3,590 | 0 · 1.50 · 2.00 | (1) |" in text
+    assert "| DigitsCNN | w8a8 | 5 epochs | 100 | 99.00 | 98.50 | 3,590 | 0 · 1.50 · 2.00 | (1) |" in text
     assert "- (1) no kernel for 'a' and 2\n" in text
 
 
