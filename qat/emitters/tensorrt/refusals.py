@@ -1,9 +1,12 @@
 """What TensorRT cannot run of a program, told before anything is written."""
 
+from collections.abc import Iterable
+
 from qat.integer import operations as ops
+from qat.integer.geometry import Shape
 from qat.integer.operations import MovingOperation, Operation
 from qat.integer.program import IntegerProgram
-from qat.integer.values import INT8_MAX, INT8_MIN, Grid, Value
+from qat.integer.values import INT8_MAX, INT8_MIN, Constant, Grid, Value
 
 #: TensorRT's tensors have eight dimensions, of which the batch is one.
 MAX_RANK = 7
@@ -12,13 +15,17 @@ _SYMMETRIC = "train with quant.activation.signed=true quant.activation.symmetric
 
 def refusals(program: IntegerProgram) -> list[str]:
     """What TensorRT does not run of `program`, a sentence each with the remedy; empty: it will be written."""
-    return [*_of_grids(program), *(said for operation in program.operations for said in _of_operation(operation))]
+    found = _of_grids(program)
+    for operation in program.operations:
+        shapes = [program.value(name).shape for name in (*operation.inputs, *operation.outputs)]
+        found += _of_operation(operation, shapes)
+    return found
 
 
 def pictures(program: IntegerProgram) -> frozenset[str]:
     """Values that hold the pixels 0..255 of an input, however they are moved; they are no int8 tensors."""
     held = {
-        edge.value for edge in program.inputs if edge.codes and not _is_int8(program.value(edge.value))
+        edge.value for edge in program.inputs if edge.codes and not is_int8(program.value(edge.value))
     }  # fmt: skip
     for operation in program.operations:
         if isinstance(operation, MovingOperation) and len(operation.inputs) == 1 and held.issuperset(operation.inputs):
@@ -26,7 +33,7 @@ def pictures(program: IntegerProgram) -> frozenset[str]:
     return frozenset(held)
 
 
-def _is_int8(value: Value) -> bool:
+def is_int8(value: Value | Constant) -> bool:
     """Whether codes of that are int8 with zero point 0, or indices."""
     grid = value.grid
     if not isinstance(grid, Grid):
@@ -35,8 +42,8 @@ def _is_int8(value: Value) -> bool:
 
 
 def _of_grids(program: IntegerProgram) -> list[str]:
-    pixels = pictures(program)
-    others = [entry for entry in program.named.values() if not _is_int8(entry) and entry.name not in pixels]
+    pixels, factors = pictures(program), _constant_factors(program)
+    others = [entry for entry in program.named.values() if not is_int8(entry) and entry.name not in pixels | factors]
     found = []
     if others:
         grid = others[0].grid
@@ -53,7 +60,14 @@ def _of_grids(program: IntegerProgram) -> list[str]:
     return found
 
 
-def _of_operation(operation: Operation) -> list[str]:
+def _constant_factors(program: IntegerProgram) -> frozenset[str]:
+    """Constants of at most 8 bits that are factors of matrix products alone: those may have any codes."""
+    constants = {entry.name for entry in program.constants if isinstance(entry.grid, Grid) and entry.grid.bits <= 8}
+    others = (operation for operation in program.operations if not isinstance(operation, ops.MatMul))
+    return frozenset(constants.difference(*(operation.inputs for operation in others)))
+
+
+def _of_operation(operation: Operation, shapes: Iterable[Shape]) -> list[str]:
     if isinstance(operation, ops.FloatIsland):
         why = (
             f"computes {operation.function} in real numbers; drop the rule that leaves it in float, or use onnxruntime"
@@ -62,6 +76,13 @@ def _of_operation(operation: Operation) -> list[str]:
     if isinstance(operation, ops.Loop):
         return [
             _said(operation, "is a loop, which has no INT8 kernel; unroll it over a fixed length, or use onnxruntime")
+        ]
+    if any(len(shape) > MAX_RANK for shape in shapes):
+        return [
+            _said(
+                operation,
+                f"has {MAX_RANK + 2} dimensions with the batch, of which TensorRT has {MAX_RANK + 1}; use fewer",
+            )
         ]
     if isinstance(operation, ops.MaxPool) and set(operation.dilation) != {1}:
         return [_said(operation, f"has windows of dilation {operation.dilation}; TensorRT pools without, use 1")]

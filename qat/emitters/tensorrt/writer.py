@@ -15,7 +15,7 @@ import numpy
 from onnx import TensorProto
 
 from qat.emitters.onnxruntime.graph import Graph, array_of
-from qat.emitters.tensorrt.refusals import pictures
+from qat.emitters.tensorrt.refusals import is_int8, pictures
 from qat.integer.operations import Add, AveragePool, ComputingOperation, Conv, Linear, MatMul, Operation
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import INT8_MAX, INT8_MIN, AnyGrid, Constant, IndexRange
@@ -147,7 +147,9 @@ class Writer:
         return self.constant(f"offset/{offset}", offset, numpy.float32)
 
     def write_constant(self, constant: Constant) -> None:
-        """Codes that never change, with a batch of 1."""
+        """Codes that never change, with a batch of 1; those that int8 does not hold are written by what reads them."""
+        if not is_int8(constant):
+            return
         dtype = numpy.int64 if isinstance(constant.grid, IndexRange) else numpy.int8
         self.graph.constant(codes_of(constant.name), array_of(constant.codes)[None], dtype)
 

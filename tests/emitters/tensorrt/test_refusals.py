@@ -65,3 +65,15 @@ def test_pixels_may_be_moved_and_looked_up_and_nothing_else():
     assert refusals(summed) == [
         "Mean 'mean' (from mean) reads pixels of 0..255; normalize them with program.with_image_input"
     ]
+
+
+def test_more_dimensions_than_tensorrt_has_are_refused():
+    (refusal,) = refusals(program_of(lambda b, x: b.max("top", x, (1,)), shape=(1, 2, 1, 2, 1, 2, 1, 2)))
+    assert refusal == "Max 'top' (from top) has 9 dimensions with the batch, of which TensorRT has 8; use fewer"
+
+
+def test_constant_factors_may_have_any_codes_and_other_constants_not():
+    codes = torch.full((4, 4), 200)
+    assert refusals(program_of(lambda b, x: b.matmul("m", x, b.constant("c", codes[None], PIXELS), BYTE))) == []
+    (refusal,) = refusals(program_of(lambda b, x: b.mul("m", x, b.constant("c", codes[None], PIXELS), BYTE)))
+    assert refusal.startswith("the codes 0..255 with zero point 0 of value 'c' are not")

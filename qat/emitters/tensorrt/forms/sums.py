@@ -12,7 +12,7 @@ from qat.emitters.onnxruntime.graph import Initializer, array_of, pads_of
 from qat.emitters.tensorrt.writer import Writer
 from qat.integer.operations import AveragePool, Conv, Linear, MatMul, Mean, Operation, Sum
 from qat.integer.packing import pack
-from qat.integer.values import Weight
+from qat.integer.values import INT8_MAX, INT8_MIN, Weight
 
 #: Codes of a 4-bit tensor.
 INT4_MIN, INT4_MAX, INT4_BITS = -8, 7, 4
@@ -47,9 +47,38 @@ def linear(writer: Writer, operation: Linear) -> None:
 
 
 def matmul(writer: Writer, operation: MatMul) -> None:
-    """MatMul of two int8 values."""
-    sums = writer.graph.node("MatMul", [writer.units(name) for name in operation.inputs], f"{operation.name}/sums")
+    """MatMul of two int8 values, or of a value and a constant, which is the sum of at most two int8 parts."""
+    name, (first, second) = operation.name, (_parts(writer, source) for source in operation.inputs)
+    pairs = [(left, right) for left in first for right in second]
+    products = [writer.graph.node("MatMul", pair, f"{name}/sums/{place}") for place, pair in enumerate(pairs)]
+    sums = products[0] if len(products) == 1 else writer.graph.node("Add", products, f"{name}/sums")
     _rescale(writer, operation, sums, ())
+
+
+def _parts(writer: Writer, name: str) -> list[str]:
+    """Units of an operand, or int8 tensors that add up to them.
+
+    A constant matrix, as of an interpolation, may have codes of 0..255 around any zero point: 9 bits, of which the last
+    is a part of its own where it is not 0 everywhere.
+    """
+    if not writer.is_constant(name):
+        return [writer.units(name)]
+    constant = writer.program.value(name)
+    whole = array_of(constant.codes).astype(numpy.int64)[None] - constant.grid.zero_point
+    high, low = whole >> 1, whole & 1
+    if INT8_MIN <= whole.min() and whole.max() <= INT8_MAX:
+        parts = [(whole, 1.0)]
+    else:
+        parts = [(high, 2.0), (low, 1.0)] if low.any() else [(high, 2.0)]
+    return [_constant_part(writer, name, place, *part) for place, part in enumerate(parts)]
+
+
+def _constant_part(writer: Writer, name: str, place: int, codes: numpy.ndarray, scale: float) -> str:
+    def make() -> str:
+        stored = writer.graph.constant(f"part/{name}/{place}/codes", codes, numpy.int8)
+        return writer.graph.node("DequantizeLinear", [stored, *writer.scale(scale)], f"part/{name}/{place}")
+
+    return writer.once(f"part/{name}/{place}", make)
 
 
 def average_pool(writer: Writer, operation: AveragePool) -> None:

@@ -38,11 +38,10 @@ def initializers(path):
 @pytest.mark.parametrize("source", GRIDS)
 def test_every_pair_of_grids(assert_equal_in_both, source, output):
     bias = torch.arange(6, dtype=torch.int32) * 50 - 100
-    for weight_grid in WEIGHT_GRIDS:
-        weight = random_weight((6, 4, 3, 3), *weight_grid)
-        assert_equal_in_both(
-            lambda b, x, w=weight: b.conv("c", x, w, output, bias=bias, padding=((1, 1), (1, 1))), [(4, 5, 5)], [source]
-        )
+    weight = random_weight((6, 4, 3, 3), *WEIGHT_GRIDS[GRIDS.index(output)])
+    assert_equal_in_both(
+        lambda b, x: b.conv("c", x, weight, output, bias=bias, padding=((1, 1), (1, 1))), [(4, 5, 5)], [source]
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,14 +119,25 @@ def test_products_of_two_values_and_means(assert_equal_in_both, output):
         assert_equal_in_both(case, [(4, 6, 7)], [SYMMETRIC])
 
 
-def test_a_product_with_a_constant(assert_equal_in_both):
-    codes = torch.randint(-127, 128, (16, 4), generator=torch.Generator().manual_seed(0))
-    assert_equal_in_both(
-        lambda b, x: b.matmul("m", x, b.constant("table", codes, SYMMETRIC), FULL), [(5, 16)], [SYMMETRIC]
+@pytest.mark.parametrize(
+    ("grid", "codes", "products"),
+    [
+        (SYMMETRIC, (-127, 128, 1), 1),
+        (Grid(0.5, 0, 0, 255), (0, 256, 2), 1),
+        (Grid(0.5, 0, 0, 255), (0, 256, 1), 2),
+        (Grid(0.5, 40, 0, 255), (0, 256, 1), 2),
+    ],
+)
+def test_a_product_with_a_constant_of_any_codes(assert_equal_in_both, grid, codes, products):
+    low, high, step = codes
+    drawn = torch.randint(low // step, high // step, (16, 4), generator=torch.Generator().manual_seed(0)) * step
+    _, path = assert_equal_in_both(
+        lambda b, x: b.matmul("m", x, b.constant("table", drawn, grid), FULL, factor=0.002), [(5, 16)], [SYMMETRIC]
     )
+    assert [node.op_type for node in onnx.load(path).graph.node].count("MatMul") == products
 
 
-@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     scales=st.tuples(*[st.floats(1e-4, 10)] * 2), channels=st.tuples(*[st.integers(1, 40)] * 2), seed=st.integers(0, 99)
 )
