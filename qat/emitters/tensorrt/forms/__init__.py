@@ -20,6 +20,7 @@ FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Requantize: elementwise.requantize,
     ops.Table: elementwise.table,
     **dict.fromkeys(reals.KINDS, reals.write),
+    ops.Divide: reals.divide,
     ops.MaxPool: moves.max_pool,
     ops.Max: moves.largest,
     ops.Concatenate: moves.concatenate,

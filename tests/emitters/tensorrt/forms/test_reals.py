@@ -24,13 +24,25 @@ SHARE = Grid(float32(1 / 127), 0, 0, 127)
             [SOURCE] * 2,
             {"Mul", "ReduceMean", "Add", "Sqrt", "Div", "Clip"},
         ),
-        (lambda b, x, y: b.divide("f", x, y, SOURCE), [SOURCE, POSITIVE], {"Equal", "Where", "Div", "Clip"}),
+        (
+            lambda b, x, y: b.divide("f", x, y, SOURCE),
+            [SOURCE, POSITIVE],
+            {"Equal", "Where", "Div", "Abs", "Add", "Floor", "Sign", "Mul", "Clip"},
+        ),
     ],
 )
 def test_functions_of_real_numbers_are_listed_node_by_node(written, write, grids, kinds):
     program, path = written(write, [(3, 16)] * 2, grids)
     assert {entry.partition(" ")[0] for entry in float_ops(path)} == kinds
     assert islands_in(program, path) == ("f",)
+
+
+def test_a_tie_of_a_division_goes_away_from_zero_and_a_divisor_of_zero_is_one_step(written):
+    whole = Grid(1.0, 0, -127, 127)
+    program, path = written(lambda b, x, y: b.divide("f", x, y, whole), [(5,)] * 2, [whole] * 2)
+    real = {"x0": torch.tensor([[5.0, -5.0, 7.0, 3.0, 1.0]]), "x1": torch.tensor([[2.0, 2.0, -2.0, 0.0, 3.0]])}
+    assert program(real)["y0"].tolist() == [[3.0, -3.0, -4.0, 3.0, 0.0]]
+    assert run_session(open_session(path), real)["y0"].tolist() == [[3.0, -3.0, -4.0, 3.0, 0.0]]
 
 
 def test_masked_scores_have_no_share(written):
