@@ -8,6 +8,10 @@ import torch
 from qat.cli import parts
 from qat.cli.check import compose_recipe
 from qat.cli.run import verify_split
+from qat.emitters import exported_in
+from qat.emitters.onnxruntime import open_session, run_session
+from qat.errors import ConfigurationError
+from qat.integer.images import ImageScaling
 from qat.integer.program import IntegerProgram
 
 pytestmark = pytest.mark.filterwarnings(
@@ -95,5 +99,34 @@ def test_a_run_may_start_from_the_checkpoint_of_another_and_names_it_as_its_floa
 def test_a_model_without_metrics_is_compared_by_its_codes(finished):
     config = compose_recipe("digits_cnn", ["data.limit=8", "model.network.width=4"])
     program = IntegerProgram.load(finished / "integer")
-    report = verify_split(program, finished, parts.data_of(config), torch.nn.Identity())
+    report = verify_split(program, exported_in(finished / "integer"), parts.data_of(config), torch.nn.Identity())
     assert report.ok and report.samples == 8 and report.metrics == {}
+
+
+@pytest.mark.parametrize("recipe", ["digits_cnn", "digits_ptq"])
+def test_a_run_may_leave_a_file_of_raw_pictures(tmp_path, qat_train, recipe):
+    settings = ["export.input=uint8_image", "export.channels_last=true"]
+    if recipe == "digits_ptq":
+        settings.append("post_training.batches=2")
+    result = qat_train(tmp_path, "-cn", recipe, "hydra.run.dir=run", *settings)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "run" / "integer" / "report.json").read_text())
+    assert report["mismatches"]["onnxruntime"]["differing"] == 0 and report["float_ops"] == []
+    program = IntegerProgram.load(tmp_path / "run" / "integer")
+    assert program.inputs[0].image == ImageScaling(largest=16, channels_last=True)
+    pictures = torch.randint(0, 17, (3, 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    network = program.with_real_edges()(pictures.permute(0, 3, 1, 2).float() / 16)
+    found = run_session(open_session(tmp_path / "run" / "integer" / "model.onnx"), {program.inputs[0].name: pictures})
+    assert torch.equal(found[program.outputs[0].name], network)
+
+
+def test_another_kind_of_input_is_refused_before_training(tmp_path, qat_train):
+    result = qat_train(tmp_path, "hydra.run.dir=run", "export.input=jpeg")
+    assert result.returncode == 1
+    assert "export.input is 'jpeg'; choose one of real, uint8_image" in result.stderr.splitlines()[-1]
+
+
+def test_data_that_is_no_picture_is_refused_before_training():
+    config = compose_recipe("topics_gpt_w8a8", ["export.input=uint8_image"])
+    with pytest.raises(ConfigurationError, match="TextDataModule has no image_scaling, .* or set export.input=real"):
+        parts.image_input_of(config, parts.data_of(config))
