@@ -125,3 +125,15 @@ def test_max_pool_equals_torch(kernel, stride, dilation, ceil_mode, grid, seed):
     actual = run(builder.build(), {"x": codes.to(grid.dtype)})["pool"]
     expected = torch.nn.functional.max_pool2d(codes.double(), kernel, stride, padding, dilation, ceil_mode)
     assert torch.equal(actual, expected.to(grid.dtype))
+
+
+def test_a_clamp_of_wide_codes_leaves_its_input_as_it_is():
+    grid = Grid(1.0, 0, 0, 65_535)
+    builder = ProgramBuilder()
+    x = builder.input("x", (3,), grid)
+    builder.output("clamped", builder.requantize("clamped", x, grid, clamp=(0, 300)))
+    builder.output("x again", x)
+    codes = torch.tensor([[7, 300, 60_000]], dtype=torch.int32)
+    results = run(builder.build("dict"), {"x": codes})
+    assert results["clamped"].tolist() == [[7, 300, 300]]
+    assert results["x"].tolist() == [[7, 300, 60_000]]

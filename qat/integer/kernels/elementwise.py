@@ -28,7 +28,7 @@ def multiply(operation: Mul, operands: Sequence[Tensor], sources: Sequence[Grid]
 def requantize(operation: Requantize, codes: Tensor, source: Grid, target: Grid) -> Tensor:
     """Codes on another grid, or clamped."""
     if operation.is_clamp(source, target):
-        return codes.to(torch.int32).clamp_(operation.clamp_min, operation.clamp_max).to(target.dtype)
+        return codes.to(torch.int32).clamp(operation.clamp_min, operation.clamp_max).to(target.dtype)
     sign = 1 if operation.factor > 0 else -1
     products = (codes.to(torch.int32) - source.zero_point) * sign
     return rescale(products[None], operation, target, rounding_of(operation, source))[0]
