@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from qat.emitters.c.compiler import find_compiler
+from qat.emitters.c.compiler import OPTIMIZED, find_compiler
 from qat.emitters.c.forms import FORMS
 from qat.emitters.c.readback import Footprint, float_ops, footprint, operations
 from qat.emitters.c.session import (
@@ -117,7 +117,7 @@ def check(program: IntegerProgram, path: str | PathLike) -> None:
         limits = value.grid.quant_min, value.grid.quant_max + 1
         codes = torch.randint(*limits, (CHECK_SAMPLES, *value.shape), generator=generator)
         inputs[edge.name] = to_edge(codes, value.grid, edge.codes)
-    expected, results = run_real(program, inputs), run_in_process(path, inputs)
+    expected, results = run_real(program, inputs), run_in_process(path, inputs, OPTIMIZED)
     names = [edge.name for edge in program.outputs]
     if isinstance(expected, torch.Tensor):
         expected = (expected,)

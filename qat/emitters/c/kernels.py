@@ -10,6 +10,8 @@ from qat.emitters.c.types import CType
 SHIFT_BASE = 64 + 7
 #: Beyond every code: results are limited to it before they are int32.
 FARTHEST = 2**20
+#: A number of 24 bits that is a code of 8 bits, or of 16, has so many bits behind the point, less two.
+PLACES, WIDE_PLACES = 14, 6
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,11 @@ ROUNDED_ONCE = Kernel(
     "rounded_once",
     """
 /* Whether one rounding of sum * mantissa / 2^shift, now in `steps`, gives what the two of float32 give: storing a
-   product in 24 bits moves it by less than 2^-14 of a code, so that only beside a tie they can differ. */
-static inline int rounded_once(int32_t sum, int32_t mantissa, int32_t shift, int32_t *steps)
+   product in 24 bits moves it by less than 2^-places of a code, so that only beside a tie they can differ. */
+static inline int rounded_once(int32_t sum, int32_t mantissa, int32_t shift, int32_t places, int32_t *steps)
 {
     if (shift >= 15 && shift <= 40 && sum > -(1 << 24) && sum < (1 << 24)) {
-        const int64_t step = (int64_t)1 << shift, movement = step >> 14;
+        const int64_t step = (int64_t)1 << shift, movement = step >> places;
         const int64_t raised = (int64_t)sum * mantissa + (step >> 1);
         const int64_t limited = raised >> shift;
         *steps = (int32_t)(limited < -LIMIT ? -LIMIT : limited > LIMIT ? LIMIT : limited);
@@ -200,12 +202,14 @@ static inline int32_t rescaled_as_float(int32_t sum, int32_t multiplier, int32_t
     int64_t product;
     if (shift < 64)
         return rescaled(sum, multiplier, shift);
-    if (rounded_once(sum, multiplier, shift - BASE, &steps))
+    if (rounded_once(sum, multiplier, shift - BASE, PLACES, &steps))
         return steps;
     product = as_float_stores(as_float_stores(sum) * multiplier);
     product = shift < BASE ? product * ((int64_t)1 << (BASE - shift)) : halved_to_even(product, shift - BASE);
     return (int32_t)(product < -LIMIT ? -LIMIT : product > LIMIT ? LIMIT : product);
 }
-""".replace("BASE", str(SHIFT_BASE)).replace("LIMIT", str(FARTHEST)),
+""".replace("BASE", str(SHIFT_BASE))
+    .replace("LIMIT", str(FARTHEST))
+    .replace("PLACES", str(PLACES)),
     needs=((FLOAT_ROUNDING, ""), (ROUNDED_ONCE, ""), (RESCALED, "")),
 )

@@ -8,10 +8,12 @@ from qat.emitters.c.kernels import (
     CLAMPED,
     FARTHEST,
     FLOAT_ROUNDING,
+    PLACES,
     RESCALED,
     ROUNDED_ONCE,
     SHIFT_BASE,
     WALK,
+    WIDE_PLACES,
     Kernel,
 )
 from qat.emitters.c.types import S64, narrowest
@@ -75,13 +77,13 @@ PRODUCT_AS_FLOAT = Kernel(
     "scaled_as_float",
     """
 /* round(fl32(fl32(product * mantissa / 2^(shift - BASE)) + zero)), ties to even: what float32 computes of a product. */
-static inline int32_t scaled_as_float(int32_t product, int32_t mantissa, int32_t shift, int32_t zero)
+static inline int32_t scaled_as_float(int32_t product, int32_t mantissa, int32_t shift, int32_t zero, int32_t places)
 {
     const int32_t exponent = shift > BASE + 62 ? -62 : BASE - shift, below = exponent < 0 ? exponent : 0;
     const int32_t fine = below < -38 ? -38 : below;
     int64_t scaled;
     int32_t steps;
-    if (rounded_once(product, mantissa, -exponent, &steps))
+    if (rounded_once(product, mantissa, -exponent, places, &steps))
         return steps + zero;
     scaled = as_float_stores(as_float_stores(product) * mantissa);
     scaled = halved_to_even(scaled, fine - below) * ((int64_t)1 << (exponent > 0 ? exponent : 0));
@@ -97,9 +99,9 @@ MULTIPLY = {
     True: Kernel(
         "product_as_float",
         _MULTIPLY.replace("product_@a", "product_as_float_@a")
-        .replace("int32_t zero_point,", "int32_t zero, int32_t offset,")
+        .replace("int32_t zero_point,", "int32_t zero, int32_t offset, int32_t places,")
         .replace("rescaled(product, multiplier, shift) + zero_point",
-                 "scaled_as_float(product, multiplier, shift, zero) - offset"),
+                 "scaled_as_float(product, multiplier, shift, zero, places) - offset"),
         "aby",
         ((WALK, ""), (CLAMPED, ""), (PRODUCT_AS_FLOAT, "")),
     ),
@@ -238,8 +240,12 @@ def requantize(writer: Writer, operation: Requantize) -> None:
 
 
 def _zero(grid: Grid, rescaling: Rescaling) -> list[int]:
-    """Where results count from: their zero point, or with the roundings of float32 that of codes counted from 0."""
-    return [grid.zero_point + grid.unsigned_offset, grid.unsigned_offset] if rescaling.as_float else [grid.zero_point]
+    """Where results count from: their zero point, or with the roundings of float32 that of codes counted from 0, what
+    is taken off again, and how near a tie the roundings differ."""
+    if not rescaling.as_float:
+        return [grid.zero_point]
+    places = PLACES if grid.bits <= NARROW_BITS else WIDE_PLACES
+    return [grid.zero_point + grid.unsigned_offset, grid.unsigned_offset, places]
 
 
 def _look_up(writer: Writer, operation: Requantize, target: View, operand: View) -> None:

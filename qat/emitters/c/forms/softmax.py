@@ -82,8 +82,8 @@ def _softmax(masked: bool) -> Kernel:
 
 KERNELS = {masked: _softmax(masked) for masked in (False, True)}
 
-LOG_SOFTMAX = Kernel(
-    "log_softmax",
+LOGARITHM = Kernel(
+    "log_of",
     """
 typedef struct {
     const int32_t *exponentials;
@@ -94,8 +94,8 @@ typedef struct {
     int32_t lowest;
     int32_t bits;
     int32_t digits;
-    int32_t distance_factor;
-    int32_t log_factor;
+    int64_t distance_factor;
+    int64_t log_factor;
     int32_t log_shift;
     int32_t shift;
     int32_t zero_point;
@@ -114,7 +114,18 @@ static int64_t log_of(const log_softmax_t *p, int64_t sum)
     const int64_t entry = p->logs[place - ((int64_t)1 << LOG_TABLE_BITS)];
     return entry + (int64_t)exponent * LOG_OF_TWO + rest - ((rest * rest) >> (LOG_BITS + 1));
 }
+""".replace("LOG_TABLE_BITS)", f"{LOG_TABLE_BITS})")
+    .replace("LOG_TABLE_BITS more", f"{LOG_TABLE_BITS} more")
+    .replace("<< LOG_BITS", f"<< {LOG_BITS}")
+    .replace("(LOG_BITS + 1)", f"{LOG_BITS + 1}")
+    .replace("with LOG_BITS", f"with {LOG_BITS}")
+    .replace("LOG_OF_TWO", str(LOG_OF_TWO)),
+    needs=((BIT_LENGTH, ""),),
+)
 
+LOG_SOFTMAX = Kernel(
+    "log_softmax",
+    """
 static void log_softmax_@x_@y(const walk_t *walk, const log_softmax_t *p, const @X *x, @Y *y)
 {
     place_t at = {{0}, {0}};
@@ -135,15 +146,10 @@ static void log_softmax_@x_@y(const walk_t *walk, const log_softmax_t *p, const 
         }
     } while (walk_on(walk, &at));
 }
-""".replace("LOG_TABLE_BITS)", f"{LOG_TABLE_BITS})")
-    .replace("LOG_TABLE_BITS more", f"{LOG_TABLE_BITS} more")
-    .replace("<< LOG_BITS", f"<< {LOG_BITS}")
-    .replace("(LOG_BITS + 1)", f"{LOG_BITS + 1}")
-    .replace("with LOG_BITS", f"with {LOG_BITS}")
-    .replace("LOG_OF_TWO", str(LOG_OF_TWO)),
+""",
     "xy",
-    ((WALK, ""), (CLAMPED, ""), (BIT_LENGTH, "")),
-)  # fmt: skip
+    ((WALK, ""), (CLAMPED, ""), (LOGARITHM, "")),
+)
 
 
 def softmax(writer: Writer, operation: Softmax) -> None:
