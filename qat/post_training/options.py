@@ -17,7 +17,7 @@ class AdaRound:
     exponent behind them and at the end; a large one leaves weights alone that are far from both neighbours.
     """
 
-    iterations: int = 1000
+    iterations: int = 500
     learning_rate: float = 0.1
     regularization: float = 0.1
     warm_up: float = 0.2
