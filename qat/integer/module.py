@@ -5,7 +5,6 @@ import keyword
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
@@ -22,8 +21,8 @@ from qat.tracing import is_traced
 class ProgramModule(Steps):
     """What `program(inputs)` computes, code for code, of tensors on the module's device.
 
-    Inputs are positional or named as the program's; outputs come in its structure. Any batch size, and every length that
-    the program takes.
+    Inputs are positional or named as the program's; outputs come in its structure. It takes any batch size, and every
+    length that the program takes.
 
     The state dict holds weights at their true width, biases and constants. It is one of this program: everything else
     follows from its grids, so that the state of another program is refused, where it says what it is of (safetensors
@@ -40,7 +39,8 @@ class ProgramModule(Steps):
         self.frame = frame(program)
         self._version = digest(program)  # goes with the state dict
         self.dtypes = {
-            edge.name: edge_dtype(program.value(edge.value).grid, edge.codes) for edge in (*program.inputs, *program.outputs)
+            edge.name: edge_dtype(program.value(edge.value).grid, edge.codes)
+            for edge in (*program.inputs, *program.outputs)
         }
         self.places = {entry.symbol: input_of(program, entry.symbol) for entry in program.lengths}
         int8_matmul_is_exact()  # known before code is traced
@@ -72,7 +72,8 @@ class ProgramModule(Steps):
         for edge in self.frame.inputs:
             tensor, shape = tensors[edge.name], self.frame.value(edge.value).shape
             fits = tensor.dim() == len(shape) + 1 and all(
-                size == wanted or isinstance(wanted, Length) for size, wanted in zip(tensor.shape[1:], shape, strict=True)
+                size == wanted or isinstance(wanted, Length)
+                for size, wanted in zip(tensor.shape[1:], shape, strict=True)
             )
             if not fits or not tensor.shape[0]:
                 sizes = (size.describe() if isinstance(size, Length) else str(size) for size in shape)
@@ -80,9 +81,7 @@ class ProgramModule(Steps):
                     f"input {edge.name!r} has shape {tuple(tensor.shape)}; expected (batch, {', '.join(sizes)}) with a "
                     "batch of at least 1."
                 )
-            if tensor.is_floating_point() != self.dtypes[edge.name].is_floating_point and not (
-                self.dtypes[edge.name].is_floating_point
-            ):
+            if tensor.is_floating_point() and not self.dtypes[edge.name].is_floating_point:
                 raise ProgramError(f"input {edge.name!r} is {tensor.dtype}; it takes integers.")
         for entry in self.frame.lengths:
             length = lengths_of(self.frame, tensors)[entry.symbol]

@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from qat.errors import ProgramError
 from qat.integer.checks import Known
 from qat.integer.fixed_point import Multiplier
 from qat.integer.kernels import compute, loops
 from qat.integer.lengths import Length, LengthRange, at_lengths, lengths_in
-from qat.integer.operations import FloatIsland, Loop, Operation
+from qat.integer.operations import Loop, Operation
 from qat.integer.packing import codes_in, pack
 from qat.integer.program import IntegerProgram
 from qat.integer.rescale import Rescaling, rounding_of
@@ -104,7 +103,9 @@ class Step(nn.Module):
         self.inputs, self.outputs = operation.inputs, operation.outputs
         self.grids, self.grid = [source.grid for source in sources], output.grid
         sizes = {name: tuple(map(_plain, getattr(operation, name))) for name in operation.follows_length}
-        self.sizes = {name: entries for name, entries in sizes.items() if any(isinstance(size, tuple) for size in entries)}
+        self.sizes = {
+            name: entries for name, entries in sizes.items() if any(isinstance(size, tuple) for size in entries)
+        }
         self.by_length: tuple[str, int] | None = None
         self._derived: dict[str, Tensor] = {}
         self._unpacked: Weight | None = None

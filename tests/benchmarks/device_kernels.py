@@ -3,29 +3,17 @@
 python tests/benchmarks/device_kernels.py
 """
 
-import importlib.util
-from pathlib import Path
-
 import torch
+from every_operation import program_of_every_operation
 
 from qat.integer.interpreter import quantize_inputs, run
 from qat.integer.values import Grid, float32
-
-TESTS = Path(__file__).parents[1] / "integer" / "test_interpreter.py"
-
-
-def every_operation(source: Grid):
-    """The program of all kinds of operations that the interpreter is tested with."""
-    spec = importlib.util.spec_from_file_location("test_interpreter", TESTS)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.program_of_every_operation(source)
 
 
 def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for source in (Grid(float32(0.02), 128, 0, 255), Grid(float32(0.0001), 0, -32768, 32767)):
-        program = every_operation(source)
+        program = program_of_every_operation(source)
         generator = torch.Generator().manual_seed(0)
         inputs = {}
         for edge in program.inputs:
