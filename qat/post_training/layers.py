@@ -42,16 +42,20 @@ class Call:
 
 @dataclass
 class Layer:
-    """All calls with one weight. weight: name of the parameter, and of its quantizer."""
+    """All calls with one weight. weight: name of its quantizer.
+
+    owned: whether that is the name of a parameter or buffer as well, which nothing but these calls rounds.
+    """
 
     weight: str
+    owned: bool
     calls: list[Call] = field(default_factory=list)
 
 
 def layers_of(handle: Handle, run: Callable[[], None]) -> list[Layer]:
-    """The layers whose weight is a parameter or buffer of its own, in the order in which a forward runs them.
+    """The layers with weights of a prepared network, in the order in which a forward runs them.
 
-    run: one forward in eval mode. Weights that are computed from parameters, or looked up elsewhere, are left out.
+    run: one forward in eval mode.
     """
     names = {id(tensor): name for name, tensor in tensors_of(handle.module)}
     found: dict[int, str | None] = {}  # address -> bias or running mean
@@ -70,19 +74,19 @@ def layers_of(handle: Handle, run: Callable[[], None]) -> list[Layer]:
     handle.set_state(FLOAT)
     with watched(handle, note):
         run()
-    owned = {name for _, name in names.items()}
+    owned = set(names.values())
     shared = {name for name in found.values() if list(found.values()).count(name) > 1}
     elsewhere = {name for action in actions.values() for _, name in action.weights if name != action.weight_quantizer}
     layers: dict[str, Layer] = {}
     for address in runs:
         action = actions[address]
         weight = action.weight_quantizer
-        if weight is None or weight not in owned or weight in elsewhere:
+        if weight is None:
             continue
         shifts = {"bias": found.get(address), "mean": found.get(action.batch_norm)}
         shifts = {kind: name if name not in shared else None for kind, name in shifts.items()}
         call = Call(action.layer, address, handle.operations[address], runs=runs[address], **shifts)
-        layers.setdefault(weight, Layer(weight)).calls.append(call)
+        layers.setdefault(weight, Layer(weight, weight in owned - elsewhere)).calls.append(call)
     return list(layers.values())
 
 
@@ -90,6 +94,25 @@ def tensors_of(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """Every parameter and buffer with its name."""
     yield from module.named_parameters()
     yield from module.named_buffers()
+
+
+@dataclass
+class Met:
+    """What one call of a layer met on all calibration data. matrix: its weight as rounded, (groups, O, I)."""
+
+    moments: Moments
+    geometry: Geometry
+    matrix: Tensor
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One execution of a layer: rows of its input, and its weight, rounded if the forward rounds."""
+
+    address: int
+    rows: Tensor
+    matrix: Tensor
+    geometry: Geometry
 
 
 class Calibration:
@@ -104,49 +127,48 @@ class Calibration:
         self.batches = batches
         self.run = run
 
-    def moments(self, layer: Layer, second: bool) -> tuple[dict[int, Moments], Geometry]:
-        """Moments at each call of a layer, and its geometry. second: whether second moments are wanted.
+    def met(self, layer: Layer, second: bool) -> dict[int, Met]:
+        """What each call of a layer meets, by address. second: whether second moments are wanted.
 
         What the outputs should be is what the float network computes there, on its own inputs.
         """
-        before = self.adjustments.before.get(layer.weight, self.adjustments.tensor(layer.weight)).detach()
-        found: dict[int, Moments] = {}
+        found: dict[int, Met] = {}
         for batch in self.batches:
             with self.adjustments.undone():
-                wanted, geometry = self._rows(layer, batch, FLOAT)
-            rows, _ = self._rows(layer, batch, QUANTIZED)
-            for (address, x), (_, x_float) in zip(rows, wanted, strict=True):
-                y = x_float @ geometry[address].matrix(before.float()).transpose(1, 2)
-                new = Moments.of(x, y, second)
-                if address in found:
-                    found[address].add(new)
+                wanted = self._runs(layer, batch, FLOAT)
+            for run, real in zip(self._runs(layer, batch, QUANTIZED), wanted, strict=True):
+                outputs = real.rows @ real.matrix.transpose(1, 2)
+                moments = Moments.of(run.rows, outputs, second)
+                if run.address in found:
+                    found[run.address].moments.add(moments)
                 else:
-                    found[address] = new
-        return found, geometry
+                    found[run.address] = Met(moments, run.geometry, run.matrix)
+        return found
 
-    def _rows(self, layer: Layer, batch, state: QuantState) -> tuple[list[tuple[int, Tensor]], dict[int, Geometry]]:
-        """(address, rows of the input) of each run of a layer in one forward, and the geometry by address."""
+    def _runs(self, layer: Layer, batch, state: QuantState) -> list[_Run]:
+        """Each run of a layer in one forward."""
         calls = {call.address: call for call in layer.calls}
         left = sum(call.runs for call in layer.calls)
-        actions = self.handle.plan.actions
-        weight = self.adjustments.tensor(layer.weight)
-        rows, geometry = [], {}
+        runs: list[_Run] = []
 
         def look(address: int, function: Callable, args: tuple, kwargs: dict) -> None:
             if address not in calls:
                 return
-            source = next(slot for slot in actions[address].form.inputs if has_slot(args, kwargs, slot))
-            geometry[address] = Geometry.of(calls[address].operation, args, kwargs, weight)
-            found = geometry[address].rows(operand_at(args, kwargs, source).detach().float())
-            rows.append((address, found[:, spread(found)]))
-            if len(rows) == left:
+            form = self.handle.plan.actions[address].form
+            x, weight = (
+                next(operand_at(args, kwargs, slot) for slot in slots if has_slot(args, kwargs, slot)).detach().float()
+                for slots in (form.inputs, form.weight)
+            )
+            geometry = Geometry.of(calls[address].operation, args, kwargs, weight)
+            rows = geometry.rows(x)
+            runs.append(_Run(address, rows[:, spread(rows)], geometry.matrix(weight), geometry))
+            if len(runs) == left:
                 raise _Seen
 
         self.handle.set_state(state)
-        with watched(self.handle, look):
-            with contextlib.suppress(_Seen):
-                self.run(batch)
-        return rows, geometry
+        with watched(self.handle, look), contextlib.suppress(_Seen):
+            self.run(batch)
+        return runs
 
 
 class _Seen(BaseException):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from qat.folding import BatchNorm
 from qat.inject.accumulators import batch_norm_of
-from qat.inject.calls import Call, has_slot, operand_at
-from qat.inject.flow import Flow
+from qat.inject.calls import Call, ValueId, has_slot, operand_at
+from qat.inject.flow import Flow, is_identity
 from qat.inject.handle import Handle
 from qat.inject.weighted import weighted_form
 from qat.post_training.layers import FLOAT, tensors_of, watched
@@ -90,10 +90,7 @@ def _pair(first: Call, flow: Flow, seen: Mapping[int, _Seen], names: Mapping[int
     if weighted_form(first) is None:
         return None
     norm, value = None, ("call", first.address, 0)
-    while value not in flow.outputs and len(flow.readers.get(value, ())) == 1:
-        (reader,) = flow.readers[value]
-        if set(reader.values()) != {value}:
-            return None
+    while (reader := _only_reader(value, flow)) is not None:
         if reader.operation.name == "batch_norm" and value == ("call", first.address, 0):
             norm = _norm(seen.get(reader.address), names)
             if norm is None:
@@ -104,6 +101,27 @@ def _pair(first: Call, flow: Flow, seen: Mapping[int, _Seen], names: Mapping[int
             return None
         value = ("call", reader.address, 0)
     return None
+
+
+def _only_reader(value: ValueId, flow: Flow) -> Call | None:
+    """The one call that reads a value, and nothing else; None for several, or for what leaves the network.
+
+    What leaves values as they are, and may do so in one mode alone (dropout), reads nothing.
+    """
+    found, rest = {}, [value]
+    while rest:
+        each = rest.pop()
+        if each in flow.outputs:
+            return None
+        for reader in flow.readers.get(each, ()):
+            if is_identity(reader):
+                rest.append(("call", reader.address, 0))
+            else:
+                found[reader.address] = reader
+    (reader,) = found.values() if len(found) == 1 else (None,)
+    if reader is None or {flow.source(each) for each in reader.values()} != {value}:
+        return None
+    return reader
 
 
 def _of(

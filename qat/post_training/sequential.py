@@ -8,10 +8,8 @@ from rich.progress import track
 from qat.inject.handle import Handle
 from qat.post_training.adaround import learned_rounding
 from qat.post_training.adjustments import Adjustments
-from qat.post_training.layers import QUANTIZED, Calibration, Layer, layers_of
-from qat.post_training.moments import Moments
+from qat.post_training.layers import QUANTIZED, Calibration, Layer, Met, layers_of
 from qat.post_training.options import PostTraining
-from qat.post_training.rows import Geometry
 
 
 def adjust_layers(
@@ -25,45 +23,42 @@ def adjust_layers(
     console = Console(force_jupyter=False)
     layers = layers_of(handle, lambda: run(batches[0]))
     for layer in track(layers, "adjusting", transient=True, console=console, disable=not console.is_terminal):
-        moments, geometry = calibration.moments(layer, second=options.adaround is not None)
-        if options.adaround is not None and _is_one_matrix(geometry):
-            _round(calibration, layer, moments, next(iter(geometry.values())), options)
+        met = calibration.met(layer, second=options.adaround is not None)
+        if options.adaround is not None and layer.owned and _is_one_matrix(met):
+            _round(calibration, layer, met, options)
         if options.bias_correction:
-            _correct(calibration, layer, moments, geometry)
+            _correct(adjustments, layer, met)
     handle.set_state(QUANTIZED)
 
 
-def _is_one_matrix(geometry: dict[int, Geometry]) -> bool:
+def _is_one_matrix(met: dict[int, Met]) -> bool:
     """Whether all calls of a layer use its weight as the same matrix."""
-    return len({(each.dims, each.transposed, each.groups) for each in geometry.values()}) == 1
+    return len({(each.geometry.dims, each.geometry.transposed, each.geometry.groups) for each in met.values()}) == 1
 
 
-def _round(
-    calibration: Calibration, layer: Layer, moments: dict[int, Moments], geometry: Geometry, options: PostTraining
-) -> None:
-    """Write the weight of a layer whose rounding is learned. Where a bias takes care of the means, it need not."""
+def _round(calibration: Calibration, layer: Layer, met: dict[int, Met], options: PostTraining) -> None:
+    """Write the weight of a layer whose rounding is learned. What a bias will be corrected for, it need not keep."""
     every = [
-        moments[call.address].centred() if options.bias_correction and call.shift else moments[call.address]
+        met[call.address].moments.centred() if options.bias_correction and call.shift else met[call.address].moments
         for call in layer.calls
     ]
     total = every[0].copy()
     for other in every[1:]:
         total.add(other)
-    weight, quantizer = calibration.adjustments.tensor(layer.weight), calibration.handle.quantizers[layer.weight]
-    calibration.adjustments.write(layer.weight, learned_rounding(weight, quantizer, geometry, total, options.adaround))
+    geometry = met[layer.calls[0].address].geometry
+    adjustments, quantizer = calibration.adjustments, calibration.handle.quantizers[layer.weight]
+    weight = learned_rounding(adjustments.tensor(layer.weight), quantizer, geometry, total, options.adaround)
+    adjustments.write(layer.weight, weight)
+    for each in met.values():
+        each.matrix = geometry.matrix(quantizer(weight).detach().float())
 
 
-def _correct(
-    calibration: Calibration, layer: Layer, moments: dict[int, Moments], geometry: dict[int, Geometry]
-) -> None:
+def _correct(adjustments: Adjustments, layer: Layer, met: dict[int, Met]) -> None:
     """Take the mean error of each output off the bias of a layer (arXiv:1906.04721, section 4.2)."""
-    adjustments = calibration.adjustments
-    weight = adjustments.tensor(layer.weight).detach()
-    rounded = calibration.handle.quantizers[layer.weight](weight)
     for call in layer.calls:
         if call.shift is None:
             continue
-        error = moments[call.address].mean_error(geometry[call.address].matrix(rounded.float())).flatten()
+        error = met[call.address].moments.mean_error(met[call.address].matrix).flatten()
         shift = adjustments.tensor(call.shift).detach()
         if shift.shape == error.shape:
             # a batch norm subtracts its mean, a layer adds its bias

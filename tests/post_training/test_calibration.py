@@ -117,3 +117,99 @@ def test_a_calibrated_network_is_prepared_and_final():
     assert handle.state.final and not list(handle.parameters())
     module.eval()
     assert torch.equal(module(batches()[0]), qat.convert(module)(batches()[0]))
+
+
+EVERY_OPTION = qat.PostTraining(equalize=True, bias_correction=True, adaround=qat.AdaRound(iterations=30))
+
+
+@pytest.mark.parametrize("quant", ["w8a8", "w4a8", "w4a4", "w2a2"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        qat.PostTraining(equalize=True),
+        qat.PostTraining(bias_correction=True),
+        qat.PostTraining(adaround=qat.AdaRound(iterations=30)),
+        EVERY_OPTION,
+    ],
+    ids=["equalized", "bias corrected", "learned rounding", "all"],
+)
+def test_with_every_option_forward_program_and_file_have_the_same_codes(options, quant, tmp_path):
+    module = network()
+    handle = calibrate(module, batches(), quant, options=options)
+    module.eval()
+    program, outputs = qat.convert(module), module(batches()[0])
+    assert torch.equal(program(batches()[0]), outputs)
+    qat.export(program, tmp_path / "model.onnx")
+    report = qat.verify(program, tmp_path / "model.onnx", batches(), module=module)
+    assert report.ok and {name: each.differing for name, each in report.mismatches.items()} == {
+        "onnxruntime": 0,
+        "fake_quant": 0,
+    }
+    handle.remove()
+    module.train()
+    module[1].eval()
+    assert left_as_it_was(module, network())
+
+
+def test_what_is_written_in_short_is_the_program_of_the_steps():
+    program = qat.quantize(network(), batches(), "w4a4", options=EVERY_OPTION)
+    calibrate(module := network(), batches(), "w4a4", options=EVERY_OPTION)
+    assert torch.equal(program(batches()[0]), qat.convert(module.eval())(batches()[0]))
+
+
+def test_batches_of_a_generator_are_kept_where_they_are_run_through_again():
+    expected = qat.quantize(network(), batches(), "w4a4", options=EVERY_OPTION)
+    assert torch.equal(
+        qat.quantize(network(), iter(batches()), "w4a4", options=EVERY_OPTION)(batches()[0]), expected(batches()[0])
+    )
+
+
+def test_only_so_many_batches_are_taken():
+    def endless():
+        while True:
+            yield from batches(1)
+
+    program = qat.quantize(network(), endless(), options=qat.PostTraining(batches=2))
+    assert torch.equal(program(batches()[0]), qat.quantize(network(), batches(1))(batches()[0]))
+
+
+def test_learned_rounding_keeps_the_outputs_better():
+    module = network().eval()
+    expected = module(batches()[0])
+    plain, learned = (
+        signal_to_quantization_noise(expected, qat.quantize(module, batches(), "w3a8", options=options)(batches()[0]))
+        for options in (None, qat.PostTraining(adaround=True, bias_correction=True))
+    )
+    assert learned > plain + 1
+
+
+def test_what_fails_while_layers_are_adjusted_leaves_the_network_as_it_was(monkeypatch):
+    module = network()
+    monkeypatch.setattr("qat.post_training.sequential._correct", lambda *_: (_ for _ in ()).throw(OSError("stopped")))
+    with pytest.raises(OSError, match="stopped"):
+        qat.quantize(module, batches(), "w4a4", options=EVERY_OPTION)
+    assert left_as_it_was(module, network())
+
+
+@pytest.mark.parametrize("observer", ["minmax", "moving_average", "percentile", "mse", "histogram"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_every_observer_serves_activations_and_weights(observer, bits):
+    weight = qat.QuantSpec(bits=bits, granularity="per_channel", observer=observer)
+    activation = qat.QuantSpec(bits=bits, signed=False, symmetric=False, observer=observer)
+    module, config = network(), qat.QuantConfig(weight=weight, activation=activation)
+    handle = calibrate(module, batches(), config)
+    assert {site.spec.observer for site in handle.plan.sites.values()} == {observer}
+    module.eval()
+    assert torch.equal(module(batches()[0]), qat.convert(module)(batches()[0]))
+
+
+def test_a_chosen_observer_is_taken_below_eight_bits_too():
+    x = [torch.cat([torch.rand(999, 4), torch.full((1, 4), 50.0)])]
+    extremes = qat.QuantSpec(bits=4, signed=False, symmetric=False, observer="minmax")
+    percentile = qat.QuantSpec(bits=4, signed=False, symmetric=False, observer="percentile", percentile=99.0)
+    largest = []
+    for activation in (extremes, percentile):
+        handle = calibrate(nn.Sequential(nn.Linear(4, 4)), x, qat.QuantConfig(activation=activation, edge_bits=4))
+        scale = handle.quantizers["input.input"].qparams().scale
+        largest.append(float(scale) * 15)
+    assert largest[0] == pytest.approx(50.0) and 0.9 < largest[1] < 1.1
