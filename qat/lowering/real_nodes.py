@@ -184,7 +184,7 @@ class Builder:
         dtype: str | None = None, part: int | None = None, tokens: tuple[int, ...] = (),
     ) -> Ref:  # fmt: skip
         """A node of the program for `node` of the graph."""
-        path = module_path(node)
+        path = "" if dtype == "size" else module_path(node)
         word = function.removeprefix("aten.").partition(".")[0].strip("_")
         name = self.unique(name or ".".join(filter(None, (path, word))))
         made = node.meta["val"]
@@ -220,7 +220,10 @@ class Builder:
     def layer(self, node: Node, function: str, arguments: dict, tokens: tuple[int, ...]) -> Ref:
         """A layer with a weight, called as the module it is."""
         weight = arguments["weight"]
-        name = weight.quantizer.name.removesuffix(".weight") if isinstance(weight, Coded) else module_path(node)
+        name = module_path(node)
+        if isinstance(weight, Coded):
+            own = weight.quantizer.name
+            name = name if own == "weight" else own.removesuffix(".weight")
         reads_tokens = self.handle.config.activations == "dynamic" and isinstance(weight, Coded)
         return self.add(node, function, arguments, name=name or None, tokens=tokens if reads_tokens else ())
 
@@ -288,6 +291,22 @@ def _full(builder: Builder, node: Node, args: tuple, kwargs: dict):
     dtype = dtype_of(node.meta["val"])
     value = bool(args[1]) if dtype == "bool" else float(args[1]) if dtype == "float32" else int(args[1])
     return builder.add(node, "full", {"sizes": tuple(args[0]), "value": value, "dtype": dtype})
+
+
+def _full_like(builder: Builder, node: Node, args: tuple, kwargs: dict):
+    source = args[0]
+    sizes = [
+        size if isinstance(size, int) else builder.add(node, "size", {"input": source, "dim": dim}, dtype="size")
+        for dim, size in enumerate(shape_of(node.meta["val"]))
+    ]
+    return _full(builder, node, (sizes, args[1]), {})
+
+
+def _slice(builder: Builder, node: Node, args: tuple, kwargs: dict):
+    given = arguments_of(node, args, kwargs)
+    start, end = given["start"], given["end"]
+    whole = start in (None, 0) and (end is None or (isinstance(end, int) and end >= 2**62)) and given["step"] == 1
+    return given["self"] if whole else builder.plain(node, args, kwargs)
 
 
 def _index(builder: Builder, node: Node, args: tuple, kwargs: dict):
@@ -417,6 +436,8 @@ RULES: dict[Callable, Callable] = {
     aten.expand.default: _expand,
     aten.arange.start_step: _arange,
     aten.full.default: _full,
+    aten.full_like.default: _full_like,
+    aten.slice.Tensor: _slice,
     aten.index.Tensor: _index,
     aten.embedding.default: _embedding,
     aten.linear.default: _linear,

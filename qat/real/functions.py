@@ -27,7 +27,7 @@ _LOGICAL = """
 """
 _OTHERS = """
     pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar maximum.default minimum.default where.self rsub.Scalar
-    remainder.Scalar floor_divide.default
+    remainder.Scalar floor_divide.default div.Tensor_mode div.Scalar_mode
     matmul.default bmm.default layer_norm.default group_norm.default rms_norm.default _softmax.default
     _log_softmax.default
     mean.dim mean.default sum.dim_IntList sum.default amax.default amin.default argmax.default argmin.default

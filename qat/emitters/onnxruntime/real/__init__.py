@@ -5,16 +5,17 @@ loads the file. With dynamic activations layers are MatMulInteger and ConvIntege
 tokens and scale the sums. No such file is integer, and `qat.emitters.onnxruntime.float_ops` lists what it computes.
 """
 
+import math
 from os import PathLike
 from pathlib import Path
 
 from qat.emitters.onnxruntime.real.comparison import NodeComparison, check, check_codes, container_bits
 from qat.emitters.onnxruntime.real.forms import FORMS
 from qat.emitters.onnxruntime.real.graph import Form, RealGraph
-from qat.emitters.onnxruntime.session import unfolded_ops
+from qat.emitters.onnxruntime.session import optimized_graph
 from qat.errors import ExportError
 from qat.files import written_whole
-from qat.real.program import RealProgram
+from qat.real.program import LEAST_FLOAT16, RealProgram
 
 __all__ = ["NodeComparison", "build_real", "check_codes", "container_bits", "emit_real"]
 
@@ -25,9 +26,17 @@ def emit_real(program: RealProgram, path: str | PathLike) -> None:
     Raises `ExportError`, and writes none, where a layer of the file computes something else than that of the program.
     """
     with written_whole(Path(path), build_real(program)) as temporary:
-        if unfolded := unfolded_ops(temporary):
+        if unfolded := unfolded_weights(temporary):
             raise ExportError(f"ONNX Runtime would unpack weights at every run: {', '.join(unfolded[:5])}.")
         check(program, temporary)
+
+
+def unfolded_weights(path: str | PathLike) -> list[str]:
+    """Constants that nodes of the optimized graph work on again and again, but for a few numbers."""
+    graph = optimized_graph(path)
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
+    alone = [list(node.input) for node in graph.node if set(node.input) <= set(sizes)]
+    return [name for names in alone for name in names if sizes[name] >= LEAST_FLOAT16]
 
 
 def build_real(program: RealProgram) -> bytes:

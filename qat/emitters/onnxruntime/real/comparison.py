@@ -32,6 +32,8 @@ SUM_TOLERANCE = 1e-5
 FUNCTION_TOLERANCE = 1e-4
 CHECK_BATCHES = (1, 3)
 CHECK_SEED = 20
+#: How many integers random inputs are among: as many as tables have rows, those of a mask, or 0 alone.
+INTEGER_LIMITS = (2**31, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -222,27 +224,34 @@ def refuse_node(found: NodeCheck) -> None:
 
 
 def random_inputs(program: RealProgram) -> Iterator[dict[str, Tensor]]:
-    """Inputs by name: of several batches, of the recorded lengths and, where that can be, of shorter ones."""
+    """Inputs by name: of several batches, of the recorded lengths and, where that can be, of shorter ones.
+
+    Integers are of the range that tables tell; where the network cannot take those, smaller ones.
+    """
     generator = torch.Generator().manual_seed(CHECK_SEED)
     symbols = {size for edge in program.inputs for size in edge.shape if isinstance(size, str)} - {"batch"}
     for batch, shorter in itertools.product(CHECK_BATCHES, (False, True) if symbols else (False,)):
-        inputs = {edge.name: _random(edge, batch, shorter, generator) for edge in program.inputs}
-        if shorter:
+        for limit in INTEGER_LIMITS:
+            inputs = {edge.name: _random(edge, batch, shorter, limit, generator) for edge in program.inputs}
             try:
                 program.run(inputs)
-            except Exception:  # a length that the network cannot have
+            except Exception:  # a length, or integers, that the network cannot have
                 continue
-        yield inputs
+            yield inputs
+            break
+        else:
+            if not shorter:
+                raise ExportError("the program takes no random inputs to compare its file on; give it other examples.")
 
 
-def _random(edge: RealInput, batch: int, shorter: bool, generator: torch.Generator) -> Tensor:
+def _random(edge: RealInput, batch: int, shorter: bool, limit: int, generator: torch.Generator) -> Tensor:
     sizes = [
         batch if size == "batch" else max(recorded // 2, 1) if shorter and isinstance(size, str) else recorded
         for size, recorded in zip(edge.shape, edge.recorded, strict=True)
     ]
     if edge.dtype == "float32":
         return torch.randn(sizes, generator=generator)
-    return torch.randint(edge.count, sizes, generator=generator)
+    return torch.randint(min(edge.count, limit), sizes, generator=generator)
 
 
 __all__ = ["NodeCheck", "NodeComparison", "check", "check_codes", "codes_in", "random_inputs", "rounding_of_groups"]

@@ -83,6 +83,15 @@ def _remainder(form: Form) -> str:
     return form.add("Mod", first, second)
 
 
+def _rounded_quotient(form: Form) -> str:
+    mode = form.argument("rounding_mode")
+    if mode == "floor":
+        return _floor_divide(form)
+    if mode is not None:
+        raise form.refuse(f"rounds a quotient by {mode!r}; use rounding_mode='floor'")
+    return _binary("Div")(form)
+
+
 def _floor_divide(form: Form) -> str:
     dtype = form.node.dtype
     first, second = form.operand("self", dtype), form.operand("other", dtype)
@@ -465,6 +474,7 @@ FORMS: dict[str, Write] = {
     "aten.rsub.Scalar": _reversed_difference,
     **dict.fromkeys(("aten.mul.Tensor", "aten.mul.Scalar"), _binary("Mul")),
     **dict.fromkeys(("aten.div.Tensor", "aten.div.Scalar"), _binary("Div")),
+    **dict.fromkeys(("aten.div.Tensor_mode", "aten.div.Scalar_mode"), _rounded_quotient),
     **dict.fromkeys(
         ("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Scalar"), _binary("Pow", "self", "exponent")
     ),

@@ -56,7 +56,7 @@ class RealGraph:
     def constant(self, name: str, array, dtype) -> str:
         """Add an initializer. array: anything numpy takes. Returns its name."""
         self.claim(name)
-        self.initializers[name] = numpy_helper.from_array(numpy.ascontiguousarray(numpy.asarray(array, dtype)), name)
+        self.initializers[name] = numpy_helper.from_array(numpy.asarray(array, dtype, order="C"), name)
         return name
 
     def number(self, value, dtype, shape: tuple[int, ...] = ()) -> str:

@@ -1,0 +1,202 @@
+"""Layers with weights in files that are not integer, with real ONNX Runtime."""
+
+import dataclasses
+
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import qat
+from qat.emitters.onnxruntime import float_ops, open_session, run_session
+from qat.emitters.onnxruntime.real import build_real, check_codes, container_bits
+from qat.emitters.onnxruntime.real.comparison import (
+    NodeCheck,
+    NodeComparison,
+    codes_in,
+    random_inputs,
+    refuse_node,
+    rounding_of_groups,
+)
+from qat.errors import ConfigurationError, ExportError
+from qat.real.program import RealInput, RealNode, RealOutput, RealProgram, Ref
+from qat.real.weights import RealWeight
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(40, 7), (3, 40)),
+    "linear of positions": (lambda: nn.Linear(40, 7), (2, 3, 40)),
+    "convolution": (lambda: nn.Conv2d(3, 8, 3, stride=2, padding=1), (2, 3, 9, 9)),
+    "dilated": (lambda: nn.Conv2d(3, 8, 3, dilation=2, bias=False), (2, 3, 9, 9)),
+    "depthwise": (lambda: nn.Conv2d(6, 6, 3, groups=6), (2, 6, 5, 5)),
+    "grouped": (lambda: nn.Conv2d(6, 4, 3, groups=2), (2, 6, 5, 5)),
+    "along one dimension": (lambda: nn.Conv1d(4, 5, 3, padding=2), (2, 4, 11)),
+    "in three dimensions": (lambda: nn.Conv3d(2, 3, 2), (2, 2, 4, 4, 4)),
+    "transposed": (lambda: nn.ConvTranspose2d(3, 5, 3, stride=2, output_padding=1), (2, 3, 4, 4)),
+}
+
+
+def compared(program, path):
+    """Every node of the file beside the program's, all batches together."""
+    checks = {}
+    comparison = NodeComparison(program, path)
+    for inputs in random_inputs(program):
+        for name, found in comparison(inputs).items():
+            checks[name] = checks[name] + found if name in checks else found
+    return checks
+
+
+def cases(first, others):
+    """Every layer with the first preset, and the two usual ones with the others."""
+    return [(name, first) for name in LAYERS] + [
+        (name, quant) for quant in others for name in ("linear", "convolution")
+    ]
+
+
+@pytest.mark.parametrize(("name", "quant"), cases("w8-dynamic", ["w4-dynamic", "w2-dynamic"]))
+def test_codes_sums_and_results_of_dynamic_layers_are_equal(name, quant, tmp_path):
+    torch.manual_seed(0)
+    make, shape = LAYERS[name]
+    program = qat.quantize(make().eval(), [torch.randn(shape)], quant=quant)
+    qat.export(program, tmp_path / "model.onnx")
+    layer = next(iter(compared(program, tmp_path / "model.onnx").values()))
+    kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+    if name == "transposed":  # no kernel multiplies integers of its activations
+        assert not program.integer_operations
+        assert "ConvTranspose" in kinds
+        assert layer.holds
+        return
+    assert ("MatMulInteger" if name.startswith("linear") else "ConvInteger") in kinds
+    assert len(program.integer_operations) == 1
+    assert layer.total > 0
+    assert (layer.differing, layer.error) == (0, 0.0)
+    x = torch.randn(shape)
+    found = run_session(open_session(tmp_path / "model.onnx"), {program.inputs[0].name: x})["output"]
+    assert torch.equal(found, program(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "quant"), cases("w4-weight-only", ["w8-weight-only", "w3-weight-only", "w2-weight-only"])
+)
+def test_weights_alone_are_read_back_bit_for_bit_and_layers_stay_within_their_bound(name, quant, tmp_path):
+    torch.manual_seed(0)
+    make, shape = LAYERS[name]
+    config = dataclasses.replace(qat.QuantConfig.parse(quant), edge_bits=2)
+    program = qat.quantize(make().eval(), [torch.randn(shape)], quant=config)
+    qat.export(program, tmp_path / "model.onnx")
+    (weight,), (codes,) = program.weights.values(), codes_in(tmp_path / "model.onnx", program).values()
+    assert weight.bits == int(quant[1])
+    assert torch.equal(codes, weight.codes)
+    assert all(found.holds for found in compared(program, tmp_path / "model.onnx").values())
+    assert not program.integer_operations
+    kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+    assert ("MatMulNBits" in kinds) == name.startswith("linear")
+
+
+def test_narrow_weights_take_fewer_bytes_in_the_file(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256)).eval()
+    sizes = {}
+    for bits in (2, 3, 4, 8):
+        config = dataclasses.replace(qat.QuantConfig.parse(f"w{bits}-weight-only"), edge_bits=2)
+        program = qat.quantize(network, [torch.randn(2, 256)], quant=config)
+        sizes[bits] = len(build_real(program)) - 3 * 256 * 8 * 2  # without the scales
+        assert container_bits(program) == {str(bits): {3: 4}.get(bits, bits)}
+    weights = 3 * 256 * 256
+    assert all(abs(sizes[bits] - weights * width / 8) < 7000 for bits, width in ((2, 2), (3, 4), (4, 4), (8, 8)))
+
+
+def test_float16_halves_what_has_no_codes(tmp_path):
+    network = nn.Linear(256, 256).eval()
+    sizes = {
+        storage: len(build_real(qat.quantize(network, [torch.randn(2, 256)], quant=qat.QuantConfig(
+            weight=None, activations="float", storage=storage
+        ))))
+        for storage in ("float16", "float32")
+    }  # fmt: skip
+    assert 1.95 < sizes["float32"] / sizes["float16"] < 2.0
+
+
+def test_tokens_that_several_layers_read_are_made_once():
+    class Three(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList(nn.Linear(32, 32) for _ in range(3))
+
+        def forward(self, x):
+            return sum(part(x) for part in self.parts)
+
+    program = qat.quantize(Three().eval(), [torch.randn(2, 5, 32)], quant="w8-dynamic")
+    kinds = [node.op_type for node in onnx.load_from_string(build_real(program)).graph.node]
+    assert (kinds.count("MatMulInteger"), kinds.count("ReduceMax")) == (3, 1)
+
+
+def test_a_file_is_the_same_each_time_and_never_integer(tmp_path):
+    torch.manual_seed(0)
+    network, x = nn.Linear(32, 8).eval(), torch.randn(2, 32)
+    for quant in ("fp16", "w8-dynamic", "w4-weight-only"):
+        programs = [qat.quantize(network, [x], quant=quant) for _ in range(2)]
+        assert build_real(programs[0]) == build_real(programs[1])
+        qat.export(programs[0], tmp_path / "model.onnx")
+        assert float_ops(tmp_path / "model.onnx")
+
+
+def test_files_of_other_weights_are_refused(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(2, 32)
+    first, second = (qat.quantize(nn.Linear(32, 8).eval(), [x], quant="w4-weight-only") for _ in range(2))
+    qat.export(first, tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match="holds other codes of 'weight' than the program"):
+        check_codes(second, tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match="holds other codes"):
+        qat.verify(second, tmp_path / "model.onnx", [x])
+
+
+def test_other_runtimes_refuse_them(tmp_path):
+    program = qat.quantize(nn.Linear(32, 8).eval(), [torch.randn(2, 32)], quant="w4-weight-only")
+    with pytest.raises(ConfigurationError, match="activations are float, and c runs integer files only"):
+        qat.export(program, tmp_path / "model.c", runtime="c")
+
+
+def test_a_node_that_is_wrong_is_named_with_how_far_it_is_off():
+    with pytest.raises(ExportError, match=r"computes linear 'fc' otherwise .*\(3 of 9 numbers that should be equal\)"):
+        refuse_node(NodeCheck("fc", "linear", 3, 9))
+    with pytest.raises(ExportError, match=r"a result by 0.5, where 0.1 is explained"):
+        refuse_node(NodeCheck("fc", "linear", error=0.5, bound=0.1))
+    both = NodeCheck("fc", "linear", 1, 2, 0.1, 1.0) + NodeCheck("fc", "linear", 0, 5, 0.3, 2.0)
+    assert (both.differing, both.total, both.error, both.bound) == (1, 7, 0.3, 2.0)
+
+
+def test_a_kernel_that_computes_something_else_is_found(tmp_path):
+    """A file whose bias was changed by hand."""
+    program = qat.quantize(nn.Linear(32, 8).eval(), [torch.randn(2, 32)], quant="w4-weight-only")
+    model = onnx.load_from_string(build_real(program))
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1, "bias"))
+    onnx.save(model, tmp_path / "model.onnx")
+    report = qat.verify(program, tmp_path / "model.onnx", [torch.randn(4, 32)])
+    assert not report.as_exported
+    assert len(report.wrong) == 1
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.integers(1, 100), st.integers(1, 5), st.sampled_from([2, 4, 8]), st.integers(0, 9))
+def test_what_matmulnbits_rounds_stays_below_the_bound(inputs, outputs, bits, seed):
+    generator = torch.Generator().manual_seed(seed)
+    half = 2 ** (bits - 1)
+    codes = torch.randint(-half, half, (outputs, inputs), generator=generator).to(torch.int8)
+    scale = torch.rand(outputs, -(-inputs // 32), generator=generator)
+    weight = RealWeight(codes, scale, bits, False, 32, (outputs, inputs), 0)
+    arguments = (("input", Ref("x")), ("weight", Ref("w")), ("bias", None))
+    node = RealNode("fc", "", "linear", arguments, "float32", ("batch", outputs))
+    program = RealProgram(
+        (RealInput("x", "float32", ("batch", inputs), (3, inputs)),), (RealOutput("y", "fc"),), (node,), {"w": weight}
+    )
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(build_real(program), providers=["CPUExecutionProvider"])
+    x = torch.randn(3, inputs, generator=generator) * 10 ** torch.randint(-3, 4, (3, 1), generator=generator).float()
+    found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0]).double()
+    bound = rounding_of_groups(x, weight) + 1e-5 * (x.abs().double() @ weight.real.abs().double().T)
+    assert bool(((found - x.double() @ weight.real.double().T).abs() <= bound).all())
