@@ -24,24 +24,39 @@ def lifetimes(calls: Sequence[Sequence[Buffer]]) -> dict[Buffer, Lifetime]:
 def plan(alive: Mapping[Buffer, Lifetime]) -> int:
     """Give every buffer its `place`; returns how many bytes the arena has.
 
-    The largest is placed first, each at the lowest place where it meets nothing that lives at the same time.
+    Buffers are placed one after another, each at the lowest place where it meets nothing that lives at the same time.
+    No order is the best for every program, so a few are tried: the largest first, the longest lived, as they come.
     """
-    placed: list[Buffer] = []
-    # sorted is stable: equal sizes keep the order of the program
-    for buffer in sorted(alive, key=lambda entry: -entry.bytes):
-        first, last = alive[buffer]
-        met = sorted(
-            (other for other in placed if alive[other][0] <= last and first <= alive[other][1]),
-            key=lambda other: other.place,
-        )
-        place = 0
-        for other in met:
-            if place + buffer.bytes <= other.place:
-                break
-            place = max(place, _aligned(other.place + other.bytes))
+    orders = (
+        lambda buffer: -buffer.bytes,
+        lambda buffer: (alive[buffer][0] - alive[buffer][1], -buffer.bytes),
+        lambda buffer: (alive[buffer][0], -buffer.bytes),
+    )
+    # sorted is stable: equals keep the order of the program
+    tried = [_placed(sorted(alive, key=order), alive) for order in orders]
+    best = min(tried, key=lambda places: _extent(places))
+    for buffer, place in best.items():
         buffer.place = place
-        placed.append(buffer)
-    return max((_aligned(buffer.place + buffer.bytes) for buffer in placed), default=0)
+    return _extent(best)
+
+
+def _placed(buffers: Sequence[Buffer], alive: Mapping[Buffer, Lifetime]) -> dict[Buffer, int]:
+    """A place for each buffer, in this order."""
+    places: dict[Buffer, int] = {}
+    for buffer in buffers:
+        first, last = alive[buffer]
+        met = [other for other in places if alive[other][0] <= last and first <= alive[other][1]]
+        place = 0
+        for other in sorted(met, key=places.__getitem__):
+            if place + buffer.bytes <= places[other]:
+                break
+            place = max(place, _aligned(places[other] + other.bytes))
+        places[buffer] = place
+    return places
+
+
+def _extent(places: Mapping[Buffer, int]) -> int:
+    return max((_aligned(place + buffer.bytes) for buffer, place in places.items()), default=0)
 
 
 def _aligned(place: int) -> int:

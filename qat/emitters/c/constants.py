@@ -11,6 +11,7 @@ from qat.emitters.c.types import CType
 
 #: A line of the source.
 LINE = 118
+_INDENT = " " * 4
 #: Bytes of a pointer of the processors that this is for.
 POINTER_BYTES = 4
 
@@ -34,7 +35,7 @@ class Constants:
     def array(self, label: str, ctype: CType, values: Tensor | Iterable[int]) -> Pointer:
         """An array of integers, in the order of the tensor's dimensions."""
         numbers = values.flatten().tolist() if isinstance(values, Tensor) else list(values)
-        body = textwrap.fill(", ".join(map(str, numbers)), LINE, initial_indent="    ", subsequent_indent="    ")
+        body = textwrap.fill(", ".join(map(str, numbers)), LINE, initial_indent=_INDENT, subsequent_indent=_INDENT)
         text = f"[{len(numbers)}] = {{\n{body}\n}};"
         return Pointer(self._declare(label, ctype.name, text, len(numbers) * ctype.bytes))
 
@@ -43,7 +44,10 @@ class Constants:
 
         counted: whether its fields are added to `bytes`.
         """
-        lines = [f"    .{name} = {_written(value)}," for name, value in fields.items()]
+        lines = [
+            textwrap.fill(f".{name} = {_written(value)},", LINE, initial_indent=_INDENT, subsequent_indent=2 * _INDENT)
+            for name, value in fields.items()
+        ]
         size = sum(map(_size, fields.values())) if counted else 0
         return Pointer("&" + self._declare(label, kind, " = {\n" + "\n".join(lines) + "\n};", size))
 

@@ -1,9 +1,11 @@
 """Functions and types of the C source: one text each, written for every combination of types that a program uses."""
 
 import re
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from qat.emitters.c.constants import LINE
 from qat.emitters.c.types import CType
 
 #: What is added to the shift of a channel with both roundings of float32, which is -7 or more: others stay below 64.
@@ -52,13 +54,21 @@ class KernelTexts:
                 letter = match.group(1)
                 return known[letter].short if letter.islower() else known[letter.lower()].name
 
-            self._texts[called] = re.sub("@([a-zA-Z])", written, kernel.text).strip()
+            lines = re.sub("@([a-zA-Z])", written, kernel.text).strip().splitlines()
+            self._texts[called] = "\n".join(map(_within_margin, lines))
         return called
 
     @property
     def texts(self) -> tuple[str, ...]:
         """All of them, in order."""
         return tuple(self._texts.values())
+
+
+def _within_margin(line: str) -> str:
+    """The head of a function whose types are too long for one line is broken; other lines stay."""
+    if len(line) <= LINE or not line.startswith("static"):
+        return line
+    return textwrap.fill(line, LINE, subsequent_indent=" " * 8)
 
 
 #: Nested loops. RANK and OPERANDS are those of the program; strides are in elements.

@@ -240,7 +240,7 @@ def described(operation: Operation, program: IntegerProgram) -> str:
 
 def quoted(name: str) -> str:
     """A name between quotes, as JSON has it, that ends no comment and begins none."""
-    return json.dumps(name).replace("*/", "*\\/").replace("/*", "\\/*")
+    return json.dumps(name).replace("*/", "*\\u002f").replace("/*", "\\u002f*")
 
 
 def _text_of(call: Call) -> str:

@@ -143,7 +143,7 @@ static void depthwise_@x_@y(const window_t *window, const layer_t *layer, const 
 }
 """
 
-_ACCUMULATE = Kernel(
+ACCUMULATE = Kernel(
     "accumulate",
     """
 static void accumulate_@x(const @X *restrict x, const int8_t *restrict weights, int32_t count, int32_t zero_point,
@@ -169,7 +169,7 @@ def _both(name: str, text: str, *needs: tuple[Kernel, str]) -> dict[bool, Kernel
 
 DENSE = _both("dense", _DENSE, (MULTIPLY, "x"))
 CONVOLVE = _both("convolve", _CONVOLVE, (WINDOW, ""), (GATHER, "x"), (MULTIPLY, "x"))
-DEPTHWISE = _both("depthwise", _DEPTHWISE, (INSIDE, ""), (_ACCUMULATE, "x"))
+DEPTHWISE = _both("depthwise", _DEPTHWISE, (INSIDE, ""), (ACCUMULATE, "x"))
 
 
 def linear(writer: Writer, operation: Linear) -> None:
