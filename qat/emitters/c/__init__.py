@@ -20,6 +20,7 @@ from qat.emitters.c.forms import FORMS
 from qat.emitters.c.readback import Footprint, float_ops, footprint, operations
 from qat.emitters.c.session import (
     check_edges,
+    files_of,
     header_of,
     open_session,
     run_session,
@@ -36,7 +37,7 @@ from qat.integer.operations import Add, FloatIsland, Operation
 from qat.integer.program import IntegerProgram
 
 __all__ = [
-    "Footprint", "check_edges", "emit", "float_ops", "footprint", "open_session", "operations", "refusals",
+    "Footprint", "check_edges", "emit", "files_of", "float_ops", "footprint", "open_session", "operations", "refusals",
     "run_session", "session_conditions",
 ]  # fmt: skip
 

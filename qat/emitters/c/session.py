@@ -46,9 +46,14 @@ def header_of(path: str | PathLike) -> Path:
     return Path(path).with_suffix(".h")
 
 
+def files_of(path: str | PathLike) -> tuple[Path, Path]:
+    """Both files of an export: the source and its header."""
+    return Path(path), header_of(path)
+
+
 def read_interface(path: str | PathLike) -> Interface:
     """What the header beside a source says. Raises `ExportError` for files that are missing or of no export."""
-    for file in (Path(path), header_of(path)):
+    for file in files_of(path):
         if not file.is_file():
             raise ExportError(f"{file} does not exist, or is no file; give the path that the program was exported to.")
     return read_header(header_of(path).read_text(errors="replace"), header_of(path))
