@@ -16,7 +16,7 @@ from qat.post_training.adjustments import Adjustments
 from qat.post_training.equalization import equalize
 from qat.post_training.options import PostTraining
 from qat.post_training.sequential import adjust_layers
-from qat.schedule import QuantState
+from qat.post_training.watching import FLOAT, QUANTIZED
 from qat.spec import QuantConfig
 from qat.training.discovery import inputs_of, require_forward
 from qat.training.modes import modes_kept
@@ -79,16 +79,14 @@ def calibrate(
             module.eval()
             if options.equalize:
                 equalize(handle, adjustments, lambda: _call(module, inputs_of(first, module)))
-            handle.set_state(QuantState(observe=True, fake_quantize=False))
+            handle.set_state(FLOAT)
             with handle.observing_in_eval():
                 for batch in track(
                     every, "observing", transient=True, console=console, disable=not console.is_terminal
                 ):
                     _call(module, inputs_of(batch, module))
             handle.check_observed()
-            handle.set_state(
-                QuantState(observe=False, fake_quantize=True, freeze_batch_norm=True, freeze_scales=True, final=True)
-            )
+            handle.set_state(QUANTIZED)
             if options.adjusts_layers:
                 inputs = [inputs_of(batch, module) for batch in every]
                 adjust_layers(handle, adjustments, inputs, lambda batch: _call(module, batch), options)

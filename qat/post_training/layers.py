@@ -1,22 +1,22 @@
 """The layers with weights of a prepared network that can be adjusted, and what they meet on calibration data."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from qat.inject import calls as recorded
 from qat.inject.accumulators import batch_norm_of
-from qat.inject.calls import has_slot, operand_at
+from qat.inject.actions import Action
 from qat.inject.handle import Handle
+from qat.inject.weighted import weighted_form
 from qat.post_training.adjustments import Adjustments
 from qat.post_training.moments import Moments, spread
 from qat.post_training.rows import Geometry
+from qat.post_training.watching import FLOAT, QUANTIZED, flow_of, only_reader, operand_in, tensors_of, watched
 from qat.schedule import QuantState
-
-#: Nothing is rounded, and in eval mode nothing observed either; the forward runs call by call all the same.
-FLOAT = QuantState(observe=True, fake_quantize=False)
-QUANTIZED = QuantState(observe=False, fake_quantize=True, freeze_batch_norm=True, freeze_scales=True, final=True)
 
 
 @dataclass(frozen=True)
@@ -58,42 +58,43 @@ def layers_of(handle: Handle, run: Callable[[], None]) -> list[Layer]:
     run: one forward in eval mode.
     """
     names = {id(tensor): name for name, tensor in tensors_of(handle.module)}
-    found: dict[int, str | None] = {}  # address -> bias or running mean
-    runs: dict[int, int] = {}
-    actions = handle.plan.actions
+    calls, actions = handle.recording.calls, handle.plan.actions
+    runs: Counter[int] = Counter()
+    shifts: dict[int, str | None] = {}  # address of a layer -> its bias, of a batch norm -> its running mean
 
     def note(address: int, function: Callable, args: tuple, kwargs: dict) -> None:
-        action = actions[address]
-        runs[address] = runs.get(address, 0) + 1
-        if handle.operations[address] == "batch_norm" and action.folded_into is not None:
-            found[address] = names.get(id(batch_norm_of(function, args, kwargs)[1].mean))
-        elif action.weight_quantizer is not None and action.bias is not None:
-            if has_slot(args, kwargs, action.bias):
-                found[address] = names.get(id(operand_at(args, kwargs, action.bias)))
+        runs[address] += 1
+        form = weighted_form(calls[address])
+        if form is not None:
+            shifts[address] = names.get(id(operand_in(form.bias, args, kwargs)))
+        elif calls[address].operation.name == "batch_norm":
+            shifts[address] = names.get(id(batch_norm_of(function, args, kwargs)[1].mean))
 
     handle.set_state(FLOAT)
     with watched(handle, note):
         run()
-    owned = set(names.values())
-    shared = {name for name in found.values() if list(found.values()).count(name) > 1}
-    elsewhere = {name for action in actions.values() for _, name in action.weights if name != action.weight_quantizer}
+    flow, shared = flow_of(handle), Counter(shifts.values())
+    weights = {address: _weight_of(calls[address], action) for address, action in actions.items()}
+    elsewhere = {name for address, action in actions.items() for _, name in action.weights if name != weights[address]}
+    owned = set(names.values()) - elsewhere
     layers: dict[str, Layer] = {}
-    for address in runs:
-        action = actions[address]
-        weight = action.weight_quantizer
+    for address, count in runs.items():
+        weight = weights[address]
         if weight is None:
             continue
-        shifts = {"bias": found.get(address), "mean": found.get(action.batch_norm)}
-        shifts = {kind: name if name not in shared else None for kind, name in shifts.items()}
-        call = Call(action.layer, address, handle.operations[address], runs=runs[address], **shifts)
-        layers.setdefault(weight, Layer(weight, weight in owned - elsewhere)).calls.append(call)
+        reader = only_reader(("call", address, 0), flow)
+        normed = reader is not None and reader.operation.name == "batch_norm"
+        found = shifts.get(address), shifts.get(reader.address) if normed else None
+        bias, mean = (name if shared[name] == 1 else None for name in found)
+        call = Call(actions[address].layer, address, calls[address].operation.name, bias, mean, count)
+        layers.setdefault(weight, Layer(weight, weight in owned)).calls.append(call)
     return list(layers.values())
 
 
-def tensors_of(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    """Every parameter and buffer with its name."""
-    yield from module.named_parameters()
-    yield from module.named_buffers()
+def _weight_of(call: recorded.Call, action: Action) -> str | None:
+    """The quantizer of the weight of a layer, None for any other call."""
+    form = weighted_form(call)
+    return None if form is None else next((name for slot, name in action.weights if slot in form.weight), None)
 
 
 @dataclass
@@ -154,11 +155,8 @@ class Calibration:
         def look(address: int, function: Callable, args: tuple, kwargs: dict) -> None:
             if address not in calls:
                 return
-            form = self.handle.plan.actions[address].form
-            x, weight = (
-                next(operand_at(args, kwargs, slot) for slot in slots if has_slot(args, kwargs, slot)).detach().float()
-                for slots in (form.inputs, form.weight)
-            )
+            form = weighted_form(self.handle.recording.calls[address])
+            x, weight = (operand_in(slots, args, kwargs).detach().float() for slots in (form.inputs, form.weight))
             geometry = Geometry.of(calls[address].operation, args, kwargs, weight)
             rows = geometry.rows(x)
             runs.append(_Run(address, rows[:, spread(rows)], geometry.matrix(weight), geometry))
@@ -173,13 +171,3 @@ class Calibration:
 
 class _Seen(BaseException):
     """Ends a forward that has shown what was asked for; no error, and nothing that a network may catch."""
-
-
-@contextlib.contextmanager
-def watched(handle: Handle, watcher: Callable[[int, Callable, tuple, dict], None]) -> Iterator[None]:
-    """Let `watcher` see every computation of a prepared network, inside."""
-    handle.watcher = watcher
-    try:
-        yield
-    finally:
-        handle.watcher = None

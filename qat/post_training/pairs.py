@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from qat.folding import BatchNorm
 from qat.inject.accumulators import batch_norm_of
-from qat.inject.calls import Call, ValueId, has_slot, operand_at
-from qat.inject.flow import Flow, is_identity
+from qat.inject.calls import Call
+from qat.inject.flow import Flow
 from qat.inject.handle import Handle
 from qat.inject.weighted import weighted_form
-from qat.post_training.layers import FLOAT, tensors_of, watched
 from qat.post_training.rows import Geometry
+from qat.post_training.watching import FLOAT, flow_of, only_reader, operand_in, tensors_of, watched
 
 #: What may stand between the two: f(s x) = s f(x) for every s > 0, channel by channel. Whether channels are still the
 #: same ones behind a mean or a reshape is tried out afterwards.
@@ -77,8 +77,7 @@ def pairs_of(handle: Handle, run: Callable[[], None]) -> list[Pair]:
     with watched(handle, lambda address, *call: seen.setdefault(address, []).append(_Seen(*call))):
         run()
     once = {address: executions[0] for address, executions in seen.items() if len(executions) == 1}
-    recording = handle.recording
-    flow = Flow(recording.calls, [*recording.outputs, *recording.compared])
+    recording, flow = handle.recording, flow_of(handle)
     names = {id(tensor): name for name, tensor in tensors_of(handle.module)}
     uses = Counter(operand.constant for call in recording.calls.values() for operand in call.constants())
     found = (_pair(call, flow, once, names) for call in recording.calls.values() if call.address in once)
@@ -90,7 +89,7 @@ def _pair(first: Call, flow: Flow, seen: Mapping[int, _Seen], names: Mapping[int
     if weighted_form(first) is None:
         return None
     norm, value = None, ("call", first.address, 0)
-    while (reader := _only_reader(value, flow)) is not None:
+    while (reader := only_reader(value, flow)) is not None:
         if reader.operation.name == "batch_norm" and value == ("call", first.address, 0):
             norm = _norm(seen.get(reader.address), names)
             if norm is None:
@@ -103,27 +102,6 @@ def _pair(first: Call, flow: Flow, seen: Mapping[int, _Seen], names: Mapping[int
     return None
 
 
-def _only_reader(value: ValueId, flow: Flow) -> Call | None:
-    """The one call that reads a value, and nothing else; None for several, or for what leaves the network.
-
-    What leaves values as they are, and may do so in one mode alone (dropout), reads nothing.
-    """
-    found, rest = {}, [value]
-    while rest:
-        each = rest.pop()
-        if each in flow.outputs:
-            return None
-        for reader in flow.readers.get(each, ()):
-            if is_identity(reader):
-                rest.append(("call", reader.address, 0))
-            else:
-                found[reader.address] = reader
-    (reader,) = found.values() if len(found) == 1 else (None,)
-    if reader is None or {flow.source(each) for each in reader.values()} != {value}:
-        return None
-    return reader
-
-
 def _of(
     first: Call, norm: Norm | None, second: Call, seen: Mapping[int, _Seen], names: Mapping[int, str]
 ) -> Pair | None:
@@ -133,19 +111,13 @@ def _of(
     parts = []
     for call in (first, second):
         form, run = weighted_form(call), seen[call.address]
-        weight, bias = (_operand(slots, run) for slots in (form.weight, form.bias))
+        weight, bias = (operand_in(slots, run.args, run.kwargs) for slots in (form.weight, form.bias))
         geometry = Geometry.of(call.operation.name, run.args, run.kwargs, weight)
         parts.append((names.get(id(weight)), None if bias is None else names.get(id(bias), ""), geometry))
     (first_weight, bias, first_geometry), (second_weight, _, second_geometry) = parts
     if first_weight is None or second_weight is None or bias == "":
         return None
     return Pair(first_weight, bias, norm, second_weight, first_geometry, second_geometry)
-
-
-def _operand(slots, seen: _Seen):
-    """The tensor that a call was given in one of `slots`, None for none."""
-    given = (operand_at(seen.args, seen.kwargs, slot) for slot in slots if has_slot(seen.args, seen.kwargs, slot))
-    return next(given, None)
 
 
 def _norm(seen: _Seen | None, names: Mapping[int, str]) -> Norm | None:

@@ -8,8 +8,9 @@ from rich.progress import track
 from qat.inject.handle import Handle
 from qat.post_training.adaround import learned_rounding
 from qat.post_training.adjustments import Adjustments
-from qat.post_training.layers import QUANTIZED, Calibration, Layer, Met, layers_of
+from qat.post_training.layers import Calibration, Layer, Met, layers_of
 from qat.post_training.options import PostTraining
+from qat.post_training.watching import QUANTIZED
 
 
 def adjust_layers(

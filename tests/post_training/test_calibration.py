@@ -213,3 +213,22 @@ def test_a_chosen_observer_is_taken_below_eight_bits_too():
         scale = handle.quantizers["input.input"].qparams().scale
         largest.append(float(scale) * 15)
     assert largest[0] == pytest.approx(50.0) and 0.9 < largest[1] < 1.1
+
+
+@pytest.mark.parametrize("quant", ["w4-weight-only", "w4-dynamic"])
+@pytest.mark.parametrize(
+    "options", [qat.PostTraining(bias_correction=True), qat.PostTraining(adaround=qat.AdaRound(iterations=50))]
+)
+def test_options_serve_networks_whose_activations_stay_real(quant, options):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
+    x = torch.randn(256, 64) @ torch.randn(64, 64)
+    expected = module(x)
+
+    def noise(options):
+        handle = calibrate(module, [x], quant, options=options)
+        found = (module(x) - expected).square().mean().item()
+        handle.remove()
+        return found
+
+    assert noise(options) < 0.9 * noise(None)
