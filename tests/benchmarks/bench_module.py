@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_module.py
 
-First a program of every kind of operation, then a ResNet-20 and a vision transformer at w8a8: run by the module in eager
-code, as exported graph, and compiled, each beside the interpreter. `--quick` compiles nothing.
+First a program of every kind of operation, then a ResNet-20 and a vision transformer at w8a8: run by the module in
+eager code, as exported graph, and compiled, each beside the interpreter.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from qat.integer.values import Grid, float32
 from qat.models import ResNet20, VisionTransformer
 
 BATCH, REPEATS = 64, 10
+WAYS = ["eager", "exported", "compiled"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -64,8 +65,8 @@ def milliseconds(run: Callable, inputs: list[Tensor]) -> float:
 def main() -> None:
     """Print a line for each way to run each program."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="compile nothing")
-    quick = parser.parse_args().quick
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="how to run them (default: all)")
+    ways = parser.parse_args().ways
     torch.manual_seed(0)
     images = torch.randn(32, 3, 32, 32)
     programs = {
@@ -73,26 +74,30 @@ def main() -> None:
         "ResNet-20": qat.quantize(ResNet20().eval(), [images]),
         "vision transformer": qat.quantize(VisionTransformer().eval(), [images]),
     }
-    print(
-        f"torch {torch.__version__}, {torch.cuda.get_device_name() if DEVICE == 'cuda' else 'processor'}, batch {BATCH}"
-    )
+    processor = torch.cuda.get_device_name() if DEVICE == "cuda" else "processor"
+    print(f"torch {torch.__version__}, {processor}, {torch.get_num_threads()} threads, batch of {BATCH}")
     for name, program in programs.items():
         module = program.to_module().to(DEVICE)
-        example = [tensor.to(DEVICE) for tensor in inputs_of(program, 3).values()]
-        batch = torch.export.Dim("batch")
-        graph = torch.export.export(module, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example))
-        ways = {"eager": module, "exported": graph.module()}
-        if not quick:
-            ways["compiled"] = torch.compile(module, fullgraph=True, dynamic=True)
         inputs = [tensor.to(DEVICE) for tensor in inputs_of(program, BATCH).values()]
-        for way, run in ways.items():
+        for way in ways:
             start = time.perf_counter()
+            run = made(module, way, inputs)
             wrong = differing(program, run)
             first = time.perf_counter() - start
-            print(
-                f"{name}, {way}: {wrong} differ, {milliseconds(run, inputs):.2f} ms, checked in {first:.0f} s",
-                flush=True,
-            )
+            least = milliseconds(run, inputs)
+            print(f"{name}, {way}: {wrong} differ, {least:.2f} ms, ready in {first:.0f} s", flush=True)
+
+
+def made(module: torch.nn.Module, way: str, inputs: list[Tensor]) -> Callable:
+    """The module, its exported graph, or its compiled code."""
+    match way:
+        case "exported":
+            batch = torch.export.Dim("batch")
+            shapes = tuple({0: batch} for _ in inputs)
+            return torch.export.export(module, tuple(inputs), dynamic_shapes=shapes).module()
+        case "compiled":
+            return torch.compile(module, fullgraph=True, dynamic=True)
+    return module
 
 
 if __name__ == "__main__":

@@ -81,12 +81,17 @@ def whole_product(first: Tensor, second: Tensor) -> Tensor:
 
 def _padded_product(first: Tensor, second: Tensor) -> Tensor:
     """`int8_product` on a GPU, whose kernel takes 17 rows or more, and inner sizes and columns that are multiples of 8
-    (`_int_mm_out_cuda` in torch's `aten/src/ATen/native/cuda/Blas.cpp`). Zeros fill up and add nothing."""
-    rows, inner = first.shape
-    columns = second.shape[1]
-    first = torch.nn.functional.pad(first, (0, -inner % 8, 0, max(17 - rows, 0)))
-    second = torch.nn.functional.pad(second, (0, -columns % 8, 0, -inner % 8))
-    return torch._int_mm(first, second)[:rows, :columns]
+    (`_int_mm_out_cuda` in torch's `aten/src/ATen/native/cuda/Blas.cpp`). Zeros fill up and add nothing.
+
+    The product is the transposed one, `second.T @ first.T`, whose rows alone depend on the batch.
+    """
+    (columns, inner), rows = first.shape, second.shape[1]
+    pad = torch.nn.functional.pad
+    # a traced number of rows is not known, and 16 more are enough for any
+    more = 16 if is_traced() else max(24 - rows, -rows % 8)
+    left = pad(second.T, (0, -inner % 8, 0, more)).contiguous()
+    right = pad(first, (0, -inner % 8, 0, -columns % 8)).contiguous()
+    return torch._int_mm(left, right.T)[:rows, :columns].T
 
 
 def _definite(matrix: Tensor) -> Tensor:
