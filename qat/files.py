@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,8 +16,10 @@ def written_whole(path: Path, content: bytes) -> Iterator[Path]:
     """`content` under a temporary name beside `path`, which becomes `path` when the block ends without an error.
 
     Folders on the way are made. A reader sees the old file or the new one; a process that is killed leaves at most a
-    hidden file `.NAME.*.tmp`. Raises `ExportError` where the folder cannot be written to.
+    hidden file `.NAME.*.tmp`. Raises `ExportError` where the folder cannot be written to, or `path` is something else
+    than a file.
     """
+    _refuse_others(path)
     temporary = None
     try:
         try:
@@ -47,6 +50,8 @@ def written_together(files: Mapping[Path, Iterable[bytes | memoryview]]) -> Iter
     `.NAME.*.tmp` beside them that has them under their names. A reader sees the old files or the new ones; after a
     process was killed just then, no first file. Raises `ExportError` where the folder cannot be written to.
     """
+    for path in files:
+        _refuse_others(path)
     first, *others = files
     folder = None
     try:
@@ -92,6 +97,16 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file that needs no look before it gets its name; as `written_whole`."""
     with written_whole(path, content):
         pass
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise `ExportError` for what a file must not take the place of: a device, a pipe, a socket."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # what is wrong with the path shows when it is written to
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ExportError(f"{path} is no file and is not replaced by one; choose another path.")
 
 
 def _unwritable(path: Path, error: OSError) -> ExportError:

@@ -2,12 +2,12 @@
 
 import copy
 import logging
-from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from qat.emitters import emitter_of
+from qat.emitters.refused import in_one_sentence
 from qat.errors import MissingExtraError, PreparationError, QATError
 from qat.inject.handle import Handle, handle_of
 from qat.inject.prepare import prepare as inject
@@ -65,12 +65,7 @@ def refuse_without_kernels(handle: Handle) -> None:
             _LOG.warning("what %s cannot run is not known before training: %s", runtime, error)
             continue
         if refusals := emitter.refusals(for_runtime(program, runtime)):
-            raise PreparationError(refused_by(runtime, refusals))
-
-
-def refused_by(runtime: str, refusals: Iterable[str]) -> str:
-    """One sentence of the refusals of a runtime."""
-    return f"{runtime} cannot run this network: {'; '.join(each.rstrip('.') for each in refusals)}."
+            raise PreparationError(in_one_sentence(runtime, refusals))
 
 
 def rehearsed(handle: Handle) -> IntegerProgram | None:

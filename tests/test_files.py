@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from qat.errors import ExportError
-from qat.files import write_whole, written_whole
+from qat.files import write_whole, written_together, written_whole
 
 WAITING = """
 import sys, time
@@ -70,3 +70,12 @@ def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(ExportError, match=r"a.txt cannot be written \(Is a directory\)"):
         write_whole(tmp_path / "a.txt", b"one")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ExportError, match="pipe is no file and is not replaced by one"):
+        write_whole(tmp_path / "pipe", b"content")
+    with pytest.raises(ExportError, match="is no file"), written_together({tmp_path / "pipe": [b"content"]}):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
