@@ -73,7 +73,8 @@ def layers_of(handle: Handle, run: Callable[[], None]) -> list[Layer]:
     handle.set_state(FLOAT)
     with watched(handle, note):
         run()
-    flow, shared = flow_of(handle), Counter(shifts.values())
+    flow = flow_of(handle)
+    uses = Counter(operand.constant for call in calls.values() for operand in call.constants())
     weights = {address: _weight_of(calls[address], action) for address, action in actions.items()}
     elsewhere = {name for address, action in actions.items() for _, name in action.weights if name != weights[address]}
     owned = set(names.values()) - elsewhere
@@ -85,7 +86,7 @@ def layers_of(handle: Handle, run: Callable[[], None]) -> list[Layer]:
         reader = only_reader(("call", address, 0), flow)
         normed = reader is not None and reader.operation.name == "batch_norm"
         found = shifts.get(address), shifts.get(reader.address) if normed else None
-        bias, mean = (name if shared[name] == 1 else None for name in found)
+        bias, mean = (name if uses[name] == 1 else None for name in found)
         call = Call(actions[address].layer, address, calls[address].operation.name, bias, mean, count)
         layers.setdefault(weight, Layer(weight, weight in owned)).calls.append(call)
     return list(layers.values())
