@@ -7,6 +7,10 @@ convolutions, matrix products and means, and differs in four places:
 - real inputs are multiplied by the reciprocal of their scale;
 - weights of 4 bits and fewer are stored as such. Its kernels multiply with these codes, not with codes that were scaled
   up to 8 bits, so that the step of the bias is that of the weights.
+
+TensorRT's compiler writes kernels of its own, whose source its engines hold. It takes the reciprocal of the scale of
+real inputs as well, and would fuse a product with the zero point that is added to it, so that products are rounded
+without.
 """
 
 import dataclasses
@@ -52,7 +56,8 @@ class Semantics:
 
 USUAL = Semantics()
 XNNPACK = Semantics(HalfUpMultipliers, rounds_first=True, by_reciprocal=True, narrow_weights=True)
-_BY_RUNTIME = {"litert": XNNPACK}
+TENSORRT = Semantics(rounds_first=True, by_reciprocal=True)
+_BY_RUNTIME = {"litert": XNNPACK, "tensorrt": TENSORRT}
 
 
 def semantics_of(runtime: str | None) -> Semantics:

@@ -31,8 +31,16 @@ def operation(program, name):
 
 def test_most_runtimes_round_as_programs_are_made():
     made = program()
-    for runtime in ("onnxruntime", "tensorrt", "c", "pytorch", "web", None):
+    for runtime in ("onnxruntime", "c", "pytorch", "web", None):
         assert for_runtime(made, runtime) is made
+
+
+def test_products_and_inputs_have_their_own_rounding_on_tensorrt():
+    made, tensorrt = program(), for_runtime(program(), "tensorrt")
+    assert operation(tensorrt, "product").rounds_first and operation(tensorrt, "scaled").rounds_first
+    assert tensorrt.inputs[0].by_reciprocal
+    assert operation(tensorrt, "sum").factors == operation(made, "sum").factors
+    assert operation(tensorrt, "fc").weight.grid == operation(made, "fc").weight.grid
 
 
 def test_additions_round_half_up_on_litert():

@@ -161,9 +161,11 @@ class Writer:
         elif edge.codes:
             self._counted_input(edge)
         else:
-            grid = self.grid(edge.value)
-            limited = self.limited(edge.name, edge.value, grid.quant_min, grid.quant_max, grid.scale)
-            self.quantized(limited, edge.value, grid.scale)
+            grid, source, scale = self.grid(edge.value), edge.name, self.grid(edge.value).scale
+            if edge.by_reciprocal:
+                reciprocal = self.constant(f"reciprocal/{scale!r}", 1 / numpy.float32(scale), numpy.float32)
+                source, scale = self.graph.node("Mul", [source, reciprocal], f"steps/{edge.value}"), 1.0
+            self.quantized(self.limited(source, edge.value, grid.quant_min, grid.quant_max, scale), edge.value, scale)
 
     def _counted_input(self, edge: Input) -> None:
         if self.is_picture(edge.value):

@@ -69,6 +69,24 @@ def test_layers_tell_what_they_read_and_which_nodes_they_compute(written):
     assert {"codes/added", "active/found", "mean/sums", "largest/sums"} - computed == {"largest/sums"}
 
 
+def test_kernels_add_the_bias_before_they_multiply(written):
+    """What they are called says what they compute, in order: the bias, then a Relu or a Round, then the multipliers."""
+
+    def write(builder, x):
+        bias = torch.arange(1, 17, dtype=torch.int32)
+        positive = builder.conv("relu", x, weight(16, 3, 3, 3), SYMMETRIC, bias=bias, clamp=(0, 127))
+        any_sign = builder.conv("none", positive, weight(16, 16, 3, 3), SYMMETRIC, bias=bias)
+        return builder.linear("fc", builder.mean("mean", any_sign, (2, 3), SYMMETRIC), weight(16, 16), FULL, bias=bias)
+
+    _, path = written(write, [(3, 9, 9)], [FULL])
+    names = {
+        node: layer.name for layer in layer_types(path) if not layer.is_product for node in layer.nodes
+    }  # fmt: skip
+    assert "AddReluMulM" in names["codes/relu"]
+    assert "AddRounMulM" in names["codes/none"]
+    assert "AddMulM" in names["codes/fc"]
+
+
 def every_move(builder, x, y, ids):
     x = builder.concatenate("joined", (builder.constant("token", torch.ones(1, 6, dtype=torch.int8), FULL), x, y), 1)
     x = builder.pad("padded", builder.slice("cut", x, (0, 0), (8, 6), (2, 1)), ((1, 0), (0, 1)))

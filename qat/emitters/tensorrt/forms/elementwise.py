@@ -39,7 +39,7 @@ def multiply(writer: Writer, operation: Mul) -> None:
     factor = operation.multiplier.to_float().item()
     multiplier = writer.graph.constant(f"{name}/multiplier", factor, numpy.float32)
     scaled = writer.graph.node("Mul", [product, multiplier], f"{name}/scaled")
-    writer.finish(writer.rounded(scaled, operation.output), operation)
+    writer.finish(scaled if operation.rounds_first else writer.rounded(scaled, operation.output), operation)
 
 
 def requantize(writer: Writer, operation: Requantize) -> None:
@@ -51,7 +51,7 @@ def requantize(writer: Writer, operation: Requantize) -> None:
     scaled = writer.scaled(source, operation.multiplier.to_float().item(), f"{operation.name}/scaled")
     if operation.factor < 0:
         scaled = writer.graph.node("Neg", [scaled], f"{operation.name}/negative")
-    writer.finish(writer.rounded(scaled, operation.output), operation)
+    writer.finish(scaled if operation.rounds_first else writer.rounded(scaled, operation.output), operation)
 
 
 def table(writer: Writer, operation: Table) -> None:

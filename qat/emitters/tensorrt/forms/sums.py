@@ -33,7 +33,7 @@ def convolution(writer: Writer, operation: Conv) -> None:
         dilations=operation.dilation,
         group=operation.groups,
     )
-    _rescale(writer, operation, sums, (1, -1, *ones))
+    _rescale(writer, operation, sums, (1, -1, *ones), may_merge_bias=True)
 
 
 def linear(writer: Writer, operation: Linear) -> None:
@@ -105,11 +105,25 @@ def reduce(writer: Writer, operation: Mean | Sum) -> None:
     _rescale(writer, operation, sums, ())
 
 
-def _rescale(writer: Writer, operation: Operation, sums: str, shape: tuple[int, ...]) -> None:
-    """The output of sums. shape: in which multipliers broadcast to them."""
+def _rescale(
+    writer: Writer, operation: Operation, sums: str, shape: tuple[int, ...], may_merge_bias: bool = False
+) -> None:
+    """The output of sums. shape: in which multipliers broadcast to them.
+
+    A Relu comes before the multipliers, which are positive. may_merge_bias: TensorRT-RTX (1.7) would make
+    `acc * M + bias * M` of `(acc + bias) * M` behind a convolution, which rounds otherwise. With a Relu between, or a
+    Round, which leaves whole numbers as they are, it multiplies the sum.
+    """
+    low, name = operation.clamp_min, operation.name
+    if low == 0:
+        sums, low = writer.graph.node("Relu", [sums], f"{name}/relu"), INT8_MIN
+    elif may_merge_bias and bool(operation.bias.any()):
+        sums = writer.graph.node("Round", [sums], f"{name}/whole")
     factors = array_of(operation.multiplier.to_float()).reshape(shape)
-    multiplier = writer.graph.constant(f"{operation.name}/multiplier", factors, numpy.float32)
-    writer.finish(writer.graph.node("Mul", [sums, multiplier], f"{operation.name}/scaled"), operation)
+    multiplier = writer.graph.constant(f"{name}/multiplier", factors, numpy.float32)
+    scaled = writer.graph.node("Mul", [sums, multiplier], f"{name}/scaled")
+    output = operation.output
+    writer.quantized(writer.limited(scaled, output, low, operation.clamp_max), output)
 
 
 def _bias(writer: Writer, operation: Conv | Linear) -> str:

@@ -91,6 +91,22 @@ def test_other_weights_are_int8_with_a_scale_per_channel(assert_equal_in_both, b
     assert [tuple(tensors[name].dims) for name in node.input] == [(6, inputs), (6,), (6,)]
 
 
+@pytest.mark.parametrize(
+    ("clamp", "bias", "between"), [((0, 127), 5, "Relu"), (None, 5, "Round"), (None, 0, None), ((0, 100), 0, "Relu")]
+)
+def test_between_the_bias_of_a_convolution_and_its_multipliers_stands_what_keeps_them_apart(
+    assert_equal_in_both, clamp, bias, between
+):
+    bias = torch.full((6,), bias, dtype=torch.int32)
+    _, path = assert_equal_in_both(
+        lambda b, x: b.conv("c", x, random_weight((6, 4, 3, 3)), FULL, bias=bias, clamp=clamp), [(4, 5, 5)], [FULL]
+    )
+    nodes = {node.output[0]: node for node in onnx.load(path).graph.node}
+    source = nodes[nodes["c/scaled"].input[0]]
+    assert source.op_type == (between or "Conv")
+    assert source.output[0] == "c/sums" or source.input[0] == "c/sums"
+
+
 def test_equal_weights_are_stored_once(assert_equal_in_both):
     weight = random_weight((8, 8))
 
