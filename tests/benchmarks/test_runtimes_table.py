@@ -5,7 +5,7 @@ import runtimes_table
 import torch
 from omegaconf import OmegaConf
 from runtime_cells import Cell, Remembered, Run
-from runtimes_table import BEGIN, END, Row, document, entry, stored, table
+from runtimes_table import BEGIN, END, Row, document, entry, shortened, stored, table
 
 import qat
 from qat.cli.check import compose_recipe
@@ -141,6 +141,12 @@ def test_reasons_are_numbered_once():
     text = table([row])
     assert "| DigitsCNN | w8a8 | 5 epochs | 100 | 99.00 | 98.50 | 3,590 | 0 · 1.50 · 2.00 | (1) |" in text
     assert "- (1) no kernel for 'a' and 2\n" in text
+
+
+def test_a_long_reason_ends_with_its_first_sentences():
+    assert shortened("Too wide; use 8 bits. Too long.") == "Too wide; use 8 bits. Too long."
+    sentence = f"Operation {'x' * 90} has no kernel."
+    assert shortened(" ".join([sentence] * 9)) == f"{sentence} {sentence} And more of the kind."
 
 
 def test_what_stands_around_the_table_is_left_alone(tmp_path):
