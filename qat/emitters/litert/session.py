@@ -27,13 +27,17 @@ CPU_FEATURES = {"avx2", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "amx_i
 
 @dataclass
 class Session:
-    """An interpreter of one file. inputs, outputs: their details by name. edges: what the file says of each."""
+    """An interpreter of one file. inputs, outputs: their details by name. edges: what the file says of each.
+
+    shapes: of the inputs that tensors are allocated for, by name.
+    """
 
     path: Path
     interpreter: litert.Interpreter
     inputs: dict[str, dict]
     outputs: dict[str, dict]
     edges: dict[str, dict]
+    shapes: dict[str, tuple[int, ...]]
 
 
 def runtime_version() -> str:
@@ -72,7 +76,9 @@ def open_session(path: str | PathLike, threads: int = 1) -> Session:
         reason = str(error).strip().partition("\n")[0][:200]
         raise ExportError(f"LiteRT cannot load {path} ({reason}); export the program again.") from error
     edges = json.loads(reading.entry(model, reading.EDGES) or b"{}")
-    return Session(path, opened, runner.get_input_details(), runner.get_output_details(), edges)
+    inputs = runner.get_input_details()
+    shapes = {name: tuple(detail["shape"].tolist()) for name, detail in inputs.items()}
+    return Session(path, opened, inputs, runner.get_output_details(), edges, shapes)
 
 
 def run_session(session: Session, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -82,10 +88,13 @@ def run_session(session: Session, inputs: Mapping[str, Tensor]) -> dict[str, Ten
     arrays = {name: _to_file(session, name, tensor) for name, tensor in inputs.items()}
     held = [(session.inputs[name], array) for name, array in arrays.items()]
     try:
-        if any(tuple(_shape_now(interpreter, detail)) != array.shape for detail, array in held):
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if shapes != session.shapes:
+            session.shapes = {}
             for detail, array in held:
                 interpreter.resize_tensor_input(detail["index"], array.shape)
             interpreter.allocate_tensors()
+            session.shapes = shapes
         for detail, array in held:
             interpreter.set_tensor(detail["index"], array)
         interpreter.invoke()
@@ -97,10 +106,6 @@ def run_session(session: Session, inputs: Mapping[str, Tensor]) -> dict[str, Ten
         name: _from_file(session, name, interpreter.get_tensor(detail["index"]))
         for name, detail in session.outputs.items()
     }
-
-
-def _shape_now(interpreter: litert.Interpreter, detail: dict) -> tuple[int, ...]:
-    return tuple(interpreter.tensor(detail["index"])().shape)
 
 
 def _to_file(session: Session, name: str, tensor: Tensor) -> numpy.ndarray:

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from qat.emitters.litert import emit, refusals
+from qat.errors import ExportError
+from qat.integer.builder import ProgramBuilder
+from qat.integer.semantics import for_runtime
+from qat.integer.values import Grid, Weight, WeightGrid, float32
+
+BYTE = Grid(float32(0.02), 117, 0, 255)
+SHARE = Grid(float32(1 / 256), 0, 0, 255)
+
+
+def refused(write, shape=(4, 6, 6), grid=BYTE):
+    builder = ProgramBuilder()
+    builder.output("y", write(builder, builder.input("x", shape, grid)))
+    return refusals(for_runtime(builder.build(), "litert"))
+
+
+def test_what_runs_is_not_refused():
+    assert refused(lambda b, x: b.max("m", x, (1,))) == []
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda b, x: b.softmax("s", x, 1, SHARE, module="head"), "Softmax 's' (from head): LiteRT computes"),
+        (lambda b, x: b.log_softmax("s", x, 1, BYTE), "export for onnxruntime."),
+        (lambda b, x: b.normalize("n", x, (1,), BYTE), "use batch norm, or export for onnxruntime."),
+        (lambda b, x: b.divide("d", x, x, BYTE), "divide by a number"),
+        (lambda b, x: b.matmul("m", x, x, BYTE), "a product of two values"),
+        (lambda b, x: b.max_pool("m", x, (2, 2), dilation=(2, 2)), "no max pool with dilation (2, 2); use dilation 1"),
+        (lambda b, x: b.float_island("f", "erf", {"input": x}, BYTE), "has no float islands beside integer kernels"),
+        (lambda b, x: b.requantize("r", x, Grid(float32(2e4), 0, 0, 255)), "look for a range that collapsed"),
+    ],
+)  # fmt: skip
+def test_what_does_not_run_is_named_with_a_remedy(write, message):
+    (sentence,) = refused(write)
+    assert message in sentence and sentence.endswith(".")
+
+
+def test_windows_over_three_dimensions_are_refused():
+    sentences = refused(lambda b, x: b.max_pool("m", x, (2, 2, 2)), (4, 6, 6, 6))
+    assert any("one or two dimensions" in sentence for sentence in sentences)
+
+
+def test_wide_codes_are_refused():
+    wide = Grid(0.5, 0, -(2**15), 2**15 - 1)
+    (sentence, *_) = refused(lambda b, x: b.reshape("r", x, (144,)), grid=wide)
+    assert "value 'x' has codes of 16 bits" in sentence and "at most 8 bits" in sentence
+
+
+def test_a_program_with_another_rounding_is_refused(tmp_path):
+    builder = ProgramBuilder()
+    x = builder.input("x", (4,), BYTE)
+    total = builder.add("s", x, x, BYTE)
+    builder.output("y", builder.mul("p", total, x, BYTE))
+    with pytest.raises(ExportError, match="rounds additions half up; apply .* rounds a product before it adds"):
+        emit(builder.build(), tmp_path / "model.tflite")
+
+
+def test_factors_that_kernels_do_not_take_are_refused():
+    weight = Weight(torch.ones(3, 4, dtype=torch.int8), WeightGrid(8), torch.full((3,), 1e-12))
+    (sentence,) = refused(lambda b, x: b.linear("fc", x, weight, BYTE), (4,))
+    assert "takes rescaling factors of 2^-32 to below 2^8" in sentence
