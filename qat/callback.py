@@ -31,6 +31,9 @@ from qat.training.progress import is_last_batch, progress_of
 from qat.training.saturation import saturated
 from qat.training.synchronize import average_across_ranks, synchronize_ranges
 
+#: Raw pictures are a table ahead of the first layer, between codes.
+_NO_PICTURES = "raw pictures need an integer input, but activations are {!r}; use activations='static', or real inputs."
+
 _NO_EARLY_CHECKPOINT = (
     "note: every checkpoint of this run is chosen by a monitor, so none is written before quantization is final; "
     "add save_last=True to be able to resume a run that is killed before."
@@ -70,6 +73,13 @@ class QATCallback(PreparedInLoops):
         if schedule is not None and not isinstance(schedule, Schedule):
             raise ConfigurationError(f"schedule is {schedule!r}; pass a qat.Schedule.")
         self.schedule = schedule or Schedule()
+        if self.config.weight is None:
+            raise ConfigurationError(
+                f"{self.config.name} gives nothing a grid, so there is nothing to train for; train without the "
+                "callback, and call qat.quantize(module, batches, quant='fp16') afterwards."
+            )
+        if image_input is not None and not self.config.is_integer:
+            raise ConfigurationError(_NO_PICTURES.format(self.config.activations))
         self.schedule.check_reaches(self.config.weight.bits, self.config.activation.bits)
         named = target_named(target)
         if named is not None:

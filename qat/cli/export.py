@@ -72,7 +72,8 @@ def export_run(
     again. The certificate in it is then written anew, from random codes alone: `qat-verify` compares on data.
     """
     folder = run_dir / INTEGER
-    if not (folder / PROGRAM_JSON).is_file():
+    is_real = (folder / parts.REAL_PROGRAM_JSON).is_file()
+    if not is_real and not (folder / PROGRAM_JSON).is_file():
         raise ConfigurationError(
             f"{str(run_dir)!r} has no {INTEGER / PROGRAM_JSON}; give the folder of a run that qat-train finished."
         )
@@ -83,6 +84,13 @@ def export_run(
         raise ConfigurationError(
             f"{str(path)!r} cannot be written ({error.strerror}); give another path with --output."
         ) from error
+    if is_real:
+        if kind == "uint8_image":
+            raise ConfigurationError(
+                f"{str(run_dir)!r} is no integer program, and raw pictures need one; export it with real inputs."
+            )
+        qat.export(parts.program_of(folder), path, runtime=runtime, channels_last=channels_last, **choices)
+        return path
     saved = qat.IntegerProgram.load(folder)
     program = saved if kind is None else _taking(saved, kind, run_dir, channels_last)
     if kind != "uint8_image":

@@ -14,6 +14,8 @@ from qat.cli.failure import ConfigErrors, as_sentence
 from qat.emitters import check_nonlinear
 from qat.errors import ConfigurationError
 from qat.integer.images import ImageScaling
+from qat.real.program import RealProgram
+from qat.real.storage import JSON_NAME as REAL_PROGRAM_JSON
 from qat.targets import target_named
 
 #: In the folder of a run: what training leaves to go on from.
@@ -115,6 +117,11 @@ def image_input_of(config: DictConfig, data: pytorch_lightning.LightningDataModu
     kind = config.export.get("input", INPUTS[0])
     if kind not in INPUTS:
         raise ConfigurationError(f"export.input is {kind!r}; choose one of {', '.join(INPUTS)}.")
+    if kind != INPUTS[0] and not quant_of(config).is_integer:
+        raise ConfigurationError(
+            f"export.input is {kind!r}, which needs an integer input, but quant.activations is "
+            f"{config.quant.activations!r}; set export.input=real, or quant.activations=static."
+        )
     return None if kind == INPUTS[0] else scaling_of(data, config.export.get("channels_last", False))
 
 
@@ -138,6 +145,11 @@ def trainer_of(config: DictConfig, run_dir: Path, callbacks: list[Callback]) -> 
         return instantiate(
             config.trainer, default_root_dir=str(run_dir), logger=logger, callbacks=[*callbacks, checkpoint]
         )
+
+
+def program_of(folder: Path) -> "qat.IntegerProgram | RealProgram":
+    """The program that a finished run left in a folder."""
+    return RealProgram.load(folder) if (folder / REAL_PROGRAM_JSON).is_file() else qat.IntegerProgram.load(folder)
 
 
 def saved_config(run_dir: Path) -> DictConfig:

@@ -70,7 +70,8 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
     train = _train_quantized if config.get("post_training") is None else _train_then_quantize
     trained = train(config, run_dir, data, model)
     companions = getattr(model, "companions", dict)()
-    deliver_companions(trained.handle.module, companions, run_dir, runtimes, parts.nonlinear_of(config))
+    if isinstance(trained.program, IntegerProgram):  # what companions hand from run to run is codes
+        deliver_companions(trained.handle.module, companions, run_dir, runtimes, parts.nonlinear_of(config))
     write_files(getattr(data, "files", dict)(), run_dir)
     trained.handle.measure()
     files = exported_in(run_dir / INTEGER)
@@ -192,4 +193,4 @@ def _report(run_dir: Path, files: Mapping[str, Path]) -> None:
     console.print(run_table(run))
     console.print(certificate_line(run))
     for path in files.values():
-        console.print(f"integer file: {path}", soft_wrap=True, markup=False)
+        console.print(f"{run.file_label} file: {path}", soft_wrap=True, markup=False)

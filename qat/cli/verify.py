@@ -21,6 +21,7 @@ from qat.cli.failure import as_sentence
 from qat.cli.run import SPLIT, verify_split
 from qat.emitters import RUNTIMES, exported_in
 from qat.errors import ConfigurationError, ExportError, QATError
+from qat.real.program import RealProgram
 from qat.report.files import INTEGER
 from qat.training.discovery import find_network
 
@@ -46,16 +47,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def verify_run(run_dir: Path) -> None:
     """Print the verification of a run, and certify what was found equal.
 
+    A file whose activations are not static is printed as no integer file, and not certified.
+
     Raises `ExportError` if a file was changed since it was certified, is not integer or not equal. Float islands are
     accepted where a rule left operations in float, or the run's `export.nonlinear` asks for them.
     """
     config, folder = parts.saved_config(run_dir), run_dir / INTEGER
     files = _files_in(run_dir)
-    program = qat.IntegerProgram.load(folder)
+    program = parts.program_of(folder)
     if (folder / certificate.CERTIFICATE_JSON).exists():
         certificate.check_hashes(folder)
     report = _verified(run_dir, config, program, files)
     print(report)
+    if isinstance(program, RealProgram):  # which is no integer one, and never certified
+        if not report.as_exported:
+            raise ExportError(
+                f"{' and '.join(map(str, files.values()))} is not the program beside it; export it again with "
+                f"qat-export {run_dir}."
+            )
+        return
     ruled = {operation.name for operation in program.float_operations}
     islands_asked_for = parts.nonlinear_of(config) == "float_island"
     wrong = [

@@ -60,7 +60,8 @@ def export(
     which may be faster, between integer kernels. What a rule left in float is an island in any case. A file with
     islands is not integer, and a few of their codes may be one off; all others are checked to be equal.
     labels, channels_last: as for `ExportOptions`.
-    A `RealProgram` becomes a file that is not integer, checked node by node; onnxruntime alone runs such files.
+    A `RealProgram` becomes a file that is not integer, checked node by node; onnxruntime alone runs such files, and
+    nonlinear and channels_last are no choices of theirs.
 
     Raises `ConfigurationError` for an unknown choice, `MissingExtraError` where its packages are not installed,
     `ExportError` where the file cannot be written, is not integer or not equal; then no file is left under `path`.
@@ -73,7 +74,12 @@ def export(
                 f"the program's activations are {program.activations}, and {runtime} runs integer files only; export "
                 "it for onnxruntime, or quantize with activations='static'."
             )
-        emitter.emit_real(program, path)
+        if nonlinear != "integer" or channels_last:
+            raise ConfigurationError(
+                "nonlinear and channels_last are choices of integer files, and this one computes in real numbers; "
+                "leave them out."
+            )
+        emitter.emit_real(program, path, options.labels)
         return
     if not isinstance(program, IntegerProgram):
         raise ConfigurationError(

@@ -33,6 +33,7 @@ _KEPT = (
     aten.linear.default, aten.matmul.default, aten.layer_norm.default, aten.group_norm.default, aten.rms_norm.default,
     aten.gelu.default, aten.silu.default, aten.hardswish.default, aten.hardsigmoid.default, aten.elu.default,
     aten.leaky_relu.default, aten.softplus.default, aten.mish.default, aten.hardtanh.default,
+    aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default,
     aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec, aten.rsub.Scalar,
 )  # fmt: skip
 _SIZES = {

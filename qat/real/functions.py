@@ -33,7 +33,7 @@ _OTHERS = """
     mean.dim mean.default sum.dim_IntList sum.default amax.default amin.default argmax.default argmin.default
     cumsum.default any.dim any.default all.dim var.correction linalg_vector_norm.default prod.dim_int
     max_pool2d_with_indices.default avg_pool1d.default avg_pool2d.default avg_pool3d.default
-    _adaptive_avg_pool2d.default
+    adaptive_avg_pool1d.default adaptive_avg_pool2d.default adaptive_avg_pool3d.default
     upsample_nearest2d.vec upsample_bilinear2d.vec
     permute.default slice.Tensor select.int cat.default unsqueeze.default squeeze.dims constant_pad_nd.default
     index_select.default gather.default flip.default split_with_sizes.default topk.default max.dim min.dim tril.default

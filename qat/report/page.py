@@ -87,17 +87,18 @@ def tiles(run: RunRecord) -> list[Tile]:
     weight_widths = _widths(layer.weight_bits for layer in run.layers if layer.weights)
     activation_widths = _widths(layer.activation_bits for layer in run.layers)
     mean = run.bits_per_weight
+    label = run.file_label
     sizes = " → ".join(formats.bytes_text(run.size_bytes.get(stage)) for stage in ("float", "integer"))
     times = " → ".join(formats.milliseconds_text(run.latency_ms.get(stage)) for stage in ("float", "integer"))
     shown = [
-        Tile(f"integer {metric or 'metric'}", formats.metric_text(metric, integer), " · ".join(beside)),
+        Tile(f"{label} {metric or 'metric'}", formats.metric_text(metric, integer), " · ".join(beside)),
         Tile(
             "bits per weight",
             formats.ABSENT if mean is None else f"{mean:.3g}",
             f"weights {weight_widths} · activations {activation_widths}",
         ),
-        Tile("size, float / integer", formats.ratio_text(run.size_ratio), sizes),
-        Tile("latency, float / integer", formats.ratio_text(run.latency_ratio), times),
+        Tile(f"size, float / {label}", formats.ratio_text(run.size_ratio), sizes),
+        Tile(f"latency, float / {label}", formats.ratio_text(run.latency_ratio), times),
     ]
     if {"integer", "float_island"} <= set(run.nonlinear_ms):
         integer_ms, island_ms = (run.nonlinear_ms[kind] for kind in ("integer", "float_island"))

@@ -18,6 +18,11 @@ FLOAT_BYTES = 4
 
 #: The order in which the stages of a network are named everywhere.
 STAGES = ("float", "fake_quant", "integer")
+#: What a report calls the last of them where the exported file is not integer. `RunRecord` has it as "integer", and
+#: `RunRecord.way` says what it is.
+EXPORTED = "exported"
+#: The way of an integer file.
+STATIC = "static"
 
 #: What a run's conditions say of float metrics that are those of its own weights, trained for integers.
 TAKEN_OUT = "trained, with quantization taken out"
@@ -62,6 +67,8 @@ class RunRecord:
     """`report.json`. metrics: stage -> metric -> value; size_bytes, latency_ms: stage -> value; see `STAGES`.
 
     float_ops: operations of the exported file that work on float tensors; None where nobody looked.
+    way: "static" of an integer file, else "dynamic", "weight-only", "fp16" or "fp32".
+    as_exported: of a file that is not integer, whether each of its nodes computes what the program's does.
     islands: layers that it computes in float on purpose, of which island_codes differ from the program's.
     nonlinear_ms: latency with softmax, norms and division as "integer" and as "float_island", where there are any.
     """
@@ -80,6 +87,18 @@ class RunRecord:
     nonlinear_ms: Mapping[str, float] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
+    way: str = STATIC
+    as_exported: bool = False
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the network was quantized to be integer throughout."""
+        return self.way == STATIC
+
+    @property
+    def file_label(self) -> str:
+        """What the exported file is called beside the float network."""
+        return "integer" if self.is_integer else self.way
 
     @property
     def metric(self) -> str | None:
@@ -100,7 +119,7 @@ class RunRecord:
     def stage_labels(self) -> dict[str, str]:
         """What the stages are called beside their metrics."""
         float_label = "quantization taken out" if self.conditions.get("float_metrics") == TAKEN_OUT else "float"
-        return {"float": float_label, "fake_quant": "fake-quantized", "integer": "integer"}
+        return {"float": float_label, "fake_quant": "fake-quantized", "integer": self.file_label}
 
     @property
     def size_ratio(self) -> float | None:
@@ -128,6 +147,8 @@ class RunRecord:
     def certified(self) -> bool | None:
         """Whether the file is integer and equal to the program on every runtime; None where that was not checked."""
         runtimes = self.runtime_mismatches
+        if not self.is_integer:
+            return False
         if self.float_ops or any(mismatch.differing for mismatch in runtimes.values()):
             return False
         checked = self.float_ops is not None and any(mismatch.total for mismatch in runtimes.values())
@@ -205,17 +226,24 @@ def _run(data: Mapping) -> RunRecord:
         seed=_integer(data.get("seed"), "seed"),
         epochs=_integer(data.get("epochs"), "epochs"),
         split=_text(data.get("split"), "split"),
-        metrics={stage: _numbers(values, f"metrics.{stage}") for stage, values in metrics.items()},
-        size_bytes=_numbers(data.get("size_bytes"), "size_bytes"),
+        metrics=_by_stage({stage: _numbers(values, f"metrics.{stage}") for stage, values in metrics.items()}),
+        size_bytes=_by_stage(_numbers(data.get("size_bytes"), "size_bytes")),
         float_ops=None if float_ops is None else tuple(str(name) for name in _list(float_ops, "float_ops")),
         islands=tuple(str(name) for name in _list(data.get("islands"), "islands")),
         island_codes=None if islands is None else _mismatch(islands, "island_codes"),
         mismatches={name: _mismatch(entry, f"mismatches.{name}") for name, entry in mismatches.items()},
-        latency_ms=_numbers(data.get("latency_ms"), "latency_ms"),
+        latency_ms=_by_stage(_numbers(data.get("latency_ms"), "latency_ms")),
         nonlinear_ms=_numbers(data.get("nonlinear_ms"), "nonlinear_ms"),
         conditions={name: _condition(value) for name, value in conditions.items()},
         layers=tuple(_layer(entry, f"layers[{i}]") for i, entry in enumerate(_list(data.get("layers"), "layers"))),
+        way=_text(data.get("way"), "way") or STATIC,
+        as_exported=data.get("as_exported") is True,
     )
+
+
+def _by_stage(values: dict) -> dict:
+    """Values by stage, those of a file that is not integer under the last of `STAGES`."""
+    return {STAGES[-1] if name == EXPORTED else name: value for name, value in values.items()}
 
 
 def _layer(data, what: str) -> Layer:

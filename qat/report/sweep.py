@@ -21,6 +21,7 @@ from qat.report.records import RunRecord, read_run
 
 COLUMNS = (
     "point",
+    "way",
     "status",
     "bits_per_weight",
     "metric",
@@ -30,6 +31,7 @@ COLUMNS = (
     "float_bytes",
     "integer_bytes",
     "size_ratio",
+    "latency_ms",
     "latency_ratio",
     "float_ops",
     "differing",
@@ -73,6 +75,29 @@ def gather(sweep_dir: str | Path) -> list[SweepRow]:
             "of a finished run, or of a sweep made with qat-train -m."
         )
     return [_row(directory, folder) for folder in sorted(folders, key=lambda folder: _natural(folder.as_posix()))]
+
+
+def gather_runs(directories: Sequence[str | Path]) -> list[SweepRow]:
+    """The runs in several folders, each that of a run or of a sweep, in the order given.
+
+    A run is called after its recipe, or where several are of one after its folder. Raises `ReportError` for a folder
+    that holds none.
+    """
+    rows, folders = [], []
+    for directory in map(Path, directories):
+        require_directory(directory)
+        if (directory / INTEGER / REPORT_JSON).exists():
+            row = _row(directory.parent, directory)
+            found = [SweepRow(row.record.recipe or row.name, row.record) if row.record else row]
+        else:
+            found = gather(directory)
+        rows += found
+        folders += [directory.as_posix()] * len(found)
+    names = [row.name for row in rows]
+    return [
+        SweepRow(folder, row.record, row.error) if names.count(row.name) > 1 else row
+        for folder, row in zip(folders, rows, strict=True)
+    ]
 
 
 def write_sweep(sweep_dir: str | Path) -> list[SweepRow]:
@@ -127,9 +152,8 @@ def _cells(row: SweepRow) -> dict[str, object]:
     record = row.record
     runtimes = record.runtime_mismatches.values()
     cells = {
-        "status": "float islands"
-        if record.equal_but_islands
-        else {True: "verified", False: "not equal", None: "not verified"}[record.certified],
+        "way": record.way,
+        "status": _status(record),
         "bits_per_weight": record.bits_per_weight,
         "metric": record.metric,
         "float": record.metric_of("float") if record.has_float_baseline else None,
@@ -137,11 +161,20 @@ def _cells(row: SweepRow) -> dict[str, object]:
         "float_bytes": record.size_bytes.get("float"),
         "integer_bytes": row.size,
         "size_ratio": record.size_ratio,
+        "latency_ms": record.latency_ms.get("integer"),
         "latency_ratio": record.latency_ratio,
         "float_ops": None if record.float_ops is None else len(record.float_ops),
         "differing": sum(mismatch.differing for mismatch in runtimes) if runtimes else None,
     }
     return {name: value for name, value in cells.items() if value is not None}
+
+
+def _status(record: RunRecord) -> str:
+    if not record.is_integer:
+        return "not integer" if record.as_exported else "not the program"
+    if record.equal_but_islands:
+        return "float islands"
+    return {True: "verified", False: "not equal", None: "not verified"}[record.certified]
 
 
 def _row(directory: Path, folder: Path) -> SweepRow:

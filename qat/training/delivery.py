@@ -22,18 +22,20 @@ from qat.integer.image_input import with_image_input
 from qat.integer.images import ImageScaling
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
+from qat.real.program import RealProgram
 from qat.report.files import INTEGER
-from qat.report.records import STAGES
+from qat.report.records import EXPORTED, STAGES
 from qat.targets import TargetName, target_named
 from qat.training.history import History, finite
 from qat.training.modes import modes_kept
-from qat.verification import VerificationReport, verify_files
+from qat.verification import RealReport, VerificationReport, verify_files
 
 _LOG = logging.getLogger("qat")
 
 #: What `deliver` writes into its folder, beside the exported files.
 DELIVERED = (
-    "program.json", "program.safetensors", "history.json", "report.json", "report.html", certificate.CERTIFICATE_JSON,
+    "program.json", "program.safetensors", "real_program.json", "real_program.safetensors", "history.json",
+    "report.json", "report.html", certificate.CERTIFICATE_JSON,
 )  # fmt: skip
 
 #: What batch norms keep, by the end of its name.
@@ -53,10 +55,11 @@ def deliver(
     history: History,
     nonlinear: str = "integer",
     image_input: ImageScaling | None = None,
-) -> tuple[IntegerProgram, VerificationReport]:
+) -> tuple[IntegerProgram | RealProgram, VerificationReport | RealReport]:
     """Write program, a file for each runtime of `target`, report, history, certificate and page into `directory`.
 
     They take the place of those of an earlier run. nonlinear: as for `qat.export`. image_input: as for `QATCallback`.
+    Files of networks whose activations are not static are no integer files, and have no certificate.
 
     Raises `ExportError`, and leaves no model, where that is not equal to the program, or a weight is not finite.
     """
@@ -87,8 +90,12 @@ def deliver(
 def certify(
     program: IntegerProgram, directory: Path, files: Mapping[str, Path], report: VerificationReport, split: str
 ) -> None:
-    """Write the certificate of `files`, by runtime, verified as `report` says; none where one of them is not equal."""
-    if not report.as_exported:
+    """Write the certificate of `files`, by runtime, verified as `report` says; none where one of them is not equal.
+
+    None either of a program that is not integer.
+    """
+    if not report.as_exported or not isinstance(program, IntegerProgram):
+        (directory / certificate.CERTIFICATE_JSON).unlink(missing_ok=True)
         return
     evidence = certificate.Evidence(split, report)
     certificate.write(certificate.certificate(program, directory, files, evidence), directory)
@@ -149,10 +156,12 @@ def write_report(
 ) -> dict:
     """Write report.json: what verification found, the layers, and `extra` entries.
 
-    metrics has every stage, an empty one where nothing was measured.
+    metrics has every stage, an empty one where nothing was measured; the last is "exported" of a file that is not
+    integer.
     """
     measured = {} if handle is None else last_measured(handle)
-    metrics = {stage: {} for stage in STAGES} | dict(report.metrics)
+    stages = STAGES if isinstance(report, VerificationReport) else (*STAGES[:-1], EXPORTED)
+    metrics = {stage: {} for stage in stages} | dict(report.metrics)
     content = {**report.to_dict(), "metrics": metrics, "layers": layer_rows(program, measured), **extra}
     write_json(directory / "report.json", content)
     return content

@@ -59,6 +59,11 @@ def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> 
     rest = f"left in float: {', '.join(left)}" if left else "nothing is left in float"
     if islands:
         rest = f"left in float, as islands between integers: {described_islands(islands)}; the file will not be integer"
+    if not handle.config.is_integer:
+        rest = {
+            "dynamic": "activations are codes where layers read them, of a range found at run time",
+            "float": "activations stay real",
+        }[handle.config.activations] + "; the file will not be integer"
     counts = f"{roles.count('weight')} weights and {roles.count('activation')} activations"
     buffer.write(f"{counts} are quantized; {rest}\n")
     if schedule is None:

@@ -139,4 +139,4 @@ def test_weights_trained_for_integers_are_no_float_baseline():
     )  # fmt: skip
     assert (taken_out.stage_labels["float"], trained.stage_labels["float"]) == ("quantization taken out", "float")
     rows = [SweepRow("a", taken_out), SweepRow("b", trained)]
-    assert [line.split(",")[4] for line in to_csv(rows).splitlines()] == ["float", "", "0.7"]
+    assert [line.split(",")[5] for line in to_csv(rows).splitlines()] == ["float", "", "0.7"]

@@ -5,7 +5,9 @@ loads the file. With dynamic activations layers are MatMulInteger and ConvIntege
 tokens and scale the sums. No such file is integer, and `qat.emitters.onnxruntime.float_ops` lists what it computes.
 """
 
+import json
 import math
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -20,12 +22,12 @@ from qat.real.program import LEAST_FLOAT16, RealProgram
 __all__ = ["NodeComparison", "build_real", "check_codes", "container_bits", "emit_real"]
 
 
-def emit_real(program: RealProgram, path: str | PathLike) -> None:
+def emit_real(program: RealProgram, path: str | PathLike, labels: Sequence[str] = ()) -> None:
     """Write `program` as an ONNX file, checked layer by layer on random inputs (`comparison`) before it gets its name.
 
     Raises `ExportError`, and writes none, where a layer of the file computes something else than that of the program.
     """
-    with written_whole(Path(path), build_real(program)) as temporary:
+    with written_whole(Path(path), build_real(program, labels)) as temporary:
         if unfolded := unfolded_weights(temporary):
             raise ExportError(f"ONNX Runtime would unpack weights at every run: {', '.join(unfolded[:5])}.")
         check(program, temporary)
@@ -39,12 +41,13 @@ def unfolded_weights(path: str | PathLike) -> list[str]:
     return [name for names in alone for name in names if sizes[name] >= LEAST_FLOAT16]
 
 
-def build_real(program: RealProgram) -> bytes:
-    """The bytes of the ONNX file."""
+def build_real(program: RealProgram, labels: Sequence[str] = ()) -> bytes:
+    """The bytes of the ONNX file. labels: names of classes, kept in its metadata."""
     graph = RealGraph(program)
     for node in program.nodes:
         form = Form(graph, node)
         form.finish(FORMS[node.function](form))
     for edge in program.outputs:
         graph.node("Identity", [edge.value], edge.name)
-    return graph.to_bytes({"qat.way": program.way, "qat.activations": program.activations})
+    described = {"qat.way": program.way, "qat.activations": program.activations}
+    return graph.to_bytes(described | ({"qat.labels": json.dumps(list(labels))} if labels else {}))

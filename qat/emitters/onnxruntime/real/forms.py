@@ -289,7 +289,10 @@ def _avg_pool(count: int) -> Write:
 
 
 def _adaptive_avg_pool(form: Form) -> str:
-    sizes, wanted = form.shape()[-2:], form.argument("output_size")
+    wanted = form.argument("output_size")
+    sizes = form.shape()[-len(wanted) :]
+    if all(goal == 1 for goal in wanted):
+        return form.add("ReduceMean", form.operand(), form.whole(*range(-len(wanted), 0)), keepdims=1)
     if not all(isinstance(size, int) and size % goal == 0 for size, goal in zip(sizes, wanted, strict=True)):
         raise form.refuse(f"pools {sizes} to {wanted} with windows of several sizes; use one that divides")
     kernel = [size // goal for size, goal in zip(sizes, wanted, strict=True)]
@@ -516,7 +519,7 @@ FORMS: dict[str, Write] = {
     "aten.linalg_vector_norm.default": _norm,
     "aten.max_pool2d_with_indices.default": _max_pool,
     **{f"aten.avg_pool{count}d.default": _avg_pool(count) for count in (1, 2, 3)},
-    "aten._adaptive_avg_pool2d.default": _adaptive_avg_pool,
+    **{f"aten.adaptive_avg_pool{count}d.default": _adaptive_avg_pool for count in (1, 2, 3)},
     "aten.upsample_nearest2d.vec": _resized("nearest"),
     "aten.upsample_bilinear2d.vec": _resized("linear"),
     "aten.permute.default": lambda form: form.add(

@@ -1,4 +1,4 @@
-"""Every function of real programs, as ONNX Runtime computes it: exporting checks each node on the file's own numbers."""
+"""Every function of real programs, as ONNX Runtime computes it; exporting checks nodes on the file's own numbers."""
 
 import pytest
 import torch
@@ -123,6 +123,7 @@ def test_a_function_of_several_elements(name, tmp_path):
         lambda y: F.max_pool2d(y, 2), lambda y: F.max_pool2d(y, 3, 2, 1), lambda y: F.avg_pool2d(y, 2),
         lambda y: F.avg_pool2d(y, 3, 2, 1), lambda y: F.avg_pool2d(y, 3, 2, 1, count_include_pad=False),
         lambda y: F.adaptive_avg_pool2d(y, 1), lambda y: F.adaptive_avg_pool2d(y, (2, 4)),
+        lambda y: F.adaptive_avg_pool1d(y.flatten(2), 1), lambda y: F.adaptive_avg_pool3d(y[:, None], 2),
         lambda y: F.avg_pool1d(y.flatten(2), 4), lambda y: F.interpolate(y, scale_factor=2),
         lambda y: F.interpolate(y, scale_factor=2, mode="bilinear"),
         lambda y: F.interpolate(y, size=(11, 11), mode="bilinear", align_corners=True),
