@@ -30,7 +30,7 @@ from qat.emitters.c.source import write_sources
 from qat.emitters.c.trial import run_in_process
 from qat.emitters.options import ExportOptions
 from qat.errors import ConfigurationError, ExportError
-from qat.files import write_whole
+from qat.files import written_whole
 from qat.integer.fixed_point import SumMultipliers
 from qat.integer.interpreter import run_real, to_edge
 from qat.integer.operations import Add, FloatIsland, Operation
@@ -102,9 +102,9 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
             trial.write_text(sources.source)
             header_of(trial).write_text(sources.header)
             check(program, trial)
-    # a header without its source, or the other way round, is refused by the compiler: both have one fingerprint
-    write_whole(header_of(path), sources.header.encode())
-    write_whole(path, sources.source.encode())
+    # Neither gets its name before both are on the disk. A crash between leaves a pair that the compiler refuses.
+    with written_whole(header_of(path), sources.header.encode()), written_whole(path, sources.source.encode()):
+        pass
 
 
 def check(program: IntegerProgram, path: str | PathLike) -> None:

@@ -189,7 +189,7 @@ ROUNDED_ONCE = Kernel(
    product in 24 bits moves it by less than 2^-places of a code, so that only beside a tie they can differ. */
 static inline int rounded_once(int32_t sum, int32_t mantissa, int32_t shift, int32_t places, int32_t *steps)
 {
-    if (shift >= 15 && shift <= 40 && sum > -(1 << 24) && sum < (1 << 24)) {
+    if (shift >= 15 && shift <= 40 && sum > -((int32_t)1 << 24) && sum < (int32_t)1 << 24) {
         const int64_t step = (int64_t)1 << shift, movement = step >> places;
         const int64_t raised = (int64_t)sum * mantissa + (step >> 1);
         const int64_t limited = raised >> shift;

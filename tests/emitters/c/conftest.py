@@ -10,8 +10,10 @@ from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import to_edge
 from qat.integer.values import Grid, Weight, WeightGrid, float32
 
-#: Compiled quickly, and every access and every number is watched.
-WATCHED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+#: Compiled quickly, with more warnings than sources are shipped with, and every access and every number is watched.
+WATCHED = (
+    "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-pedantic", "-Wshadow", "-Wconversion",
+)  # fmt: skip
 
 UNSIGNED = Grid(float32(0.02), 100, 0, 255)
 RELU = Grid(float32(0.013), 0, 0, 255)

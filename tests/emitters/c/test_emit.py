@@ -1,5 +1,6 @@
 """Both files of an export: what is in them, what is refused, and that they are there whole or not at all."""
 
+import errno
 import logging
 import subprocess
 
@@ -12,7 +13,6 @@ from qat.emitters.c.session import header_of, read_interface
 from qat.emitters.c.source import write_sources
 from qat.emitters.c.trial import run_in_process
 from qat.errors import ConfigurationError, ExportError
-from qat.files import write_whole
 from qat.integer.builder import ProgramBuilder
 from qat.integer.lengths import Length
 from qat.integer.operations import FloatIsland
@@ -167,18 +167,21 @@ def test_a_source_with_other_codes_gets_no_name(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failing_disk_leaves_the_old_files(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_disk_that_is_full_leaves_both_old_files(tmp_path, monkeypatch, failing):
     c.emit(image_program(), tmp_path / "model.c")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    written = []
 
-    def full(path, content):
-        raise ExportError(f"{path} cannot be written (No space left on device).")
+    def full(handle):
+        written.append(handle)
+        if len(written) > failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(c, "write_whole", full)
-    with pytest.raises(ExportError, match="No space left"):
+    monkeypatch.setattr("qat.files.os.fsync", full)
+    with pytest.raises(ExportError, match="cannot be written .No space left on device"):
         c.emit(image_program(("image", "other", "scores")), tmp_path / "model.c")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert c.write_whole is not write_whole
 
 
 def test_numbers_in_real_units_for_callers_that_have_them(tmp_path):
