@@ -23,9 +23,9 @@ from qat.emitters.tensorrt.check import (
     computes_reals,
     refuse_differences,
 )
-from qat.emitters.tensorrt.conformance import float_ops
+from qat.emitters.tensorrt.conformance import float_ops, not_int8
 from qat.emitters.tensorrt.operators import graph_of
-from qat.emitters.tensorrt.readback import operations
+from qat.emitters.tensorrt.readback import QDQFile, operations
 from qat.emitters.tensorrt.refusals import refusals
 from qat.emitters.tensorrt.session import open_session, session_conditions
 from qat.errors import ExportError
@@ -68,6 +68,11 @@ def check(program: IntegerProgram, path: str | PathLike) -> dict[str, IslandCode
     float32's whole numbers is none (`is_exact`).
     """
     program = program.at()
+    floats = [] if any(map(computes_reals, program.operations)) else QDQFile(path).float_nodes()
+    if floats:
+        raise ExportError(
+            f"TensorRT would compute {len(floats)} nodes in floating point, {floats[0].name!r} among them."
+        )
     compared, found = LayerComparison(program, path), {}
     for inputs in random_inputs(program):
         for name, codes in compared(inputs).items():
@@ -82,7 +87,9 @@ def check_edges(session, program: IntegerProgram, path: str | PathLike) -> None:
 
 
 def islands_in(program: IntegerProgram, path: str | PathLike) -> tuple[str, ...]:
-    """Names of the operations that the file computes in real numbers."""
+    """Names of the operations that the file computes in real numbers; none where it does so elsewhere as well."""
+    if not_int8(path):
+        return ()
     return tuple(operation.name for operation in program.operations if computes_reals(operation))
 
 

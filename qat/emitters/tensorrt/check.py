@@ -76,19 +76,23 @@ class LayerComparison:
         self._session = shown_session(self._program, path, self._shown)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, IslandCodes]:
-        """By operation, and by input, how its codes differ from the program's on the same codes. inputs: by name."""
-        program = self._program
-        made = quantize_inputs(program, named_inputs(program, inputs))
+        """How the codes of each operation, and of each "input NAME", differ from the program's on the same codes.
+
+        inputs: by name.
+        """
+        program, found = self._program, {}
         results = run_session(self._session, inputs)
         codes = {name: results[codes_of(name)].to(program.value(name).grid.dtype) for name in self._shown}
-        found = {edge.name: differences(codes.setdefault(edge.value, made[edge.value]), made[edge.value])
-                 for edge in program.inputs}  # fmt: skip
-        known = codes | {constant.name: constant.codes[None] for constant in program.constants}
+        codes |= {constant.name: constant.codes[None] for constant in program.constants}
+        made = quantize_inputs(program, named_inputs(program, inputs))
+        for edge in program.inputs:
+            given = codes.setdefault(edge.value, made[edge.value])
+            found[f"input {edge.name}"] = differences(given, made[edge.value])
         for operation in program.operations:
-            operands = [known[name] for name in operation.inputs]
+            operands = [codes[name] for name in operation.inputs]
             grids = [program.value(name).grid for name in operation.inputs]
             expected = compute(operation, operands, grids, program.value(operation.output).grid)
-            found[operation.name] = differences(known.setdefault(operation.output, expected), expected)
+            found[operation.name] = differences(codes.setdefault(operation.output, expected), expected)
         return found
 
 
@@ -106,7 +110,7 @@ def refuse_differences(program: IntegerProgram, found: Mapping[str, IslandCodes]
         exact = operation is None or is_exact(operation, program)
         most = 0 if exact else max(codes.total * MOST_DIFFERING, FEW_DIFFERING)
         if codes.differing > most or codes.largest > 1:
-            what = f"input {name!r}" if operation is None else f"{type(operation).__name__} {name!r}"
+            what = name if operation is None else f"{type(operation).__name__} {name!r}"
             raise ExportError(
                 f"of the QDQ file, {what} gives other codes than the program for {codes}, where at most {most:.0f} by "
                 f"one can be rounding; ONNX Runtime's float32 kernels for this processor compute otherwise."

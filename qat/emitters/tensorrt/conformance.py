@@ -4,6 +4,8 @@ TensorRT-RTX builds engines for a GPU that is not there, so this needs none. It 
 inspect them then; but while it builds it logs what its engine inspector would print, which is what is read here.
 """
 
+import functools
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ COMPUTE_CAPABILITIES = ("SM80", "SM89")
 #: Batch sizes of an engine: smallest, most likely, largest.
 BATCHES = (1, 8, 8)
 INT8, NONE = "Int8", "none"
+#: Engines that are not built again when they are asked for again: those of one file, for each GPU, twice.
+ENGINES = 4
 
 #: Kernels that TensorRT generates for what is elementwise, moves or reduces; products have kernels of their own.
 _GENERATED = "kgen"
@@ -80,9 +84,17 @@ def layer_types(path: str | PathLike, compute_capability: str = "SM89") -> tuple
         raise ConfigurationError(
             f"compute_capability is {compute_capability!r}; choose one of {', '.join(COMPUTE_CAPABILITIES)}."
         )
-    layers = tuple(_parsed(_built(Path(path), compute_capability)))
+    path = Path(path)
+    content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return _layers(path, content, compute_capability)
+
+
+@functools.lru_cache(maxsize=ENGINES)
+def _layers(path: Path, content: str, compute_capability: str) -> tuple[EngineLayer, ...]:
+    """`layer_types`, of a file whose `content` has been read by its digest."""
+    layers = tuple(_parsed(_built(path, compute_capability)))
     if not any(layer.nodes for layer in layers):
-        raise _refused(Path(path), ["its log names no layers in the form of version 1.7"])
+        raise _refused(path, ["its log names no layers in the form of version 1.7"])
     return layers
 
 
@@ -99,11 +111,16 @@ def float_ops(path: str | PathLike, compute_capability: str = "SM89") -> list[st
     """What the file computes in real numbers: its nodes that do, and where TensorRT-RTX is installed also what its
     engine does not run on int8 of what should."""
     found = {node.name: f"{node.op_type} {node.name}" for node in QDQFile(path).float_nodes()}
-    if tensorrt_version() is not None:
-        for node in node_types(path, compute_capability):
-            if node.datatype not in (INT8, NONE):
-                found.setdefault(node.name, f"{node.kind} {node.name} ({node.datatype} on {compute_capability})")
+    for node in not_int8(path, compute_capability):
+        found.setdefault(node.name, f"{node.kind} {node.name} ({node.datatype} on {compute_capability})")
     return list(found.values())
+
+
+def not_int8(path: str | PathLike, compute_capability: str = "SM89") -> list[NodeType]:
+    """Products and additions that the engine of the file does not run on int8; none where no engine can be built."""
+    if tensorrt_version() is None:
+        return []
+    return [node for node in node_types(path, compute_capability) if node.datatype not in (INT8, NONE)]
 
 
 def _of_product(node: str, layers: tuple[EngineLayer, ...]) -> str:

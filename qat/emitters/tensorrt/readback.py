@@ -52,13 +52,13 @@ class QDQFile:
         """The nodes that compute in real numbers: every node between two quantizations of which one does, and products
         of what is not dequantized int8."""
         regions = self._regions()
-        real = {regions[node.name] for node in regions_of(self.graph) if node.op_type not in WHOLE_KINDS}
+        real = {regions[node.name] for node in computing(self.graph) if node.op_type not in WHOLE_KINDS}
         bare = {
             node.name
             for node in self.products()
             if not all(self._is_dequantized(name) for name in node.input[:2])
         }  # fmt: skip
-        return [node for node in regions_of(self.graph) if regions[node.name] in real or node.name in bare]
+        return [node for node in computing(self.graph) if regions[node.name] in real or node.name in bare]
 
     def _is_dequantized(self, tensor: str) -> bool:
         """Whether that is what a DequantizeLinear made, moved at most."""
@@ -77,7 +77,7 @@ class QDQFile:
                 name = region[name]
             return name
 
-        for node in regions_of(self.graph):
+        for node in computing(self.graph):
             region.setdefault(node.name, node.name)
             for tensor in node.input:
                 maker = self.maker(tensor)
@@ -86,7 +86,7 @@ class QDQFile:
         return {name: find(name) for name in region}
 
 
-def regions_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def computing(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes that neither quantize nor dequantize, in order."""
     return (node for node in graph.node if node.op_type not in (QUANTIZE, DEQUANTIZE))
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from qat.integer import operations as ops
+from qat.integer.fixed_point import SumMultipliers
 from qat.integer.geometry import Shape
 from qat.integer.operations import MovingOperation, Operation
 from qat.integer.program import IntegerProgram
@@ -24,9 +25,7 @@ def refusals(program: IntegerProgram) -> list[str]:
 
 def pictures(program: IntegerProgram) -> frozenset[str]:
     """Values that hold the pixels 0..255 of an input, however they are moved; they are no int8 tensors."""
-    held = {
-        edge.value for edge in program.inputs if edge.codes and not is_int8(program.value(edge.value))
-    }  # fmt: skip
+    held = {edge.value for edge in program.inputs if edge.codes and not is_int8(program.value(edge.value))}
     for operation in program.operations:
         if isinstance(operation, MovingOperation) and len(operation.inputs) == 1 and held.issuperset(operation.inputs):
             held.add(operation.output)
@@ -69,24 +68,18 @@ def _constant_factors(program: IntegerProgram) -> frozenset[str]:
 
 def _of_operation(operation: Operation, shapes: Iterable[Shape]) -> list[str]:
     if isinstance(operation, ops.FloatIsland):
-        why = (
-            f"computes {operation.function} in real numbers; drop the rule that leaves it in float, or use onnxruntime"
-        )
-        return [_said(operation, why)]
-    if isinstance(operation, ops.Loop):
-        return [
-            _said(operation, "is a loop, which has no INT8 kernel; unroll it over a fixed length, or use onnxruntime")
-        ]
-    if any(len(shape) > MAX_RANK for shape in shapes):
-        return [
-            _said(
-                operation,
-                f"has {MAX_RANK + 2} dimensions with the batch, of which TensorRT has {MAX_RANK + 1}; use fewer",
-            )
-        ]
-    if isinstance(operation, ops.MaxPool) and set(operation.dilation) != {1}:
-        return [_said(operation, f"has windows of dilation {operation.dilation}; TensorRT pools without, use 1")]
-    return []
+        why = f"computes {operation.function} in real numbers; drop the rule that leaves it so, or use onnxruntime"
+    elif isinstance(operation, ops.Loop):
+        why = "is a loop, which has no INT8 kernel; unroll it over a fixed length, or use onnxruntime"
+    elif any(len(shape) > MAX_RANK for shape in shapes):
+        why = f"has {MAX_RANK + 2} dimensions with the batch, of which TensorRT has {MAX_RANK + 1}; use fewer"
+    elif isinstance(operation, ops.MaxPool) and set(operation.dilation) != {1}:
+        why = f"has windows of dilation {operation.dilation}; TensorRT pools without, use 1"
+    elif isinstance(operation, ops.Add) and not isinstance(operation.factors, SumMultipliers):
+        why = "rounds as another runtime does; export it with qat.export(program, path, 'tensorrt')"
+    else:
+        return []
+    return [_said(operation, why)]
 
 
 def _said(operation: Operation, why: str) -> str:

@@ -37,8 +37,25 @@ def test_what_one_layer_rounds_otherwise_is_found_there_and_nowhere_else(written
     compared = LayerComparison(program, tmp_path / "other.onnx")
     (inputs,) = random_inputs(program, sizes=(50,))
     found = compared(inputs)
-    assert {name: codes.largest for name, codes in found.items()} == {"x0": 0, "first": 0, "second": 1, "third": 0}
+    assert {name: codes.largest for name, codes in found.items()} == {
+        "input x0": 0,
+        "first": 0,
+        "second": 1,
+        "third": 0,
+    }
     with pytest.raises(ExportError, match=r"Linear 'second' gives other codes .* where at most 0 by one can be"):
+        check(program, tmp_path / "other.onnx")
+
+
+def test_nodes_of_real_numbers_that_no_operation_has_are_refused(written, tmp_path):
+    program, path = written(three_layers, [(2,)], [BYTE])
+    model = onnx.load(path)
+    (scaled,) = (node for node in model.graph.node if node.name == "second/scaled")
+    scaled.op_type = "Div"
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(
+        ExportError, match="would compute 4 nodes in floating point, 'second/weight/transposed' among them"
+    ):
         check(program, tmp_path / "other.onnx")
 
 

@@ -5,7 +5,7 @@ import builtins
 import pytest
 import torch
 
-from qat.emitters.tensorrt import conformance, float_ops
+from qat.emitters.tensorrt import conformance, float_ops, islands_in
 from qat.emitters.tensorrt.conformance import COMPUTE_CAPABILITIES, EngineLayer, EngineTensor, layer_types, node_types
 from qat.errors import ConfigurationError, ExportError, MissingExtraError
 from qat.integer.values import Grid, IndexRange, Weight, WeightGrid, float32
@@ -106,14 +106,18 @@ def test_tensorrt_takes_every_kind_of_operation(written):
 
 
 def test_what_the_engine_does_not_run_on_int8_is_a_float_operation(written, monkeypatch):
-    _, path = written(lambda b, x: b.linear("fc", x, weight(8, 8), FULL), [(8,)], [FULL])
-    assert float_ops(path) == []
+    program, path = written(
+        lambda b, x: b.softmax("soft", b.linear("fc", x, weight(8, 8), FULL), 1, SHARE), [(8,)], [FULL]
+    )
+    assert islands_in(program, path) == ("soft",)
+    floats = float_ops(path)
     read = EngineTensor("x", "Float")
     layer = EngineLayer("fc", "gemm", (read,), (), (EngineTensor("y", "Float"),), ("fc/product",))
     monkeypatch.setattr(conformance, "layer_types", lambda path, compute_capability: (layer,))
-    assert float_ops(path) == ["MatMul fc/product (Float on SM89)"]
+    assert float_ops(path) == [*floats, "MatMul fc/product (Float on SM89)"]
+    assert islands_in(program, path) == ()
     monkeypatch.setattr(conformance, "tensorrt_version", lambda: None)
-    assert float_ops(path) == []
+    assert float_ops(path) == floats and islands_in(program, path) == ("soft",)
 
 
 def test_nodes_that_an_equal_one_stands_for_have_no_kernel(written):

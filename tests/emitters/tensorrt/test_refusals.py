@@ -4,6 +4,7 @@ from qat.emitters.tensorrt import refusals
 from qat.emitters.tensorrt.refusals import pictures
 from qat.integer.builder import ProgramBuilder
 from qat.integer.program import IntegerProgram
+from qat.integer.semantics import for_runtime
 from qat.integer.values import Grid
 
 BYTE = Grid(0.5, 0, -128, 127)
@@ -77,3 +78,8 @@ def test_constant_factors_may_have_any_codes_and_other_constants_not():
     assert refusals(program_of(lambda b, x: b.matmul("m", x, b.constant("c", codes[None], PIXELS), BYTE))) == []
     (refusal,) = refusals(program_of(lambda b, x: b.mul("m", x, b.constant("c", codes[None], PIXELS), BYTE)))
     assert refusal.startswith("the codes 0..255 with zero point 0 of value 'c' are not")
+
+
+def test_a_program_with_the_rounding_of_another_runtime_is_refused():
+    (refusal,) = refusals(for_runtime(program_of(lambda b, x: b.add("sum", x, x, BYTE)), "litert"))
+    assert refusal.startswith("Add 'sum' (from sum) rounds as another runtime does; export it with qat.export")
