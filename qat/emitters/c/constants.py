@@ -35,8 +35,7 @@ class Constants:
     def array(self, label: str, ctype: CType, values: Tensor | Iterable[int]) -> Pointer:
         """An array of integers, in the order of the tensor's dimensions."""
         numbers = values.flatten().tolist() if isinstance(values, Tensor) else list(values)
-        body = textwrap.fill(", ".join(map(str, numbers)), LINE, initial_indent=_INDENT, subsequent_indent=_INDENT)
-        text = f"[{len(numbers)}] = {{\n{body}\n}};"
+        text = f"[{len(numbers)}] = {{\n{_rows(numbers)}\n}};"
         return Pointer(self._declare(label, ctype.name, text, len(numbers) * ctype.bytes))
 
     def record(self, label: str, kind: str, fields: dict[str, object], counted: bool = True) -> Pointer:
@@ -63,6 +62,14 @@ class Constants:
     def texts(self) -> tuple[str, ...]:
         """All declarations."""
         return tuple(self._texts)
+
+
+def _rows(numbers: list[int]) -> str:
+    """Numbers in lines, equally many in each."""
+    widest = max(map(len, map(str, (min(numbers), max(numbers)))))
+    count = (LINE - len(_INDENT)) // (widest + 2)
+    pieces = (numbers[start : start + count] for start in range(0, len(numbers), count))
+    return ",\n".join(_INDENT + ", ".join(map(str, piece)) for piece in pieces)
 
 
 def _written(value: object) -> str:

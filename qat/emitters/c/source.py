@@ -115,7 +115,14 @@ def write_sources(program: IntegerProgram, name: str, labels: Sequence[str] = ()
 def _port(program: IntegerProgram, edge: Input | Output, names: Names, images_last: bool) -> Port:
     value = program.value(edge.value)
     last = images_last and len(value.shape) == IMAGE_RANK
-    return Port(edge.name, names.claim(identifier(edge.name).lower()), tuple(value.shape), value.grid, edge.codes, last)
+    return Port(
+        edge.name,
+        names.claim_with(identifier(edge.name).lower(), "_bytes"),
+        tuple(value.shape),
+        value.grid,
+        edge.codes,
+        last,
+    )
 
 
 def _view(port: Port) -> View:

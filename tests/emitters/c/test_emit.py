@@ -66,11 +66,18 @@ def test_names_that_end_comments_or_strings_are_names_all_the_same(tmp_path):
     assert read_interface(tmp_path / "model.c").inputs[0].name == '*/ "image" /*'
 
 
-def test_two_names_of_one_identifier_are_told_apart(tmp_path):
+def test_names_that_would_meet_are_told_apart(tmp_path):
     builder = ProgramBuilder()
-    x, y = builder.input("a.b", (2,), UNSIGNED), builder.input("A b", (2,), UNSIGNED)
-    builder.output("a/b", builder.add("sum", x, y, UNSIGNED))
+    names = ["a.b", "A b", "a b bytes", "arena", "memory", "error", "constant", "has", "class", "add_u8_u8_u8_s32"]
+    total, *others = (builder.input(name, (2,), UNSIGNED) for name in names)
+    for index, other in enumerate(others):
+        total = builder.add(f"sum{index}", total, other, UNSIGNED)
+    builder.output("a/b", total)
     c.emit(builder.build(), tmp_path / "model.c")
+    (tmp_path / "main.cc").write_text('#include "model.h"\nint main() { return MODEL_OK; }\n')
+    flags = ("-x", "c++", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-pedantic")
+    errors = compiler.compile_source(tmp_path / "main.cc", tmp_path / "main", flags)
+    assert not errors or "cc1plus" in errors[0]  # a compiler of C alone
 
 
 def test_the_source_is_of_one_length(tmp_path):
