@@ -24,8 +24,8 @@ PARTS = 32
 BINS = 2 * OCTAVES * PARTS
 
 #: Values of a batch counted in a histogram, per scale and evenly spread: a quarter of a millisecond on a CPU, whatever
-#: the size of the batch; a rare value missed in one batch is met in the next ones. Where the range itself comes from the
-#: histogram there may be one batch only, and the tails of 8-bit grids want more.
+#: the size of the batch; a rare value missed in one batch is met in the next ones. Where the range itself comes from
+#: the histogram there may be one batch only, and the tails of 8-bit grids want more.
 HISTOGRAM_SAMPLE = 16_384
 RANGE_SAMPLE = 262_144
 

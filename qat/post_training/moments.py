@@ -9,13 +9,17 @@ from torch import Tensor
 #: them cost time without another rounding.
 ROWS = 65_536
 
+#: Second moments of wider rows would take gigabytes; a layer that wide (a linear one behind a flattened image) keeps
+#: plain rounding.
+MOST_INPUTS = 8192
+
 
 @dataclass
 class Moments:
     """Sums over rows `x` of quantized inputs (groups, rows, I) and wanted outputs `y` (groups, rows, O), in float64.
 
     count: of rows. inputs: of x, (groups, I). outputs: of y, (groups, O). gram: of x x', (groups, I, I). cross: of
-    y x', (groups, O, I). energy: of y squared, (groups, O). The last three are None where only means were asked for.
+    y x', (groups, O, I). energy: of y squared, (groups, O). The last three are None where there are only means.
     """
 
     count: int
@@ -27,9 +31,9 @@ class Moments:
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, second: bool) -> "Moments":
-        """Of one batch. second: whether second moments are wanted as well."""
+        """Of one batch. second: whether second moments are wanted as well, of rows of at most `MOST_INPUTS`."""
         moments = cls(x.shape[1], x.sum(1, dtype=torch.float64), y.sum(1, dtype=torch.float64))
-        if second:
+        if second and x.shape[2] <= MOST_INPUTS:
             moments.gram = (x.transpose(1, 2) @ x).double()
             moments.cross = (y.transpose(1, 2) @ x).double()
             moments.energy = y.square().sum(1, dtype=torch.float64)

@@ -15,6 +15,9 @@ class AdaRound:
     regularization: weight of the term that drives each weight to one of its two neighbours, against the squared error
     of plain rounding, which counts 1 for every weight. warm_up: share of the steps without that term. beta: its
     exponent behind them and at the end; a large one leaves weights alone that are far from both neighbours.
+
+    Plain rounding stays where a weight is computed from parameters, is looked up as well (tied embeddings), or has more
+    than 8,192 inputs.
     """
 
     iterations: int = 500

@@ -25,16 +25,17 @@ def adjust_layers(
     layers = layers_of(handle, lambda: run(batches[0]))
     for layer in track(layers, "adjusting", transient=True, console=console, disable=not console.is_terminal):
         met = calibration.met(layer, second=options.adaround is not None)
-        if options.adaround is not None and layer.owned and _is_one_matrix(met):
+        if options.adaround is not None and layer.owned and _may_round(met):
             _round(calibration, layer, met, options)
         if options.bias_correction:
             _correct(adjustments, layer, met)
     handle.set_state(QUANTIZED)
 
 
-def _is_one_matrix(met: dict[int, Met]) -> bool:
-    """Whether all calls of a layer use its weight as the same matrix."""
-    return len({(each.geometry.dims, each.geometry.transposed, each.geometry.groups) for each in met.values()}) == 1
+def _may_round(met: dict[int, Met]) -> bool:
+    """Whether second moments are known, and all calls of a layer use its weight as the same matrix."""
+    matrices = {(each.geometry.dims, each.geometry.transposed, each.geometry.groups) for each in met.values()}
+    return len(matrices) == 1 and all(each.moments.gram is not None for each in met.values())
 
 
 def _round(calibration: Calibration, layer: Layer, met: dict[int, Met], options: PostTraining) -> None:

@@ -119,3 +119,12 @@ def test_what_layers_share_and_weights_that_are_computed():
     assert torch.equal(module(*inputs), qat.convert(module)(inputs))
     handle.remove()
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_layer_with_too_many_inputs_is_corrected_and_keeps_plain_rounding(monkeypatch):
+    monkeypatch.setattr("qat.post_training.moments.MOST_INPUTS", 1)
+    module = linear()
+    options = qat.PostTraining(bias_correction=True, adaround=True)
+    calibrate(module, [batch()], CONFIG, options=options)
+    assert torch.equal(module[0].weight, torch.tensor(WEIGHT))
+    assert module[0].bias.tolist() == pytest.approx([11.2, 19.1], abs=1e-5)
