@@ -27,6 +27,7 @@ from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.errors import ExportError
 from qat.files import write_whole, written_whole
 from qat.integer.program import IntegerProgram
+from qat.integer.semantics import for_runtime
 
 __all__ = [
     "build", "check_edges", "delegated_ops", "emit", "emit_float", "float_ops", "open_session", "operations",
@@ -45,7 +46,8 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
 
 def emit_float(program: IntegerProgram, path: str | PathLike) -> None:
     """Write the float32 network behind `program` with the same inputs and outputs, none of codes."""
-    write_whole(Path(path), build(program.with_real_edges(), ExportOptions(), real=True))
+    program = for_runtime(program.with_real_edges(), "litert")
+    write_whole(Path(path), build(program, ExportOptions(), real=True))
 
 
 def check(program: IntegerProgram, path: str | PathLike) -> None:

@@ -57,6 +57,7 @@ class Model:
         self._codes: dict[int, int] = {}
         self._metadata: list[schema.MetadataT] = []
         self._constants: dict[tuple, int] = {}
+        self._quantizations: dict[Scaling, _Quantization] = {}
 
     def tensor(
         self, name: str, shape: Sequence[int], dtype, scaling: Scaling | None = None, dynamic: bool = True
@@ -129,7 +130,7 @@ class Model:
         signature.inputs = [_mapped(*edge) for edge in inputs.items()]
         signature.outputs = [_mapped(*edge) for edge in outputs.items()]
         model.signatureDefs = [signature]
-        builder = flatbuffers.Builder(1024)
+        builder = _SharingBuilder(1024)
         builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
         return bytes(builder.Output())
 
@@ -144,13 +145,43 @@ class Model:
         if dynamic:
             made.shapeSignature = numpy.array((-1, *shape[1:]), numpy.int32)
         if scaling is not None:
-            quantization = schema.QuantizationParametersT()
-            quantization.scale = numpy.array(scaling.scale, numpy.float32)
-            quantization.zeroPoint = numpy.full(len(scaling.scale), scaling.zero_point, numpy.int64)
-            quantization.quantizedDimension = scaling.axis
-            made.quantization = quantization
+            made.quantization = self._quantizations.setdefault(scaling, _Quantization(scaling))
         self.tensors.append(made)
         return len(self.tensors) - 1
+
+
+class _SharingBuilder(flatbuffers.Builder):
+    """Writes equal vectors, strings and tables of scales once: several tensors may refer to one."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.shared: dict[object, int] = {}
+
+    def CreateNumpyVector(self, x: numpy.ndarray) -> int:
+        key = x.dtype.str, x.tobytes()
+        if key not in self.shared:
+            self.shared[key] = super().CreateNumpyVector(x)
+        return self.shared[key]
+
+    def CreateString(self, s, encoding="utf-8", errors="strict") -> int:
+        if s not in self.shared:
+            self.shared[s] = super().CreateString(s, encoding, errors)
+        return self.shared[s]
+
+
+class _Quantization(schema.QuantizationParametersT):
+    """Scales and zero points, one table for all tensors that have them."""
+
+    def __init__(self, scaling: Scaling) -> None:
+        super().__init__()
+        self.scale = numpy.array(scaling.scale, numpy.float32)
+        self.zeroPoint = numpy.full(len(scaling.scale), scaling.zero_point, numpy.int64)
+        self.quantizedDimension = scaling.axis
+
+    def Pack(self, builder: _SharingBuilder) -> int:
+        if self not in builder.shared:
+            builder.shared[self] = super().Pack(builder)
+        return builder.shared[self]
 
 
 class _Buffer(schema.BufferT):

@@ -155,13 +155,27 @@ def _described(session: Session, name: str, detail: dict) -> str:
     return f"{name} {kind} {tuple(shape)}"
 
 
-def delegated_ops(path: str | PathLike) -> tuple[int, int]:
-    """(operators of the file that XNNPACK runs, operators of the file)."""
-    opened = open_session(path).interpreter
-    details = opened._get_ops_details()
-    file = [detail for detail in details if detail["op_name"] != "DELEGATE"]
-    runs = [detail for detail in details if detail["op_name"] == "DELEGATE"]
-    return len(runs), len(file)
+def delegated_ops(path: str | PathLike) -> tuple[list[str], list[str]]:
+    """(kinds of operators that XNNPACK runs, kinds of those that LiteRT's own kernels run), in order."""
+    details = open_session(path).interpreter._get_ops_details()
+    makers = {int(tensor): detail for detail in details if not _delegates(detail) for tensor in detail["outputs"]}
+    inside = set()
+    for part in filter(_delegates, details):
+        known, wanted = set(map(int, part["inputs"])), list(map(int, part["outputs"]))
+        while wanted:
+            maker = makers.get(wanted.pop())
+            if maker is not None and maker["index"] not in inside:
+                inside.add(maker["index"])
+                wanted += set(map(int, maker["inputs"])) - known
+    kinds = ([], [])
+    for detail in details:
+        if not _delegates(detail):
+            kinds[detail["index"] not in inside].append(detail["op_name"])
+    return kinds
+
+
+def _delegates(detail: dict) -> bool:
+    return detail["op_name"] == "DELEGATE"
 
 
 @contextlib.contextmanager

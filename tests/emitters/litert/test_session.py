@@ -203,3 +203,12 @@ def test_metadata_of_a_model_is_found_by_name(tmp_path):
     emitter.emit(program(), tmp_path / "model.tflite")
     read = reading.read(tmp_path / "model.tflite")
     assert reading.entry(read, reading.EDGES) is not None and reading.entry(read, "nothing") is None
+
+
+def test_what_xnnpack_runs_is_told(tmp_path):
+    builder = ProgramBuilder()
+    y = builder.slice("s", conv(builder, builder.input("image", (3, 6, 7), BYTE)), (0, 0, 0), (5, 4, 5), (1, 2, 1))
+    builder.output("scores", y)
+    emitter.emit(for_runtime(builder.build(), "litert"), tmp_path / "model.tflite")
+    inside, outside = emitter.delegated_ops(tmp_path / "model.tflite")
+    assert (inside, outside) == (["QUANTIZE", "TRANSPOSE", "CONV_2D", "TRANSPOSE", "DEQUANTIZE"], ["STRIDED_SLICE"])

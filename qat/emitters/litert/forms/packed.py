@@ -14,7 +14,8 @@ from qat.integer.operations import Conv, WeightedOperation
 
 #: Widths that the file has types for.
 _WIDTHS = (2, 4)
-#: Bytes that one slice takes in the file, with its tensor: what a packed weight has to save.
+#: Bytes that packed weights have to save for each slice, twice what it takes in the file with its tensor and its sizes:
+#: below, the file would hardly be smaller, and take longer.
 _BYTES_OF_SLICE = 400
 
 

@@ -55,7 +55,10 @@ def linear(writer: Writer, operation: Linear) -> None:
 
 
 def average_pool(writer: Writer, operation: AveragePool) -> None:
-    """A depthwise convolution with ones."""
+    """A depthwise convolution with ones; of real numbers AVERAGE_POOL_2D."""
+    if writer.real and not any(map(any, operation.padding)):
+        windows.average_pool(writer, operation)
+        return
     ones = (1,) * len(operation.kernel_size)
     window = windows.Window.of(operation.kernel_size, operation.stride, operation.padding, ones)
     channels = writer.shape(operation.output)[0]
@@ -67,6 +70,9 @@ def reduce(writer: Writer, operation: Mean | Sum) -> None:
     """FULLY_CONNECTED with a row of ones over the last dimensions, else a depthwise convolution over the first."""
     source, shape = operation.inputs[0], writer.shape(operation.inputs[0])
     placed = writer.held(source)
+    if writer.real:
+        _reduce_real(writer, operation, placed.order)
+        return
     reduced = [dim for dim in placed.order if dim in operation.dims and shape[dim - 1] > 1]
     kept = [dim for dim in placed.order[1:] if dim not in operation.dims]
     units = [dim for dim in operation.dims if dim not in reduced]
@@ -97,6 +103,21 @@ def reduce(writer: Writer, operation: Mean | Sum) -> None:
         writer.reshape(summed, target, orders.permuted(target_shape, left))
 
     writer.limited(operation, left, write)
+
+
+def _reduce_real(writer: Writer, operation: Mean | Sum, order: orders.Order) -> None:
+    """MEAN or SUM."""
+    options = schema.ReducerOptionsT()
+    options.keepDims = operation.keepdim
+    axes = writer.numbers([order.index(dim) for dim in operation.dims])
+    tensor = writer.read(operation.inputs[0], order)
+    kind = "MEAN" if isinstance(operation, Mean) else "SUM"
+
+    def write(target: int, _: int) -> None:
+        writer.model.operator(kind, [tensor, axes], [target], options)
+
+    left = order if operation.keepdim else orders.without(order, operation.dims)
+    writer.limited(operation, left, write, fuses=False)
 
 
 def fully_connected(writer: Writer, operands: list[int], target: int, activation: int) -> None:

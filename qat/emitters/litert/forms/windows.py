@@ -148,6 +148,21 @@ def depthwise(
     writer.model.operator("DEPTHWISE_CONV_2D", operands, [target], options)
 
 
+def average_pool(writer: Writer, operation: AveragePool) -> None:
+    """AVERAGE_POOL_2D of real numbers, without padding."""
+    window = Window.of(operation.kernel_size, operation.stride, operation.padding, (1,) * len(operation.kernel_size))
+    tensor, sizes = source_of(writer, operation.inputs[0])
+    options = schema.Pool2DOptionsT()
+    options.padding, (options.strideH, options.strideW) = VALID, window.stride
+    options.filterHeight, options.filterWidth = window.size
+
+    def write(target: int, activation: int) -> None:
+        options.fusedActivationFunction = activation
+        writer.model.operator("AVERAGE_POOL_2D", [tensor], [target], options)
+
+    finish(writer, operation, window.counts(sizes[:2]), write)
+
+
 def max_pool(writer: Writer, operation: MaxPool) -> None:
     """MAX_POOL_2D; what pads never wins: the lowest number is put there by PADV2."""
     source, name = operation.inputs[0], operation.output
