@@ -69,8 +69,8 @@ def test_a_target_is_a_runtime_or_different_ones(name):
 
 def test_presets_have_the_activations_of_the_target():
     assert config_for("w4a8", "tensorrt") == QuantConfig(
-        weight=QuantSpec(bits=4, granularity="per_channel", observer="minmax"),
-        activation=QuantSpec(bits=8, observer="moving_average"),
+        weight=QuantSpec(bits=4, granularity="per_channel"),
+        activation=QuantSpec(bits=8),
     )
     assert config_for("w4a8", ["onnxruntime", "litert"]) == config_for("w4a8", None) == QuantConfig.parse("w4a8")
     with pytest.raises(ConfigurationError, match="the activation grid is unsigned affine, but tensorrt needs signed"):
