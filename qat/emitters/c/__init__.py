@@ -17,7 +17,7 @@ import torch
 
 from qat.emitters.c.compiler import OPTIMIZED, find_compiler
 from qat.emitters.c.forms import FORMS
-from qat.emitters.c.readback import Footprint, float_ops, footprint, operations
+from qat.emitters.c.readback import Footprint, float_ops, footprint, operations, stored_bytes
 from qat.emitters.c.session import (
     check_edges,
     files_of,
@@ -38,7 +38,7 @@ from qat.integer.program import IntegerProgram
 
 __all__ = [
     "Footprint", "check_edges", "emit", "files_of", "float_ops", "footprint", "open_session", "operations", "refusals",
-    "run_session", "session_conditions",
+    "run_session", "session_conditions", "stored_bytes",
 ]  # fmt: skip
 
 #: Samples of the check after writing, and where their codes come from.

@@ -51,6 +51,11 @@ def footprint(path: str | PathLike) -> Footprint:
     return Footprint(interface.arena_bytes, inputs, outputs, interface.constant_bytes)
 
 
+def stored_bytes(path: str | PathLike) -> int:
+    """The constants that a device stores, in bytes; not the text of the source, nor the code."""
+    return read_interface(path).constant_bytes
+
+
 def float_ops(path: str | PathLike) -> list[str]:
     """Lines of the source that compute in real numbers, and what the compiler finds that may use no such register.
 

@@ -45,6 +45,7 @@ def test_what_it_takes_of_a_processor(source):
     assert (footprint.inputs, footprint.outputs) == (7, 10)
     # fc1 makes 10 bytes beside 70 unpacked weights and 10 sums of int32, each from a multiple of 8 on
     assert footprint.arena == 16 + 72 + 40
+    assert c.stored_bytes(source) == footprint.constants < source.stat().st_size
 
 
 def test_an_integer_source_has_no_float_operation(source):
