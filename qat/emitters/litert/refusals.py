@@ -100,7 +100,8 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
 def _matrices(program: IntegerProgram, operation: ops.MatMul) -> Iterator[str]:
     constants = [program.value(name) for name in operation.inputs if isinstance(program.value(name), Constant)]
     if not constants:
-        yield "rescales a product of two values with factors of its own; export for onnxruntime"
+        # BATCH_MATMUL of ai-edge-litert 2.3 rounds twice, but once where a matrix is a vector
+        yield "rounds a product of two values otherwise for other shapes of them; export for onnxruntime"
     for constant in constants:
         if math.prod(constant.shape[:-2]) != 1:
             yield "multiplies by one constant matrix for all; split the product"

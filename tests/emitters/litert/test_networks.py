@@ -133,6 +133,47 @@ def test_inputs_beside_a_tie_are_rounded_as_the_file_rounds_them(tmp_path):
     assert torch.equal(program(x), result)
 
 
+class Body(nn.Module):
+    """Two convolutions, a layer over channels, and a line that joins what they make."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.up, self.body = nn.ConvTranspose2d(4, 4, 4, 2, 1), body
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
+BODIES = {
+    "difference": lambda net, x: net.first(x) - net.second(x),
+    "gate": lambda net, x: net.first(x) * torch.sigmoid(net.second(x)),
+    "numbers": lambda net, x: F.relu(net.first(x) * -1.7 + 0.3),
+    "clamp": lambda net, x: F.hardtanh(net.first(x) + x),
+    "join": lambda net, x: torch.cat([net.first(x), F.relu(net.second(x)), x], 1).flip(3),
+    "squeeze": lambda net, x: x * F.hardsigmoid(net.first(x).mean((2, 3), keepdim=True)),
+    "up": lambda net, x: F.gelu(net.up(net.first(x))),
+    "bilinear": lambda net, x: F.interpolate(net.first(x), scale_factor=2, mode="bilinear"),
+    "nearest": lambda net, x: F.interpolate(F.silu(net.first(x)), scale_factor=2),
+    "shuffle": lambda net, x: net.second(net.first(x).unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)),
+    "tokens": lambda net, x: F.hardswish(net.first(x)).flatten(2).transpose(1, 2).mean(1),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_lines_of_all_kinds_are_equal_on_every_code(tmp_path, name):
+    network = prepared(lambda: Body(BODIES[name]), (4, 6, 6), "w8a8")
+    program = qat.convert(network)
+    qat.export(program, tmp_path / "model.tflite", runtime="litert")
+    x = torch.randn(48, 4, 6, 6)
+    with torch.no_grad():
+        expected = network(x)
+    assert torch.equal(program(x), expected)
+    (edge,) = program.inputs
+    (result,) = emitter.run_session(emitter.open_session(tmp_path / "model.tflite"), {edge.name: x}).values()
+    assert torch.equal(result, expected)
+
+
 def test_gradients_pass_through_the_eval_forward():
     network = prepared(*NETWORKS["residual"], "w8a8")
     x = torch.randn(2, 3, 16, 16, requires_grad=True)

@@ -1,8 +1,9 @@
 """Weights that take their true width in the file: 4 and 2 bits.
 
 LiteRT multiplies with packed weights in matrix products alone, exactly and as fast as with int8 ones; its convolution
-of int4 weights rounds otherwise and took 0.68 ms where that of int8 takes 0.16 ([32, 32, 64] by 64 x 3 x 3, one thread
-of ai-edge-litert 2.3). So windows are laid side by side by slices, and the convolution is a matrix product: 0.28 ms.
+of int4 weights rounds otherwise and takes 0.66 ms where that of int8 takes 0.17 ([32, 32, 64] by 64 x 3 x 3, one thread
+of ai-edge-litert 2.3). So windows are laid side by side by slices, and the convolution is a matrix product: 0.27 ms
+(`python tests/benchmarks/bench_litert_kernels.py`).
 """
 
 import numpy
