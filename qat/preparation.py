@@ -8,7 +8,7 @@ from torch import nn
 
 from qat.emitters import emitter_of
 from qat.emitters.refused import in_one_sentence
-from qat.errors import MissingExtraError, PreparationError, QATError
+from qat.errors import ConversionError, MissingExtraError, PreparationError, QATError
 from qat.inject.handle import Handle, handle_of
 from qat.inject.prepare import prepare as inject
 from qat.inject.undisturbed import undisturbed
@@ -40,7 +40,10 @@ def prepare(
     """
     handle = inject(module, example_inputs, quant, target)
     try:
-        refuse_without_kernels(handle)
+        if handle.config.is_integer:
+            refuse_without_kernels(handle)
+        elif handle.target is not None:
+            refuse_unlisted(handle)
     except BaseException:
         handle.remove()
         raise
@@ -66,6 +69,22 @@ def refuse_without_kernels(handle: Handle) -> None:
             continue
         if refusals := emitter.refusals(for_runtime(program, runtime)):
             raise PreparationError(in_one_sentence(runtime, refusals))
+
+
+def refuse_unlisted(handle: Handle) -> None:
+    """Raise `PreparationError` for what the file of a network whose activations stay real could not hold."""
+    with undisturbed(handle.module):
+        module = copy.deepcopy(handle.module)
+    rehearsal = handle_of(module)
+    args, kwargs = rehearsal.examples
+    try:
+        rehearsal.set_state(QuantState(observe=True, fake_quantize=True))
+        with undisturbed(module), torch.no_grad(), rehearsal.observing_in_eval():
+            module.eval()
+            module(*args, **kwargs)
+        convert(module)
+    except ConversionError as error:
+        raise PreparationError(str(error)) from error
 
 
 def rehearsed(handle: Handle) -> IntegerProgram | None:

@@ -19,6 +19,7 @@ from qat.inject.handle import Handle
 from qat.inject.inputs import input_paths
 from qat.inject.outputs import named_outputs
 from qat.inject.undisturbed import undisturbed
+from qat.lowering import loops
 from qat.lowering.exported import export
 from qat.lowering.placement import placed_for_conversion
 from qat.lowering.real_nodes import RULES, Builder, Coded, Several, Unlisted, dtype_of, shape_of
@@ -217,6 +218,8 @@ def _output_names(spec) -> tuple[str, list[str]]:
 
 
 def _name_of(node: Node) -> str:
+    if node.target in (loops.BEGIN, loops.END):
+        return "the recurrence"
     return getattr(node.target, "__name__", str(node.target)).partition(".")[0]
 
 

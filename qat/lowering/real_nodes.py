@@ -12,6 +12,7 @@ from torch.fx import Node
 from qat.folding import BatchNorm
 from qat.functional import rows
 from qat.inject.handle import Handle
+from qat.lowering import loops
 from qat.lowering.state import module_path
 from qat.quantizers import FakeQuantize
 from qat.real.functions import FUNCTIONS
@@ -34,7 +35,6 @@ _IGNORED = frozenset("""
     layout device pin_memory memory_format non_blocking generator scale_grad_by_freq sparse cudnn_enable padding_idx
     implicit cudnn_enabled half_to_float
 """.split())  # fmt: skip
-_LOOPS = ("loop_begin", "loop_end")
 
 
 class Unlisted(Exception):
@@ -80,6 +80,7 @@ class Builder:
         #: what the sizes that follow the inputs are called
         self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
         self._names_of: dict[int, str] = {}  # of constants, by identity
+        self._weights: dict[tuple[str, bool], str] = {}  # (quantizer, transposed) -> name
         self._alive: list[Tensor] = []
         self._folded: dict[str, str] = {}  # layers whose batch norm is in their scales
 
@@ -156,8 +157,9 @@ class Builder:
         axis = 0 if quantizer.axis is None else quantizer.axis % tensor.dim()
         if coded.transposed:
             tensor, axis = tensor.T, 1 - axis
-        name = f"{quantizer.name}.T" if coded.transposed else quantizer.name
-        if name not in self.weights:
+        key = quantizer.name, coded.transposed
+        if key not in self._weights:
+            name = self._weights[key] = self.unique(f"{quantizer.name}.T" if coded.transposed else quantizer.name)
             codes = rows(quantizer.codes(coded.tensor), axis if not coded.transposed else 1 - axis)
             if codes.dim() == 1:
                 codes = codes.reshape(tensor.shape[0], -1)
@@ -165,7 +167,6 @@ class Builder:
             scale = parameters.scale.float().reshape(
                 -1, parameters.scale.shape[-1] if parameters.scale.dim() > 1 else 1
             )
-            self.names.add(name)
             self.weights[name] = RealWeight(
                 codes=codes.to(torch.int8).contiguous(),
                 scale=scale.expand(channels, -1).contiguous(),
@@ -175,7 +176,7 @@ class Builder:
                 shape=tuple(tensor.shape),
                 axis=axis,
             )
-        return Ref(name)
+        return Ref(self._weights[key])
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 
@@ -205,8 +206,8 @@ class Builder:
         function = str(node.target)
         if function not in FUNCTIONS:
             name = function.removeprefix("aten.").partition(".")[0]
-            if any(loop in function for loop in _LOOPS):
-                raise Unlisted("a recurrence is not among the functions of such files; use activations='static'")
+            if node.target in (loops.BEGIN, loops.END):
+                raise Unlisted("such files hold no loops; use activations='static', or cells that are called in turn")
             raise Unlisted(f"{name} is not among the functions of such files; use activations='static', or another one")
         arguments = arguments_of(node, args, kwargs)
         if isinstance(node.meta["val"], tuple | list):
@@ -221,9 +222,8 @@ class Builder:
         """A layer with a weight, called as the module it is."""
         weight = arguments["weight"]
         name = module_path(node)
-        if isinstance(weight, Coded):
-            own = weight.quantizer.name
-            name = name if own == "weight" else own.removesuffix(".weight")
+        if isinstance(weight, Coded) and weight.quantizer.name.endswith(".weight"):
+            name = weight.quantizer.name.removesuffix(".weight")
         reads_tokens = self.handle.config.activations == "dynamic" and isinstance(weight, Coded)
         return self.add(node, function, arguments, name=name or None, tokens=tokens if reads_tokens else ())
 
