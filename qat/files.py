@@ -84,6 +84,32 @@ def written_together(files: Mapping[Path, Iterable[bytes | memoryview]]) -> Iter
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder `.NAME.*.tmp` beside `path` that becomes `path` when the block ends without an error.
+
+    What was there before goes then. Raises `ExportError` where the folder cannot be written to.
+    """
+    folder = None
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:64]}.", suffix=".tmp", dir=path.parent))
+            made, before = folder / "made", folder / "before"
+            made.mkdir()
+            yield made
+            if path.exists():
+                os.replace(path, before)
+            os.replace(made, path)
+        except OSError as error:
+            if folder is not None and before.exists() and not path.exists():
+                os.replace(before, path)
+            raise _unwritable(path, error) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     with path.open("wb") as file:
         for piece in pieces:

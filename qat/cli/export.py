@@ -14,6 +14,7 @@ from qat.cli import parts
 from qat.emitters import RUNTIMES, export_all, exported_in, runtime_named
 from qat.errors import ConfigurationError, ExportError, QATError
 from qat.integer.image_input import with_image_input, without_image_inputs
+from qat.integer.images import ImageScaling
 from qat.report.files import INTEGER, PROGRAM_JSON
 
 
@@ -95,13 +96,19 @@ def export_run(
     program = saved if kind is None else _taking(saved, kind, run_dir, channels_last)
     if kind != "uint8_image":
         choices |= {"channels_last": channels_last}
-    qat.export(program, path, runtime=runtime, **choices)
+    pages = {"image_scaling": _scaling(run_dir)} if runtime == "web" else {}
+    qat.export(program, path, runtime=runtime, **choices, **pages)
     if output is None:
         if program.inputs != saved.inputs:
             export_all(program, folder, [name for name in exported_in(folder) if name != runtime], **choices)
             program.save(folder)
         certificate.write(certificate.certificate(program, folder, exported_in(folder), None), folder)
     return path
+
+
+def _scaling(run_dir: Path) -> ImageScaling | None:
+    """How the data module of a run makes numbers of pictures, None where it does not say."""
+    return getattr(parts.data_of(parts.saved_config(run_dir)), "image_scaling", None)
 
 
 def _taking(program: qat.IntegerProgram, kind: str, run_dir: Path, channels_last: bool) -> qat.IntegerProgram:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qat.emitters.options import NONLINEAR, ExportOptions
 from qat.errors import ConfigurationError, MissingExtraError
+from qat.integer.images import ImageScaling
 from qat.integer.program import IntegerProgram
 from qat.integer.semantics import for_runtime
 from qat.real.program import RealProgram
@@ -53,13 +54,14 @@ def export(
     nonlinear: str = "integer",
     labels: Sequence[str] = (),
     channels_last: bool = False,
+    image_scaling: ImageScaling | None = None,
 ) -> None:
     """Write `program` to `path` for `runtime`, and check that the runtime computes the same codes.
 
     nonlinear: how softmax, its logarithm, normalization and division are computed: "integer", or as a "float_island",
     which may be faster, between integer kernels. What a rule left in float is an island in any case. A file with
     islands is not integer, and a few of their codes may be one off; all others are checked to be equal.
-    labels, channels_last: as for `ExportOptions`.
+    labels, channels_last, image_scaling: as for `ExportOptions`.
     A `RealProgram` becomes a file that is not integer, checked node by node; onnxruntime alone runs such files, and
     nonlinear and channels_last are no choices of theirs.
 
@@ -67,7 +69,7 @@ def export(
     `ExportError` where the file cannot be written, is not integer or not equal; then no file is left under `path`.
     """
     emitter = emitter_of(runtime)
-    options = ExportOptions(nonlinear, labels, channels_last)
+    options = ExportOptions(nonlinear, labels, channels_last, image_scaling)
     if isinstance(program, RealProgram):
         if not hasattr(emitter, "emit_real"):
             raise ConfigurationError(

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qat.errors import ConfigurationError
+from qat.integer.images import ImageScaling
 
 #: How operations are computed that integers take many steps for.
 NONLINEAR = ("integer", "float_island")
@@ -19,11 +20,13 @@ class ExportOptions:
         between integer kernels, where the runtime has them.
     labels: names of the classes, in the order of the output's last dimension; empty for none.
     channels_last: whether image inputs of runtimes with either layout are (N, H, W, C) instead of the network's own.
+    image_scaling: how pictures become the numbers of a real input, for the page of a browser; None: pixel / 255.
     """
 
     nonlinear: str = "integer"
     labels: tuple[str, ...] = ()
     channels_last: bool = False
+    image_scaling: ImageScaling | None = None
 
     def __post_init__(self):
         if self.nonlinear not in NONLINEAR:
@@ -32,6 +35,10 @@ class ExportOptions:
             raise ConfigurationError(f"channels_last is {self.channels_last!r}; write True or False.")
         if isinstance(self.labels, str) or not isinstance(self.labels, Iterable):
             raise ConfigurationError(f"labels is {self.labels!r}; give a list of names, empty for none.")
+        if self.image_scaling is not None and not isinstance(self.image_scaling, ImageScaling):
+            raise ConfigurationError(
+                f"image_scaling is {self.image_scaling!r}; give a qat.integer.images.ImageScaling."
+            )
         object.__setattr__(self, "labels", tuple(self.labels))
         if len(self.labels) > MAX_LABELS:
             raise ConfigurationError(f"there are {len(self.labels)} labels; a file takes {MAX_LABELS}.")
