@@ -16,9 +16,9 @@ from qat.integer.values import Constant, Grid
 #: Exponents of the factors that kernels take: of sums of products, and of products.
 _SUMS, _PRODUCTS = (-32, 8), (-16, 8)
 _SUPPORTED = (
-    ops.Conv, ops.Linear, ops.MatMul, ops.Add, ops.Mul, ops.Requantize, ops.Negate, ops.Table, ops.Embedding,
-    ops.AveragePool, ops.Mean, ops.Sum, ops.MaxPool, ops.Max, ops.ArgMax, ops.Concatenate, ops.Reshape, ops.Transpose,
-    ops.Slice, ops.Pad, ops.Take, ops.Expand, ops.Select,
+    ops.Conv, ops.Linear, ops.MatMul, ops.Add, ops.Mul, ops.Requantize, ops.Negate, ops.Table, ops.Softmax,
+    ops.Embedding, ops.AveragePool, ops.Mean, ops.Sum, ops.MaxPool, ops.Max, ops.ArgMax, ops.Concatenate, ops.Reshape,
+    ops.Transpose, ops.Slice, ops.Pad, ops.Take, ops.Expand, ops.Select,
 )  # fmt: skip
 #: Dimensions with the batch, of arithmetic and of what moves codes alone.
 _MOST_DIMENSIONS, _MOST_MOVED = 5, 6
@@ -26,8 +26,6 @@ _MISSING = "apply qat.integer.semantics.for_runtime(program, 'litert') first"
 _REMEDIES = {
     ops.FloatIsland: "has no float islands beside integer kernels; drop the rule that leaves it in float",
     ops.Loop: "has no loop of integer kernels; use a convolutional layer, or export for onnxruntime",
-    ops.Softmax: "computes softmax in floating point; leave it to the caller, who needs only the largest score, or "
-    "export for onnxruntime",
     ops.LogSoftmax: "computes its logarithm in floating point; leave it to the caller, or export for onnxruntime",
     ops.Normalize: "has no integer normalization; use batch norm, or export for onnxruntime",
     ops.Divide: "has no integer division of two values; divide by a number, or export for onnxruntime",
@@ -80,6 +78,8 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
             yield "has integer windows over one or two dimensions; fold a third into the batch"
         case ops.MaxPool() if set(operation.dilation) != {1}:
             yield f"has no max pool with dilation {operation.dilation}; use dilation 1"
+        case ops.Softmax():
+            yield from _softmax(program, operation)
         case ops.MatMul():
             yield from _matrices(program, operation)
         case ops.Add() if not isinstance(operation.factors, HalfUpMultipliers):
@@ -112,3 +112,12 @@ def _matrices(program: IntegerProgram, operation: ops.MatMul) -> Iterator[str]:
                 f"takes constants of 8 bits and zero point 0, and {constant.name!r} reaches {centered.min()} to "
                 f"{centered.max()}; export for onnxruntime"
             )
+
+
+def _softmax(program: IntegerProgram, operation: ops.Softmax) -> Iterator[str]:
+    count = program.value(operation.inputs[0]).shape[operation.dim - 1]
+    if len(operation.inputs) > 1:
+        yield "has no form of a softmax with a mask; export for onnxruntime"
+    # of narrow results these have at most 30 bits, of sums 31
+    if operation.factors.divisor_limit >= 2**31 or int(operation.factors.exponentials[0]) * count >= 2**31:
+        yield f"adds exponentials in 32 bits, and a row of {count} takes more; export for onnxruntime"

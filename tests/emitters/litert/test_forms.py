@@ -325,3 +325,24 @@ def test_transposed_convolutions_have_their_own_kernel(export, kernel, stride, p
     found = export(write)
     assert found.differing() == 0
     assert "TRANSPOSE_CONV" in found.kinds and "PAD" not in found.kinds
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((10,), 1), ((4, 6, 6), 1), ((3, 40), 2), ((2, 5, 7), 2)])
+@pytest.mark.parametrize("source", [BYTE, Grid(float32(0.11), -3, -128, 127), NIBBLE])
+def test_softmax_is_that_of_the_program(export, shape, dim, source):
+    for target in (
+        Grid(float32(1 / 255), 0, 0, 255),
+        Grid(float32(1 / 128), 10, 0, 255),
+        Grid(float32(1 / 15), 0, 0, 15),
+    ):
+        found = export(lambda b, x: b.softmax("s", x, dim, target), shape, source)  # noqa: B023
+        assert found.differing((1, 65)) == 0
+    assert "SOFTMAX" not in found.kinds
+
+
+def test_softmax_behind_a_convolution_runs_over_channels(export):
+    def write(b, x):
+        return b.softmax("s", b.conv("c", x, weight(5, 4, 3, 3), OUTPUT), 1, Grid(float32(1 / 255), 0, 0, 255))
+
+    found = export(write)
+    assert found.differing() == 0 and found.kinds.count("TRANSPOSE") == 2

@@ -8,6 +8,7 @@ from qat.integer.semantics import for_runtime
 from qat.integer.values import Grid, Weight, WeightGrid, float32
 
 BYTE = Grid(float32(0.02), 117, 0, 255)
+ONE, MASK = Grid(1.0, 0, 0, 1), torch.ones(4, 6, 6)
 SHARE = Grid(float32(1 / 256), 0, 0, 255)
 
 
@@ -24,8 +25,8 @@ def test_what_runs_is_not_refused():
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda b, x: b.softmax("s", x, 1, SHARE, module="head"), "Softmax 's' (from head): LiteRT computes"),
-        (lambda b, x: b.log_softmax("s", x, 1, BYTE), "export for onnxruntime."),
+        (lambda b, x: b.log_softmax("s", x, 1, BYTE, module="head"), "LogSoftmax 's' (from head): LiteRT computes"),
+        (lambda b, x: b.softmax("s", x, 1, SHARE, mask=b.constant("m", MASK, ONE)), "a softmax with a mask"),
         (lambda b, x: b.normalize("n", x, (1,), BYTE), "use batch norm, or export for onnxruntime."),
         (lambda b, x: b.divide("d", x, x, BYTE), "divide by a number"),
         (lambda b, x: b.matmul("m", x, x, BYTE), "rounds a product of two values otherwise"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from qat.emitters.litert.forms import choices, elementwise, moves, products, sums, tables, windows
+from qat.emitters.litert.forms import choices, elementwise, moves, products, softmax, sums, tables, windows
 from qat.emitters.litert.writer import Writer
 from qat.integer import operations as ops
 from qat.integer.operations import Operation
@@ -17,6 +17,7 @@ FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Requantize: elementwise.requantize,
     ops.Negate: elementwise.negate,
     ops.Table: tables.table,
+    ops.Softmax: softmax.softmax,
     ops.Embedding: tables.embedding,
     ops.AveragePool: sums.average_pool,
     ops.Mean: sums.reduce,
