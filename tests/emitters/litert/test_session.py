@@ -11,6 +11,7 @@ from qat.errors import ExportError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.image_input import with_image_input
 from qat.integer.images import ImageScaling
+from qat.integer.lengths import Length
 from qat.integer.semantics import for_runtime
 from qat.integer.values import Grid, IndexRange, Weight, WeightGrid, float32
 
@@ -212,3 +213,17 @@ def test_what_xnnpack_runs_is_told(tmp_path):
     emitter.emit(for_runtime(builder.build(), "litert"), tmp_path / "model.tflite")
     inside, outside = emitter.delegated_ops(tmp_path / "model.tflite")
     assert (inside, outside) == (["QUANTIZE", "TRANSPOSE", "CONV_2D", "TRANSPOSE", "DEQUANTIZE"], ["STRIDED_SLICE"])
+
+
+def test_a_program_of_several_lengths_is_exported_at_the_recorded_one(tmp_path):
+    weight = Weight(torch.randint(-127, 128, (5, 3), dtype=torch.int8), WeightGrid(8), torch.full((5,), 0.01))
+    builder = ProgramBuilder()
+    x = builder.input("x", (Length("length", 6), 3), BYTE)
+    builder.output("y", builder.linear("fc", x, weight, OUTPUT))
+    made = for_runtime(builder.build(), "litert")
+    emitter.emit(made, tmp_path / "model.tflite")
+    session = emitter.open_session(tmp_path / "model.tflite")
+    emitter.check_edges(session, made, "model.tflite")
+    assert session.inputs["x"]["shape"].tolist() == [1, 6, 3]
+    x = torch.randn(2, 6, 3)
+    assert torch.equal(emitter.run_session(session, {"x": x})["y"], made(x))
