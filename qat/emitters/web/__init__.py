@@ -29,7 +29,7 @@ from qat.integer.values import Grid
 
 __all__ = [
     "check_edges", "emit", "emit_float", "files_of", "float_ops", "open_session", "operations", "refusals",
-    "run_session", "session_conditions",
+    "run_session", "session_conditions", "stored_bytes",
 ]  # fmt: skip
 
 DEFAULTS = ExportOptions()
@@ -132,6 +132,11 @@ def page_description(program: IntegerProgram, options: ExportOptions, size: int)
 def files_of(path: Path) -> list[Path]:
     """What was made of the program in the folder `path`, the model first; not the runtime, nor what holds it again."""
     return [path / name for name in (MODEL, DESCRIPTION, *PAGE)]
+
+
+def stored_bytes(path: str | PathLike) -> int:
+    """The bytes of the model; the page and the runtime are those of every network."""
+    return _model(path).stat().st_size
 
 
 def open_session(path: str | PathLike):
