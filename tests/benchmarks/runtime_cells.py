@@ -30,7 +30,8 @@ class Cell:
     bytes: see `bytes_of`. differing, codes, largest: output codes that are not the
     interpreter's, of how many, and by how much at most. float_ops: operations that the file computes in floating point.
     milliseconds, float_milliseconds: of one sample, medians in turn; None where the runtime has no float file.
-    metrics: of the file. conditions: what the figures hold for.
+    metrics: of the file. conditions: what the figures hold for. limit: how many samples of the test split were run at
+    most, None for all.
     """
 
     program: str
@@ -45,6 +46,7 @@ class Cell:
     float_milliseconds: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None
 
     @property
     def latency_ratio(self) -> float | None:
@@ -86,11 +88,18 @@ class Remembered(IntegerProgram):
 
 
 class Run:
-    """A finished run, opened once for all of its cells. folder: as qat-train leaves it."""
+    """A finished run, opened once for all of its cells.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    folder: as qat-train leaves it. data: folder of its data, if that lies elsewhere now. limit: see `Cell`.
+    """
+
+    def __init__(self, folder: Path, data: str | None = None, limit: int | None = None):
+        self.folder, self.limit = folder, limit
         self.config: DictConfig = parts.saved_config(folder)
+        if data is not None and "dir" in self.config.data:
+            self.config.data.dir = data
+        if limit is not None:
+            self.config.data.limit = limit
         loaded = IntegerProgram.load(folder / INTEGER)
         self.program = Remembered(**{entry.name: getattr(loaded, entry.name) for entry in dataclasses.fields(loaded)})
         self.digest = digest(loaded)
@@ -130,13 +139,18 @@ class Run:
             if not (keep_file and path.exists()):
                 qat.export(self.program, path, runtime=runtime)
             file = sha256(*files_of(runtime, path))
-            if known is not None and known.refusal is None and (known.program, known.file) == (self.digest, file):
+            if known is not None and known.refusal is None and self._holds(known, file):
                 return known
             return self._measured(runtime, path, file, repeats)
         except QATError as error:
             return Cell(self.digest, refusal=str(error))
         except Exception as error:  # the other cells are worth having
             return Cell(self.digest, refusal=f"fails with {type(error).__name__}: {str(error).splitlines()[0][:300]}")
+
+    def _holds(self, known: Cell, file: str) -> bool:
+        """Whether a cell is of this program and file, and of no fewer samples than are asked for."""
+        enough = known.limit is None or (self.limit is not None and known.limit >= self.limit)
+        return (known.program, known.file) == (self.digest, file) and enough
 
     def _measured(self, runtime: str, path: Path, file: str, repeats: int) -> Cell:
         data, metrics = self._test_split()
@@ -154,6 +168,7 @@ class Run:
             float_milliseconds=entry.latency_ms.get("float"),
             metrics=dict(entry.metrics),
             conditions={name: str(value) for name, value in entry.conditions.items()},
+            limit=self.limit,
         )
 
     def float_metrics(self) -> dict[str, float]:

@@ -40,19 +40,24 @@ _HEAD = """\
 """
 
 _EXPLANATION = """\
-Written by `python tests/benchmarks/runtimes_table.py RUN...`. Every row is one run; every file was run on the whole
-test split. *float* and *integer* are top-1, of the float weights that training began with and of the integer program;
-*codes* are how many output codes were compared. A cell is *differing codes · bytes · latency*: output codes that are
-not the reference interpreter's (with the rounding of the runtime); bytes of the file over what the weights alone take,
-bits x weights / 8 (of C the constants in flash, of a page the model without its runtime); and the time of the float
-network in the same runtime over that of the file, one sample, medians in turn (above 1 the integer file is faster). A
-dash: not measured. A number in brackets: there is no such file, for the reason below.
+Written by `python tests/benchmarks/runtimes_table.py RUN...`. Every row is one run; every file was run on
+{samples}.
+
+*float* and *integer* are top-1, of the float weights that training began with and of the integer program; *codes* are
+how many output codes were compared. A cell is *differing codes · bytes · latency*: output codes that are not the
+reference interpreter's (with the rounding of the runtime); bytes of the file over what the weights alone take, bits x
+weights / 8 (of C the constants in flash, of a page the model without its runtime); and the time of the float network in
+the same runtime over that of the file, one sample, medians in turn (above 1 the integer file is faster). A dash: not
+measured. A number in brackets: there is no such file, for the reason below.
 """
 
 
 @dataclass
 class Row:
-    """One run. training: how it was quantized. float_metrics: of the weights that it began with. cells: by runtime."""
+    """One run. training: how it was quantized. cells: by runtime.
+
+    float_metrics: of the weights that it began with, on `float_limit` samples, as `Cell.limit`.
+    """
 
     run: str
     network: str
@@ -60,6 +65,7 @@ class Row:
     training: str
     weight_bytes: float
     float_metrics: Mapping[str, float] = field(default_factory=dict)
+    float_limit: int | None = None
     cells: dict[str, Cell] = field(default_factory=dict)
 
 
@@ -72,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--document", type=Path, default=DOCUMENT, help="default: docs/runtimes.md; its .json beside it"
     )
     parser.add_argument("--data", help="folder of the data, in place of the one that the runs were trained on")
+    parser.add_argument("--limit", type=int, help="run only so many test samples")
     parser.add_argument("--keep-files", action="store_true", help="measure the files that are there, export the others")
     parser.add_argument(
         "--remember", metavar="DIR", type=Path, help="keep results of the interpreter there, and use them"
@@ -99,14 +106,13 @@ def measured(options: argparse.Namespace) -> list[Row]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("cells", total=len(folders) * len(runtimes))
         for folder in folders:
-            run = Run(folder)
-            if options.data is not None and "dir" in run.config.data:
-                run.config.data.dir = options.data
+            run = Run(folder, options.data, options.limit)
             row = Row(folder.name, run.network, run.bits, run.training, run.weight_bytes)
             known = rows.get(folder.name, row)
-            row.cells, row.float_metrics = dict(known.cells), known.float_metrics
+            row.cells, row.float_metrics, row.float_limit = dict(known.cells), known.float_metrics, known.float_limit
             rows[folder.name] = row
-            row.float_metrics = row.float_metrics or run.float_metrics()
+            if not row.float_metrics or row.float_limit not in (None, run.limit):
+                row.float_metrics, row.float_limit = run.float_metrics(), run.limit
             for runtime in runtimes:
                 progress.update(task, description=f"{folder.name}, {runtime}")
                 row.cells[runtime] = run.cell(runtime, row.cells.get(runtime), options.keep_files)
@@ -140,7 +146,16 @@ def document(rows: Sequence[Row], path: Path) -> str:
         text = path.read_text()
         if BEGIN in text and END in text:
             before, after = text[: text.index(BEGIN)], text[text.index(END) + len(END) :].lstrip("\n")
-    return f"{before}{BEGIN}\n\n{_EXPLANATION}\n{table(rows)}\n{END}\n" + (f"\n{after}" if after else "")
+    return f"{before}{BEGIN}\n\n{explanation(rows)}\n{table(rows)}\n{END}\n" + (f"\n{after}" if after else "")
+
+
+def explanation(rows: Sequence[Row]) -> str:
+    """What the columns are, and on how many samples files were run."""
+    limits = {cell.limit for row in rows for cell in row.cells.values() if cell.refusal is None} - {None}
+    samples = "the whole test split"
+    if limits:
+        samples += f", or on its first {min(limits):,} samples where *codes* tells so"
+    return _EXPLANATION.format(samples=samples)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -5,7 +5,7 @@ import runtimes_table
 import torch
 from omegaconf import OmegaConf
 from runtime_cells import Cell, Remembered, Run
-from runtimes_table import BEGIN, END, Row, document, entry, shortened, stored, table
+from runtimes_table import BEGIN, END, Row, document, entry, explanation, shortened, stored, table
 
 import qat
 from qat.cli.check import compose_recipe
@@ -64,6 +64,17 @@ def test_what_is_known_of_the_same_file_is_not_measured_again(run_folder):
     assert run.cell("onnxruntime", known) is known
     other = dataclasses.replace(known, file="another")
     assert run.cell("onnxruntime", other, repeats=1) is not other
+
+
+def test_fewer_samples_are_told_and_no_reason_to_measure_fewer_again(run_folder):
+    some = Run(run_folder, limit=8).cell("onnxruntime", None, repeats=0)
+    assert (some.codes, some.limit) == (80, 8)
+    assert Run(run_folder, limit=4).cell("onnxruntime", some) is some
+    whole = Run(run_folder).cell("onnxruntime", some, repeats=0)
+    assert whole.limit is None and whole.codes == 240
+    assert Run(run_folder, limit=8).cell("onnxruntime", whole) is whole
+    rows = [dataclasses.replace(ROW, cells={"onnxruntime": some, "litert": whole})]
+    assert "or on its first 8 samples where *codes* tells so" in explanation(rows)
 
 
 def test_the_interpreter_runs_every_batch_once_for_all_cells(run_folder, counted):
