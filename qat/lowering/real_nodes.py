@@ -262,17 +262,13 @@ def _reshape(builder: Builder, node: Node, args: tuple, kwargs: dict):
     before, after = shape_of(node.args[0].meta["val"]), shape_of(node.meta["val"])
     if before == after:
         return args[0]
-    sizes, open_sizes = [], 0
-    for dim, size in enumerate(after):
-        if isinstance(size, int):
-            sizes.append(size)
-        elif dim < len(before) and before[dim] == size:
-            sizes.append(0)
-        elif not open_sizes:
-            open_sizes += 1
-            sizes.append(-1)
-        else:
-            sizes.append(args[1][dim])
+    sizes = [
+        size if isinstance(size, int) else 0 if dim < len(before) and before[dim] == size else None
+        for dim, size in enumerate(after)
+    ]
+    if sizes.count(None) == 1:
+        sizes[sizes.index(None)] = -1
+    sizes = [args[1][dim] if size is None else size for dim, size in enumerate(sizes)]
     return builder.add(node, "reshape", {"input": args[0], "sizes": tuple(sizes)})
 
 
