@@ -2,11 +2,14 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from every_operation import program_of_every_operation
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,10 +19,11 @@ import qat
 from qat.errors import ProgramError
 from qat.integer import module as module_file
 from qat.integer.builder import ProgramBuilder
-from qat.integer.fixed_point import Multiplier, requantize
+from qat.integer.fixed_point import Multiplier, requantize, requantize_product
 from qat.integer.kernels import matrices
 from qat.integer.lengths import Length
 from qat.integer.rescale import Rescaling
+from qat.integer.semantics import for_runtime
 from qat.integer.values import Grid, IndexRange, Weight, WeightGrid, float32
 from qat.models import DigitsCNN, VisionTransformer
 
@@ -96,6 +100,13 @@ def programs():
 @pytest.mark.parametrize("source", [NARROW, WIDE])
 def test_every_operation_gives_the_codes_of_the_interpreter(source):
     program = program_of_every_operation(source)
+    assert_equal(program, program.to_module())
+
+
+@pytest.mark.parametrize("runtime", ["litert", "tensorrt"])
+@pytest.mark.parametrize("name", ["cnn", "residual", "transformer"])
+def test_the_rounding_of_other_runtimes_is_computed_as_well(programs, name, runtime):
+    program = for_runtime(programs[name], runtime)
     assert_equal(program, program.to_module())
 
 
@@ -330,3 +341,20 @@ def test_a_traced_rescaling_gives_the_codes_of_two_roundings(factor):
     full = Rescaling(operation.multiplier.mantissa, operation.multiplier.exponent)
     assert torch.equal(full.codes(sums, out, 0, 255, requantize), expected)
     assert isinstance(operation.multiplier, Multiplier)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(2.0**-20, 4.0),
+    st.integers(0, 255),
+    st.integers(0, 2**30),
+    st.sampled_from([requantize, requantize_product]),
+)
+def test_a_traced_rescaling_equals_the_definition(factor, zero_point, seed, exact):
+    grid = Grid(1.0, zero_point, 0, 255)
+    operation = SimpleNamespace(multiplier=Multiplier.from_float(torch.tensor([factor])), clamp_min=0, clamp_max=250)
+    generator = torch.Generator().manual_seed(seed)
+    reach = min(int(300 / factor) + 2, 2**24)
+    sums = torch.randint(-reach, reach, (1, 3000), generator=generator, dtype=torch.int32)
+    expected = exact(sums.T, operation.multiplier, grid, 0, 250).T
+    assert torch.equal(Rescaling.of(operation, grid, exact).codes(sums, grid, 0, 250, exact), expected)
