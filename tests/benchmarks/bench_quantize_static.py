@@ -61,7 +61,7 @@ class Batches(CalibrationDataReader):
         return next(self._batches, None)
 
 
-def files_of(name: str, folder: Path) -> tuple[dict[str, Path], str]:
+def quantized(name: str, folder: Path) -> tuple[dict[str, Path], str]:
     """The files of a network, "ours" first, and the name of its input."""
     torch.manual_seed(0)
     make, shape = NETWORKS[name]
@@ -126,7 +126,7 @@ def medians(files: dict[str, Path], edge: str, sample: torch.Tensor, seconds: fl
 def report(name: str, batch: int, seconds: float) -> None:
     """One line for each file of a network."""
     with tempfile.TemporaryDirectory() as folder:
-        files, edge = files_of(name, Path(folder))
+        files, edge = quantized(name, Path(folder))
         times = medians(files, edge, torch.randn(batch, *NETWORKS[name][1]), seconds)
         sizes = {key: sum(file.stat().st_size for file in files_of(path)) for key, path in files.items()}
     for key, found in times.items():
