@@ -32,32 +32,31 @@ typedef struct {
 )
 
 _SOFTMAX = """
-/* exp(x) / sum of exp(x) of each row, by distances to the largest code@MASKED. */
-static void @NAME(const walk_t *walk, const softmax_t *p, const @X *x, @PARAMETER@Y *y)
+/* exp(x) / sum of exp(x) of each row@OF, by distances to the largest code. */
+static void @NAME_@x_@y_@s(const walk_t *walk, const softmax_t *p, const @X *x, @PARAMETER@Y *y)
 {
     place_t at = {{0}, {0}};
     do {
         const @X *row = x + at.offset[1];
-        @ROW
-        int32_t largest = 0, i;
+@ROW        int32_t largest = 0, i;
         int64_t sum = 0, divisor;
         for (i = 0; i < p->size; i++) {
             const int32_t code = (int32_t)row[i * p->x_step] - p->lowest;
-            if (@TAKEN code > largest)
-                largest = code;
+            largest = @AND code > largest ? code : largest;
         }
-        for (i = 0; i < p->size; i++)
-            @IF sum += p->exponentials[largest - ((int32_t)row[i * p->x_step] - p->lowest)];
+        for (i = 0; i < p->size; i++) {
+            const int32_t distance = largest - ((int32_t)row[i * p->x_step] - p->lowest);
+            sum += @EXPONENTIAL;
+        }
         divisor = ((sum >> p->sum_shift) * p->divisor_factor + (((int64_t)1 << p->divisor_shift) >> 1))
             >> p->divisor_shift;
         divisor = divisor < 1 ? 1 : divisor > p->divisor_limit ? p->divisor_limit : divisor;
         for (i = 0; i < p->size; i++) {
-            @S steps = 0;
-            @IF {
-                const @S e = p->exponentials[largest - ((int32_t)row[i * p->x_step] - p->lowest)];
-                steps = (e * ((@S)1 << p->numerator_shift) + ((@S)divisor >> 1)) / (@S)divisor;
-            }
-            y[at.offset[0] + i * p->y_step] = (@Y)clamped((int32_t)steps + p->zero_point, p->low, p->high);
+            const int32_t distance = largest - ((int32_t)row[i * p->x_step] - p->lowest);
+            const @S e = @EXPONENTIAL;
+            const @S numerator = e * ((@S)1 << p->numerator_shift) + ((@S)divisor >> 1);
+            const int32_t steps = (int32_t)(numerator / (@S)divisor);
+            y[at.offset[0] + i * p->y_step] = (@Y)clamped(steps + p->zero_point, p->low, p->high);
         }
     } while (walk_on(walk, &at));
 }
@@ -65,19 +64,20 @@ static void @NAME(const walk_t *walk, const softmax_t *p, const @X *x, @PARAMETE
 
 
 def _softmax(masked: bool) -> Kernel:
-    text = _SOFTMAX.replace("@NAME", "masked_softmax_@x_@y_@s" if masked else "softmax_@x_@y_@s")
+    """Of all elements of a row, or of those whose mask is 1."""
+    part = "part[i * p->mask_step]"
     words = {
-        "@MASKED": ", of what its mask takes part in" if masked else "",
+        "@NAME": "masked_softmax" if masked else "softmax",
+        "@OF": ", of the elements that take part" if masked else "",
         "@PARAMETER": "const uint8_t *mask, " if masked else "",
-        "        @ROW\n": "        const uint8_t *part = mask + at.offset[2];\n" if masked else "",
-        "@TAKEN": "part[i * p->mask_step] &&" if masked else "",
-        "@IF ": "if (part[i * p->mask_step]) " if masked else "",
+        "@ROW": "        const uint8_t *part = mask + at.offset[2];\n" if masked else "",
+        "@AND ": f"{part} && " if masked else "",
+        "@EXPONENTIAL": f"{part} ? p->exponentials[distance] : 0" if masked else "p->exponentials[distance]",
     }
+    text = _SOFTMAX
     for word, written in words.items():
         text = text.replace(word, written)
-    text = text.replace("if ( code", "if (code").replace("            {\n", "            {\n")
-    needs = ((WALK, ""), (SOFTMAX, ""), (CLAMPED, ""))
-    return Kernel("masked_softmax" if masked else "softmax", text, "xys", needs)
+    return Kernel(words["@NAME"], text, "xys", ((WALK, ""), (SOFTMAX, ""), (CLAMPED, "")))
 
 
 KERNELS = {masked: _softmax(masked) for masked in (False, True)}
