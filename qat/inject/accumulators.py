@@ -4,6 +4,7 @@ A kernel sums products of codes in units of `input scale * weight scale`; see `q
 and a batch norm behind it, and `qat.inject.exact` for how the sum becomes a code.
 """
 
+import dataclasses
 import inspect
 
 import torch
@@ -21,6 +22,7 @@ from qat.inject.nonlinear import requantize_between
 from qat.inject.operations import Operation
 from qat.inject.tables import Mapped, Regions
 from qat.inject.weighted import WeightedForm
+from qat.integer.semantics import Semantics
 from qat.integer.values import Grid
 from qat.quantizers import FakeQuantize
 from qat.tracing import is_traced
@@ -135,7 +137,7 @@ class Accumulators:
             self.waiting[address] = exact.product(float(unit), 1.0, self.semantics.rounds_first)
             return result
         accumulated = exact_operations.accumulate(
-            operation, function, args, kwargs, result, self._grids(action), action.shape, self.semantics
+            operation, function, args, kwargs, result, self._grids(action), action.shape, self._semantics(action)
         )
         if accumulated is None:
             return result
@@ -212,6 +214,10 @@ class Accumulators:
         if not is_traced() and not (source.ready and weight.ready):
             return None
         return source.scale_in_force(), weight.scale_in_force() / weight.kernel_weight().step
+
+    def _semantics(self, action: Action) -> Semantics:
+        """Of a computation: products with a constant are rounded as those of layers."""
+        return dataclasses.replace(self.semantics, rounds_once=False) if action.weights else self.semantics
 
     def _all_ready(self, action: Action) -> bool:
         names = [name for _, name in (*action.operands, *action.weights)]

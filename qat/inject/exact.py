@@ -125,17 +125,20 @@ def product(first_scale: float, second_scale: float, rounds_first: bool = False)
     return Accumulator(unit, lambda whole, grid: code(whole, _per_step(multiplier, grid), grid))
 
 
-def product_of_matrices(first_scale: float, second_scale: float, whole: Tensor, factor: float = 1.0) -> Accumulator:
-    """Sums of products of two values' codes, times a number. whole: the sums, float64."""
+def product_of_matrices(
+    first_scale: float, second_scale: float, whole: Tensor, factor: float = 1.0, once: bool = False
+) -> Accumulator:
+    """Sums of products of two values' codes, times a number. whole: the sums, float64. once: `MatMul.rounds_once`."""
     scaled = float32(second_scale * float32(factor))
     multiplier = torch.tensor(first_scale, dtype=torch.float32) * scaled
 
     def times(number: float) -> Accumulator:
-        return product_of_matrices(first_scale, second_scale, whole, factor * number)
+        return product_of_matrices(first_scale, second_scale, whole, factor * number, once)
 
-    return Accumulator(
-        multiplier.double(), lambda whole, grid: _sum_code(whole, _per_step(multiplier, grid), grid), whole, times=times
-    )
+    def rescale(whole: Tensor, grid: Grid) -> Tensor:
+        return _sum_code(whole, _per_step(multiplier, grid), grid, once)
+
+    return Accumulator(multiplier.double(), rescale, whole, times=times)
 
 
 def addition(
@@ -194,8 +197,8 @@ def _per_step(real: Tensor, grid: Grid) -> Tensor:
     return real / torch.tensor(grid.scale, dtype=torch.float32, device=real.device)
 
 
-def _sum_code(whole: Tensor, multiplier: Tensor, grid: Grid) -> Tensor:
-    if grid.bits > NARROW_BITS:
+def _sum_code(whole: Tensor, multiplier: Tensor, grid: Grid, once: bool = False) -> Tensor:
+    if once or grid.bits > NARROW_BITS:
         return round_once(whole, *taken_apart(multiplier)) + grid.zero_point
     return torch.round(whole.float() * multiplier) + grid.zero_point
 

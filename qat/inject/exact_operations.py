@@ -47,7 +47,7 @@ def accumulate(
             return result, _resampled(x, source, resampling)
     match operation.name:
         case "matmul" | "bmm" | "mm":
-            return _product(function, args, kwargs, result, grids)
+            return _product(function, args, kwargs, result, grids, semantics.rounds_once)
         case "layer_norm" | "rms_norm" | "group_norm" | "instance_norm":
             x = first_operand(args, kwargs)
             if operation.name == "instance_norm" and not uses_own_statistics(args, kwargs, is_aten=False):
@@ -119,7 +119,9 @@ def _binary(
     return total, accumulator
 
 
-def _product(function, args: tuple, kwargs: dict, result: Tensor, grids) -> tuple[Tensor, Accumulator] | None:
+def _product(
+    function, args: tuple, kwargs: dict, result: Tensor, grids, once: bool
+) -> tuple[Tensor, Accumulator] | None:
     slots = [slot for slot in grids if slot is not None]
     if len(slots) != 2:
         return None
@@ -128,7 +130,7 @@ def _product(function, args: tuple, kwargs: dict, result: Tensor, grids) -> tupl
         steps = exact.steps(operand_at(args, kwargs, slot).detach(), grids[slot])
         steps_args, steps_kwargs = with_operand(steps_args, steps_kwargs, slot, steps)
     whole = function(*steps_args, **steps_kwargs)
-    return result, exact.product_of_matrices(*(grids[slot].scale for slot in sorted(slots)), whole)
+    return result, exact.product_of_matrices(*(grids[slot].scale for slot in sorted(slots)), whole, once=once)
 
 
 def _quotient(args: tuple, kwargs: dict, grids) -> Computed:

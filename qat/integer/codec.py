@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.integer.lengths import Length, LengthRange
-from qat.integer.operations import OPERATIONS, Mul, Requantize
+from qat.integer.operations import OPERATIONS, MatMul, Mul, Requantize
 from qat.integer.packing import pack, unpack
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import MAX_NAME_LENGTH, Constant, Value, Weight, WeightGrid, check_shape
@@ -157,6 +157,8 @@ class Decoder:
             kind = _KINDS[name]
             if kind in (Mul, Requantize):
                 entry = {"rounds_first": False} | entry
+            if kind is MatMul:
+                entry = {"rounds_once": False} | entry
         return self.fields(entry, kind, section)
 
     def fields(self, entry: Any, kind: type, owner: str) -> Any:

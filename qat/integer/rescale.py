@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qat.integer.fixed_point import NARROW_BITS, Multiplier, requantize, requantize_once, requantize_product
-from qat.integer.operations import ComputingOperation, Mul, Requantize
+from qat.integer.operations import ComputingOperation, MatMul, Mul, Requantize
 from qat.integer.values import Grid
 from qat.tracing import is_traced
 
@@ -40,6 +40,8 @@ _made: "weakref.WeakKeyDictionary[ComputingOperation, dict]" = weakref.WeakKeyDi
 def rounding_of(operation: ComputingOperation, source: Grid) -> Exact:
     """How the codes of an operation with a multiplier are rounded. source: the grid of its first input."""
     if isinstance(operation, Requantize) and source.bits > NARROW_BITS:
+        return requantize_once
+    if isinstance(operation, MatMul) and operation.rounds_once:
         return requantize_once
     is_product = isinstance(operation, Mul | Requantize) and not operation.rounds_first
     return requantize_product if is_product else requantize

@@ -1,9 +1,10 @@
 """The rounding of each runtime: a program whose operations round as the kernels of one runtime do.
 
 Most runtimes compute what `qat.integer.fixed_point` defines. XNNPACK, which runs LiteRT's integer kernels, agrees in
-convolutions, matrix products and means, and differs in four places:
+convolutions, matrix products and means, and differs in five places:
 - additions round half up (`qat.integer.half_up`);
 - products are rounded before the zero point is added, and so are codes that change their grid;
+- products of two matrices are rescaled by integer operators, once: what its kernel rounds depends on their shapes;
 - real inputs are multiplied by the reciprocal of their scale;
 - weights of 4 bits and fewer are stored as such. Its kernels multiply with these codes, not with codes that were scaled
   up to 8 bits, so that the step of the bias is that of the weights.
@@ -22,7 +23,7 @@ from qat.errors import ProgramError
 from qat.folding import NARROW_KERNEL_BITS, KernelWeight
 from qat.integer.fixed_point import Multiplier, SumMultipliers
 from qat.integer.half_up import HalfUpMultipliers
-from qat.integer.operations import Add, Conv, Linear, Loop, Mul, Operation, Requantize
+from qat.integer.operations import Add, Conv, Linear, Loop, MatMul, Mul, Operation, Requantize
 from qat.integer.program import Input, IntegerProgram
 from qat.integer.values import Constant, Grid, Value, Weight, WeightGrid
 
@@ -32,12 +33,14 @@ class Semantics:
     """How a runtime rounds, where runtimes differ.
 
     sums: what the factors of an addition of 8-bit codes are. rounds_first: products, as `Mul.rounds_first` says.
+    rounds_once: products of two matrices, neither of them constant, as `MatMul.rounds_once` says.
     by_reciprocal: real inputs, as `Input.by_reciprocal` says. narrow_weights: whether kernels multiply with weights of
     `NARROW_KERNEL_BITS` and fewer as they are stored.
     """
 
     sums: type[SumMultipliers] | type[HalfUpMultipliers] = SumMultipliers
     rounds_first: bool = False
+    rounds_once: bool = False
     by_reciprocal: bool = False
     narrow_weights: bool = False
 
@@ -55,7 +58,7 @@ class Semantics:
 
 
 USUAL = Semantics()
-XNNPACK = Semantics(HalfUpMultipliers, rounds_first=True, by_reciprocal=True, narrow_weights=True)
+XNNPACK = Semantics(HalfUpMultipliers, rounds_first=True, rounds_once=True, by_reciprocal=True, narrow_weights=True)
 TENSORRT = Semantics(rounds_first=True, by_reciprocal=True)
 _BY_RUNTIME = {"litert": XNNPACK, "tensorrt": TENSORRT}
 
@@ -100,6 +103,10 @@ def _with(semantics: Semantics, program: IntegerProgram, operation: Operation) -
             return operation if factors == operation.factors else dataclasses.replace(operation, factors=factors)
         case Mul() | Requantize() if operation.rounds_first != semantics.rounds_first:
             return dataclasses.replace(operation, rounds_first=semantics.rounds_first)
+        case MatMul():
+            values = not any(isinstance(program.value(name), Constant) for name in operation.inputs)
+            once = semantics.rounds_once and values
+            return operation if once == operation.rounds_once else dataclasses.replace(operation, rounds_once=once)
         case Conv() | Linear():
             source, output = program.value(operation.inputs[0]), program.value(operation.output)
             return _weighted(semantics, operation, source, output)

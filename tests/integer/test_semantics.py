@@ -126,3 +126,31 @@ def test_scales_that_an_addition_does_not_take_are_refused_with_its_name():
 def test_wide_sums_have_one_definition():
     wide = Grid(0.5, 0, -(2**15), 2**15 - 1)
     assert isinstance(semantics_of("litert").factors(wide, wide, wide), SumMultipliers)
+
+
+def product(constant=False):
+    grid, target = Grid(0.5, 0, -128, 127), Grid(1.0, 0, -128, 127)
+    builder = ProgramBuilder()
+    x = builder.input("x", (1, 1), grid)
+    z = builder.constant("k", torch.tensor([[1]]), grid) if constant else builder.input("z", (1, 1), grid)
+    builder.output("y", builder.matmul("m", x, z, target))
+    return builder.build()
+
+
+def test_products_of_two_values_are_rounded_once_on_litert_ties_up():
+    litert = for_runtime(product(), "litert")
+    x, one = torch.arange(-6, 7)[:, None, None] * 1.0, torch.full((13, 1, 1), 0.5)
+    # -12 to 12 codes times one code, in quarters of the output's step: -3, -2.5, ..., 3
+    assert litert({"x": x, "z": one}).flatten().tolist() == [-3, -2, -2, -1, -1, 0, 0, 1, 1, 2, 2, 3, 3]
+    assert product()({"x": x, "z": one}).flatten().tolist() == [-3, -2, -2, -2, -1, 0, 0, 0, 1, 2, 2, 2, 3]
+    assert for_runtime(litert, "onnxruntime")({"x": x, "z": one}).flatten().tolist()[3] == -2
+
+
+def test_products_with_a_constant_are_rounded_as_those_of_layers():
+    made = product(constant=True).with_integer_edges("x")
+    assert for_runtime(made, "litert") is made
+
+
+def test_products_that_are_rounded_once_are_stored_and_read(tmp_path):
+    for_runtime(product(), "litert").save(tmp_path)
+    assert operation(IntegerProgram.load(tmp_path), "m").rounds_once

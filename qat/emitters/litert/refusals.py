@@ -20,6 +20,8 @@ _SUPPORTED = (
     ops.Embedding, ops.AveragePool, ops.Mean, ops.Sum, ops.MaxPool, ops.Max, ops.ArgMax, ops.Concatenate, ops.Reshape,
     ops.Transpose, ops.Slice, ops.Pad, ops.Take, ops.Expand, ops.Select,
 )  # fmt: skip
+#: Shifts with which nothing leaves int64: a sum and its factor have up to 55 bits.
+_LONGEST_SHIFT = 55
 #: Dimensions with the batch, of arithmetic and of what moves codes alone.
 _MOST_DIMENSIONS, _MOST_MOVED = 5, 6
 _MISSING = "apply qat.integer.semantics.for_runtime(program, 'litert') first"
@@ -82,7 +84,7 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
             yield from _softmax(program, operation)
         case ops.MatMul():
             yield from _matrices(program, operation)
-        case ops.Add() if not isinstance(operation.factors, HalfUpMultipliers):
+        case ops.Add() if not isinstance(operation.factors, HalfUpMultipliers) and not _is_wide(program, operation):
             yield f"rounds additions half up; {_MISSING}"
         case ops.Mul() | ops.Requantize() if not operation.rounds_first:
             yield f"rounds a product before it adds the zero point; {_MISSING}"
@@ -97,11 +99,18 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
             )
 
 
+def _is_wide(program: IntegerProgram, operation: ops.Add) -> bool:
+    """Whether codes have more than 8 bits, which is refused for the values themselves."""
+    return any(program.value(name).grid.bits > 8 for name in (*operation.inputs, operation.output))
+
+
 def _matrices(program: IntegerProgram, operation: ops.MatMul) -> Iterator[str]:
     constants = [program.value(name) for name in operation.inputs if isinstance(program.value(name), Constant)]
-    if not constants:
-        # BATCH_MATMUL of ai-edge-litert 2.3 rounds twice, but once where a matrix is a vector
-        yield "rounds a product of two values otherwise for other shapes of them; export for onnxruntime"
+    if not constants and not operation.rounds_once:
+        yield f"rescales a product of two values in integers; {_MISSING}"
+    shift = -int(operation.multiplier.exponent)
+    if not constants and not 1 <= shift <= _LONGEST_SHIFT:
+        yield f"shifts a product by 1 to {_LONGEST_SHIFT} bits, not by {shift}; look for a range that collapsed"
     for constant in constants:
         if math.prod(constant.shape[:-2]) != 1:
             yield "multiplies by one constant matrix for all; split the product"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qat.integer.fixed_point import requantize
+from qat.integer.fixed_point import requantize, requantize_once
 from qat.integer.operations import MatMul
 from qat.integer.rescale import rescale
 from qat.integer.values import Grid
@@ -18,7 +18,7 @@ _WORTHWHILE = 2**15
 def multiply_matrices(operation: MatMul, operands: Sequence[Tensor], sources: Sequence[Grid], target: Grid) -> Tensor:
     """(N, ..., I, K) @ (N, ..., K, J): codes (N, ..., I, J)."""
     sums = matrix_sums(operands, sources)
-    return rescale(sums[None], operation, target, requantize)[0]
+    return rescale(sums[None], operation, target, requantize_once if operation.rounds_once else requantize)[0]
 
 
 def matrix_sums(operands: Sequence[Tensor], sources: Sequence[Grid]) -> Tensor:

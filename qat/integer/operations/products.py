@@ -14,11 +14,13 @@ from qat.integer.values import float32
 class MatMul(ComputingOperation):
     """(..., M, K) @ (..., K, N) times `factor`; leading dimensions broadcast, ranks are equal. Accumulates in int32.
 
-    factor: float32, positive. multiplier: (1,), `MatMul.multiplier_of(...)` of the scales.
+    factor: float32, positive. multiplier: (1,), `MatMul.multiplier_of(...)` of the scales. rounds_once: whether sums
+    are rescaled in integers, rounded once (`fixed_point.requantize_once`), not as float32 does.
     """
 
     factor: float = 1.0
     multiplier: Multiplier
+    rounds_once: bool = False
     arity: ClassVar[int | None] = 2
     takes_constants: ClassVar[bool] = True
 

@@ -346,3 +346,29 @@ def test_softmax_behind_a_convolution_runs_over_channels(export):
 
     found = export(write)
     assert found.differing() == 0 and found.kinds.count("TRANSPOSE") == 2
+
+
+@pytest.mark.parametrize(("shape", "other"), [((3, 5, 8), (3, 8, 6)), ((1, 5, 8), (3, 8, 1)), ((1, 8), (8, 6)),
+    ((2, 1, 8), (1, 8, 6))])  # fmt: skip
+@pytest.mark.parametrize("grids", [(BYTE, SIGNED), (NIBBLE, BYTE), (Grid(float32(0.1), 0, -128, 127),) * 2])
+def test_products_of_two_values(export, shape, other, grids):
+    for target, factor in ((Grid(float32(0.11), 120, 0, 255), 1.0), (NIBBLE, 0.35)):
+        found = export(
+            lambda b, x: b.matmul("m", x, "z", target, factor=factor),  # noqa: B023
+            shape, grids[0], extra={"z": (other, grids[1])},
+        )  # fmt: skip
+        assert found.differing() == 0
+
+
+def test_a_product_with_a_transposed_value_needs_no_transposition(export):
+    def write(b, x):
+        return b.matmul("m", x, b.transpose("t", "z", (0, 1, 3, 2)), Grid(float32(0.11), 120, 0, 255))
+
+    found = export(write, (3, 5, 8), extra={"z": ((3, 6, 8), SIGNED)})
+    assert found.differing() == 0 and "TRANSPOSE" not in found.kinds
+
+    def turned(b, x):
+        return b.matmul("m", b.transpose("t", x, (0, 1, 3, 2)), "z", Grid(float32(0.11), 120, 0, 255))
+
+    found = export(turned, (3, 8, 5), extra={"z": ((3, 8, 6), SIGNED)})
+    assert found.differing() == 0 and "TRANSPOSE" not in found.kinds

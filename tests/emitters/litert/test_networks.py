@@ -145,6 +145,13 @@ class Body(nn.Module):
         return self.body(self, x)
 
 
+def attention(x):
+    """Every place looks at all others, with its own codes as query, key and value."""
+    tokens = x.flatten(2).transpose(1, 2)
+    shares = (tokens @ tokens.transpose(1, 2) * 0.5).softmax(-1)
+    return (shares @ tokens).transpose(1, 2).reshape(x.shape)
+
+
 BODIES = {
     "difference": lambda net, x: net.first(x) - net.second(x),
     "gate": lambda net, x: net.first(x) * torch.sigmoid(net.second(x)),
@@ -156,6 +163,7 @@ BODIES = {
     "bilinear": lambda net, x: F.interpolate(net.first(x), scale_factor=2, mode="bilinear"),
     "nearest": lambda net, x: F.interpolate(F.silu(net.first(x)), scale_factor=2),
     "shuffle": lambda net, x: net.second(net.first(x).unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)),
+    "attention": lambda net, x: net.second(attention(net.first(x))),
     "tokens": lambda net, x: F.hardswish(net.first(x)).flatten(2).transpose(1, 2).mean(1),
 }
 

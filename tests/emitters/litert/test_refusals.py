@@ -29,7 +29,6 @@ def test_what_runs_is_not_refused():
         (lambda b, x: b.softmax("s", x, 1, SHARE, mask=b.constant("m", MASK, ONE)), "a softmax with a mask"),
         (lambda b, x: b.normalize("n", x, (1,), BYTE), "use batch norm, or export for onnxruntime."),
         (lambda b, x: b.divide("d", x, x, BYTE), "divide by a number"),
-        (lambda b, x: b.matmul("m", x, x, BYTE), "rounds a product of two values otherwise"),
         (lambda b, x: b.max_pool("m", x, (2, 2), dilation=(2, 2)), "no max pool with dilation (2, 2); use dilation 1"),
         (lambda b, x: b.float_island("f", "erf", {"input": x}, BYTE), "has no float islands beside integer kernels"),
         (lambda b, x: b.requantize("r", x, Grid(float32(2e4), 0, 0, 255)), "look for a range that collapsed"),

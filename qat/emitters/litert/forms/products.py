@@ -2,6 +2,7 @@
 
 import numpy
 
+from qat.emitters.litert.forms.integers import Integers
 from qat.emitters.litert.forms.sums import fully_connected
 from qat.emitters.litert.limits import whole_steps
 from qat.emitters.litert.model import Scaling, schema
@@ -54,17 +55,67 @@ def _with_constant(writer: Writer, operation: MatMul, value: str, constant: str,
 
 
 def _of_values(writer: Writer, operation: MatMul) -> None:
+    """BATCH_MATMUL to int32, which knows no zero points, and what is missing of it; then rescaled in int64.
+
+    To int8 its kernel rounds twice, but once where a matrix is a vector.
+    """
     order = usual(len(writer.shape(operation.output)))
-    first, second = (writer.held(name) for name in operation.inputs)
     turned = _turned(len(order) - 1)
+    placed = [writer.held(name) for name in operation.inputs]
     options = schema.BatchMatMulOptionsT()
-    options.adjX, options.adjY = first.order == turned, second.order == turned
+    options.adjX, options.adjY = (each.order == turned for each in placed)
     tensors = [
-        placed.tensor if placed.order == turned else writer.read(name)
-        for name, placed in zip(operation.inputs, (first, second), strict=True)
+        each.tensor if each.order == turned else writer.read(name)
+        for name, each in zip(operation.inputs, placed, strict=True)
     ]
+    if writer.real:
+        _real_product(writer, operation, tensors, options)
+        return
+    nodes, shape = Integers(writer, operation.name), (1, *writer.shape(operation.output))
+    sums = nodes.add("BATCH_MATMUL", tensors, options, shape)
+    points = [writer.grid(name).zero_point + writer.offset(name) for name in operation.inputs]
+    count = writer.shape(operation.inputs[0])[-1]
+    for side, (tensor, other) in enumerate(zip(tensors, points[::-1], strict=True)):
+        if other:
+            missing = _summed(writer, nodes, tensor, placed[side].order == turned, side)
+            sums = nodes.between("SUB", sums, nodes.apply("MUL", missing, other))
+    if all(points):
+        sums = nodes.apply("ADD", sums, count * points[0] * points[1])
+    mantissa, shift = int(operation.multiplier.mantissa), -int(operation.multiplier.exponent)
+    sources = [writer.program.value(name) for name in operation.inputs]
+    reach = operation.reach(sources, writer.program.value(operation.output))
+    lift = (reach * mantissa >> shift) + 2  # what is shifted has to be positive
+    scaled = nodes.apply("MUL", nodes.cast(sums, numpy.int64), mantissa)
+    raised = nodes.apply("ADD", scaled, (1 << (shift - 1)) + (lift << shift))
+    nodes.finish(operation, order, nodes.shifted(raised, shift), -lift)
+
+
+def _summed(writer: Writer, nodes: Integers, tensor: int, is_turned: bool, side: int) -> int:
+    """Sums over the dimension that a product is over, int32: of rows of the first matrix, of columns of the second."""
+    shape = list(writer.model.shape(tensor))
+    axis = len(shape) - (1 if is_turned == bool(side) else 2)
+    wide = nodes.cast(tensor, numpy.int32)
+    shape[axis] = 1
+    reducer = schema.ReducerOptionsT()
+    reducer.keepDims = True
+    summed = nodes.add("SUM", [wide, writer.numbers([axis])], reducer, tuple(shape))
+    if not is_turned:
+        return summed
+    target = writer.model.tensor(f"{nodes.name}/turned{side}", (*shape[:-2], shape[-1], shape[-2]), numpy.int32)
+    writer.reshape(summed, target, writer.model.shape(target))
+    return target
+
+
+def _real_product(writer: Writer, operation: MatMul, tensors: list[int], options) -> None:
+    order = usual(len(writer.shape(operation.output)))
 
     def write(target: int, _: int) -> None:
-        writer.model.operator("BATCH_MATMUL", tensors, [target], options)
+        if operation.factor == 1.0:
+            writer.model.operator("BATCH_MATMUL", tensors, [target], options)
+            return
+        product = writer.tensor(operation.output, order, f"{operation.name}/product")
+        writer.model.operator("BATCH_MATMUL", tensors, [product], options)
+        factor = writer.model.constant("factor", numpy.full((1,) * len(order), operation.factor, numpy.float32))
+        writer.model.operator("MUL", [product, factor], [target], schema.MulOptionsT())
 
     writer.limited(operation, order, write, fuses=False)
