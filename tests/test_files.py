@@ -79,3 +79,35 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
     with pytest.raises(ExportError, match="is no file"), written_together({tmp_path / "pipe": [b"content"]}):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def together(folder, content):
+    return {folder / "model": [content], folder / "model.data": [content, memoryview(b"more")]}
+
+
+def test_files_that_belong_together_get_their_names_together(tmp_path):
+    with written_together(together(tmp_path / "new", b"1")) as folder:
+        assert (folder / "model.data").read_bytes() == b"1more"
+        assert os.listdir(tmp_path / "new") == [folder.name]
+    assert sorted(os.listdir(tmp_path / "new")) == ["model", "model.data"]
+    assert (tmp_path / "new" / "model").stat().st_mode & 0o777 == 0o644
+
+
+def test_files_of_before_stay_when_the_block_or_the_last_step_fails(tmp_path, monkeypatch):
+    with written_together(together(tmp_path, b"old")):
+        pass
+    with pytest.raises(KeyboardInterrupt), written_together(together(tmp_path, b"new")):
+        raise KeyboardInterrupt
+    replace = os.replace
+
+    def full(source, target):
+        if os.fspath(target) == str(tmp_path / "model") and source.name == "model":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ExportError, match=r"model cannot be written \(No space left on device\)"):
+        with written_together(together(tmp_path, b"new")):
+            pass
+    assert sorted(os.listdir(tmp_path)) == ["model", "model.data"]
+    assert (tmp_path / "model").read_bytes() == b"old" and (tmp_path / "model.data").read_bytes() == b"oldmore"
