@@ -27,6 +27,7 @@ from qat.report.files import INTEGER, PREDICTIONS_PNG, write_or_remove
 from qat.report.records import TAKEN_OUT
 from qat.report.run import read
 from qat.report.tables import certificate_line, run_table
+from qat.targets import target_named
 from qat.training.delivery import certify, refuse_unequal, write_page, write_report
 from qat.training.discovery import find_network
 from qat.verification import verify_files
@@ -60,6 +61,9 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
     for runtime in runtimes:
         emitter_of(runtime)  # what is not installed shows before the training
     parts.nonlinear_of(config)
+    quant = parts.quant_of(config)
+    if not quant.is_integer:
+        target_named(runtimes).check(quant)
     if config.get("threads") is not None:
         torch.set_num_threads(config.threads)
     pytorch_lightning.seed_everything(config.seed, workers=True, verbose=False)
