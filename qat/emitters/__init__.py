@@ -16,7 +16,7 @@ from qat.real.program import RealProgram
 
 __all__ = [
     "NONLINEAR", "RUNTIMES", "ExportOptions", "Runtime", "check_nonlinear", "emitter_of", "export", "export_all",
-    "exported_in", "files_of", "remove_exported", "runtime_named",
+    "exported_in", "files_of", "remove_exported", "runtime_named", "stored_bytes",
 ]  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def emitter_of(runtime: str):
         if error.name is None or error.name.startswith("qat") or entry.extra is None:
             raise
         raise MissingExtraError(
-            f"exporting for {runtime} needs the package {error.name!r}; install it with "
+            f"exporting for {runtime} needs the package {error.name.partition('.')[0]!r}; install it with "
             f'pip install "lightning-qat[{entry.extra}]".'
         ) from error
 
@@ -147,3 +147,14 @@ def files_of(runtime: str, path: str | PathLike) -> tuple[Path, ...]:
     """Every file that belongs to what was exported to `path`, that first."""
     emitter = emitter_of(runtime)
     return tuple(emitter.files_of(Path(path))) if hasattr(emitter, "files_of") else (Path(path),)
+
+
+def stored_bytes(runtime: str, path: str | PathLike) -> int:
+    """Bytes that what was exported to `path` takes where it runs.
+
+    Those of its files, but for C, whose source is text: its constants; and for a page: its model.
+    """
+    emitter = emitter_of(runtime)
+    if hasattr(emitter, "stored_bytes"):
+        return emitter.stored_bytes(path)
+    return sum(part.stat().st_size for part in files_of(runtime, path))

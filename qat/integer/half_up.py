@@ -21,7 +21,7 @@ MIN_EXPONENT, MAX_EXPONENT = -10, 7
 
 @dataclass(frozen=True)
 class HalfUpMultipliers:
-    """Factors of two operands a and b: `(a * first_factor + b * second_factor + 2**(shift - 1)) >> shift` is their sum."""
+    """Factors of an addition: `(a * first_factor + b * second_factor + 2**(shift - 1)) >> shift` is its result."""
 
     first_factor: int
     second_factor: int

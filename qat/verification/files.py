@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from qat.batches import real_inputs
-from qat.emitters import emitter_of, files_of, latency
+from qat.emitters import emitter_of, latency, stored_bytes
 from qat.integer.program import IntegerProgram
 from qat.integer.semantics import for_runtime
 from qat.verification.codes import compare
@@ -55,7 +55,7 @@ class OpenedFile:
         measured = repeats and getattr(self.emitter, "RUNS_HERE", True)
         return FileReport(
             name=self.path.name,
-            bytes=sum(path.stat().st_size for path in files_of(self.runtime, self.path)),
+            bytes=stored_bytes(self.runtime, self.path),
             mismatch=self._mismatch,
             float_ops=self._floats,
             islands=self._islands,

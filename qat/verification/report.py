@@ -22,7 +22,7 @@ class Mismatch:
 class FileReport:
     """What was found of one exported file.
 
-    name: of the file. bytes: of it, and of all it needs beside it. mismatch: its output codes against the interpreter's
+    name: of the file. bytes: as of `qat.emitters.stored_bytes`. mismatch: its output codes against the interpreter's
     with the rounding of its runtime. float_ops, islands, island_codes, latency_ms, metrics, conditions: as in
     `VerificationReport`.
     """

@@ -1,4 +1,4 @@
-import importlib
+import sys
 
 import pytest
 import torch
@@ -12,13 +12,23 @@ def test_an_unknown_runtime_is_refused_with_those_there_are(tmp_path):
         export(None, tmp_path / "model.onnx", runtime="onyx")
 
 
-def test_a_missing_package_names_the_extra(monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
-
-    monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(MissingExtraError, match=r"needs the package 'onnx'.*lightning-qat\[onnxruntime\]"):
-        emitter_of("onnxruntime")
+@pytest.mark.parametrize(
+    ("runtime", "package", "extra"),
+    [
+        ("onnxruntime", "onnx", "onnxruntime"),
+        ("onnxruntime", "onnxruntime", "onnxruntime"),
+        ("litert", "ai_edge_litert", "litert"),
+        ("litert", "flatbuffers", "litert"),
+        ("tensorrt", "onnx", "onnxruntime"),
+        ("web", "onnxruntime", "onnxruntime"),
+    ],
+)
+def test_a_missing_package_names_the_extra(monkeypatch, runtime, package, extra):
+    for name in [name for name in sys.modules if name.startswith(("qat.emitters.", package))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(MissingExtraError, match=rf"needs the package '{package}'.*lightning-qat\[{extra}\]"):
+        emitter_of(runtime)
 
 
 def test_a_network_instead_of_a_program_is_told_the_way(tmp_path):
