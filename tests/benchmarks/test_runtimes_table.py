@@ -8,6 +8,7 @@ from runtime_cells import Cell, Remembered, Run
 from runtimes_table import BEGIN, END, Row, document, entry, explanation, shortened, stored, table
 
 import qat
+from qat import verification
 from qat.cli.check import compose_recipe
 from qat.emitters import emitter_of
 from qat.errors import ExportError
@@ -118,6 +119,7 @@ def test_a_failure_is_a_cell_as_well(run_folder, monkeypatch):
 
 def test_the_command_writes_document_and_cells_and_goes_on_from_them(run_folder, tmp_path, monkeypatch):
     path = tmp_path / "runtimes.md"
+    monkeypatch.setattr(verification, "ACCUMULATED_SAMPLES", verification.ACCUMULATED_SAMPLES)  # which the command sets
     arguments = [str(run_folder.parent), "--runtimes", "onnxruntime", "--document", str(path)]
     assert runtimes_table.main(arguments) == 0
     assert "| DigitsCNN | w4a8 |" in path.read_text()
@@ -128,6 +130,7 @@ def test_the_command_writes_document_and_cells_and_goes_on_from_them(run_folder,
 
 
 def test_a_differing_code_is_an_exit_code(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(verification, "ACCUMULATED_SAMPLES", verification.ACCUMULATED_SAMPLES)
     monkeypatch.setattr(Run, "cell", lambda *arguments: dataclasses.replace(CELL, differing=1))
     arguments = [str(run_folder), "--runtimes", "onnxruntime", "--document", str(tmp_path / "runtimes.md")]
     assert runtimes_table.main(arguments) == 1
