@@ -93,15 +93,23 @@ def test_no_node_computes_with_real_numbers_but_the_first_and_the_last(file):
     assert pytorch.float_ops(file) == []
     found = pytorch.operations(file)
     real = [entry.kind for entry in found if entry.dtype == "float32"]
-    assert real == [
-        "aten.to.dtype", "aten.lift_fresh_copy.default", "aten.detach_.default", "aten.div.Tensor", "aten.round.default",
-        "aten.clamp_.default", "aten.lift_fresh_copy.default", "aten.detach_.default", "aten.to.dtype",
-        "aten.mul.Tensor",
-    ]  # fmt: skip
+    names = "to.dtype lift_fresh_copy.default detach_.default div.Tensor round.default clamp_.default"
+    names += " lift_fresh_copy.default detach_.default to.dtype mul.Tensor"
+    assert real == [f"aten.{name}" for name in names.split()]
     assert {entry.dtype for entry in found} <= {"float32", "uint8", "int8", "int32", "int64", "bool"}
     assert "aten._int_mm.default" in {entry.kind for entry in found if entry.name == "features.conv"}
     weights = {name: sum(entry.bytes for entry in found if entry.name == name) for name in ("features.conv", "head")}
     assert weights["features.conv"] >= 36 + 16 and weights["head"] >= 6 + 12
+
+
+def test_a_file_takes_raw_pictures(tmp_path):
+    program = network().with_image_input(mean=(0.4, 0.5), std=0.25, channels_last=True)
+    path = tmp_path / "model.pt2"
+    qat.export(program, path, runtime="pytorch")
+    pictures = torch.randint(0, 256, (3, 5, 5, 2), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    outputs = pytorch.run_session(pytorch.open_session(path), {"image": pictures})
+    assert torch.equal(outputs["logits"], program(pictures)["logits"])
+    assert pytorch.float_ops(path) == []
 
 
 class Real(torch.nn.Module):

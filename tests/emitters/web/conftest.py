@@ -19,7 +19,8 @@ class Browser:
     """One Chromium. Messages are JSON, each ended by a zero byte; it reads them from descriptor 3 and writes to 4."""
 
     def __init__(self, profile):
-        program = next(filter(None, map(shutil.which, NAMES)))
+        program = next(filter(None, map(shutil.which, NAMES)), None)
+        assert program, f"the page is tested in a browser: apt-get install chromium (or one of {', '.join(NAMES)})"
         here, there = os.pipe(), os.pipe()
         options = "--headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,760"
         piped = f"--remote-debugging-pipe 3<&{here[0]} 4>&{there[1]}"
