@@ -63,7 +63,8 @@ def calibrate(
     require_forward(module)
     if isinstance(batches, torch.Tensor | dict):  # whose rows or keys would be taken for batches
         raise ConfigurationError(f"batches is a {type(batches).__name__}; pass a list of batches, e.g. [inputs].")
-    iterator = iter(itertools.islice(batches, options.batches))
+    of_weights_alone = not QuantConfig.parse(quant).is_integer and not options.adjusts_layers
+    iterator = iter(itertools.islice(batches, 1 if of_weights_alone else options.batches))
     first = next(iterator, None)
     if first is None:
         raise ObservationError("there are no batches to observe ranges on; pass at least one batch of inputs.")
