@@ -1,7 +1,7 @@
 """Additions rounded half up, as the kernels of XNNPACK compute them (its qs8-vadd): integers from end to end.
 
 The larger of the two factors has 21 bits, one half is added to the weighted sum, and a shift cuts the rest off. Nothing
-is rounded but the factors themselves, so that every processor computes the same.
+is rounded but the factors themselves; compared with the kernels of an x86 processor.
 """
 
 import math

@@ -29,6 +29,7 @@ from qat.emitters.c.session import (
 from qat.emitters.c.source import write_sources
 from qat.emitters.c.trial import run_in_process
 from qat.emitters.options import ExportOptions
+from qat.emitters.refused import in_one_sentence
 from qat.errors import ConfigurationError, ExportError
 from qat.files import written_whole
 from qat.integer.fixed_point import SumMultipliers
@@ -89,7 +90,7 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
             f"nonlinear is {options.nonlinear!r}, but a C source has no real numbers; use 'integer'."
         )
     if found := refusals(program):
-        raise ExportError(" ".join(found))
+        raise ExportError(in_one_sentence("C", found))
     program = program.at()
     sources = write_sources(program, path.stem, options.labels, options.channels_last)
     if find_compiler() is None:

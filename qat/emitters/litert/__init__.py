@@ -1,8 +1,9 @@
 """The emitter for LiteRT (TensorFlow Lite): a full-integer .tflite file, compared with the program before it is named.
 
-Equality holds for the kernels of XNNPACK, which LiteRT runs by default: they round as `qat.integer.semantics` says, on
-every processor. Operations are listed by `refusals` that have no equal form. The batch has any size: tensors are of a
-batch of 1, `resize_tensor_input` makes it another. A program of several lengths is exported at its recorded one.
+Equality holds for the kernels of XNNPACK, which LiteRT runs by default: they round as `qat.integer.semantics` says,
+measured on an x86 processor. Operations are listed by `refusals` that have no equal form. The batch has any size:
+tensors are of a batch of 1, `resize_tensor_input` makes it another. A program of several lengths is exported at its
+recorded one.
 
 Edges carry real numbers, quantized first and dequantized last; where the program says so (`with_integer_edges`) codes,
 in int8 tensors. They have the layout of the network; with `channels_last` images are (N, H, W, C).

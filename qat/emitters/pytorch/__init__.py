@@ -18,6 +18,7 @@ from qat.emitters.pytorch.archive import archived, read
 from qat.emitters.pytorch.graph import exported
 from qat.emitters.pytorch.readback import float_nodes, float_ops, operations
 from qat.emitters.pytorch.session import check_edges, open_session, run_session, session_conditions, session_of
+from qat.emitters.refused import in_one_sentence
 from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.errors import ConfigurationError, ExportError
 from qat.files import written_whole
@@ -47,7 +48,7 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
             f"nonlinear is {options.nonlinear!r}, but a .pt2 file computes with integers alone; use 'integer'."
         )
     if refused := refusals(program):
-        raise ExportError(" ".join(refused))
+        raise ExportError(in_one_sentence("PyTorch", refused))
     made, graph = exported(program)
     with written_whole(Path(path), archived(graph, description(program, options.labels))) as temporary:
         check(made, temporary)

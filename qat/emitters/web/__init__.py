@@ -18,6 +18,7 @@ from typing import Any
 import qat.emitters.onnxruntime as onnxruntime
 from qat.emitters.description import description
 from qat.emitters.options import ExportOptions
+from qat.emitters.refused import in_one_sentence
 from qat.emitters.web.package import GLUE, SCRIPT, VERSION, WASM, runtime_files
 from qat.errors import ConfigurationError, ExportError
 from qat.files import written_folder
@@ -77,7 +78,7 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
             f"nonlinear is {options.nonlinear!r}, but the page runs a file of integers alone; use 'integer'."
         )
     if refused := refusals(program):
-        raise ExportError(" ".join(refused))
+        raise ExportError(in_one_sentence("the browser", refused))
     runtime = {f"{RUNTIME}/{name}": content for name, content in runtime_files().items()}
     with written_folder(Path(path)) as folder:
         onnxruntime.emit(program, folder / MODEL, options)
