@@ -71,6 +71,7 @@ def _speak(request: list[dict]) -> list[numpy.ndarray]:
     rate = library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
     if rate != SAMPLE_RATE:
         raise ValueError(f"espeak-ng speaks at {rate} samples a second, not at {SAMPLE_RATE}")
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the breath of some voices is random, and seeded with the time
     chunks: list[numpy.ndarray] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)

@@ -137,7 +137,8 @@ class Run:
         try:
             emitter_of(runtime)
             if not (keep_file and path.exists()):
-                qat.export(self.program, path, runtime=runtime)
+                pages = {"image_scaling": parts.data_of(self.config).image_scaling} if runtime == "web" else {}
+                qat.export(self.program, path, runtime=runtime, **pages)
             file = sha256(*files_of(runtime, path))
             if known is not None and known.refusal is None and self._holds(known, file):
                 return known
