@@ -85,8 +85,8 @@ def test_one_line_ends_in_a_verified_file(pl, tmp_path):
     fit.fit(model, loader(), loader())
     folder = tmp_path / "integer"
     assert {path.name for path in folder.iterdir()} == {
-        "history.json", "model.onnx", "program.json", "program.safetensors", "report.html", "report.json",
-        "trained.ckpt",
+        "certificate.json", "history.json", "model.onnx", "program.json", "program.safetensors", "report.html",
+        "report.json", "trained.ckpt",
     }  # fmt: skip
     assert (tmp_path / "plots" / "training_curves.png").is_file()
     report = json.loads((folder / "report.json").read_text())

@@ -25,12 +25,17 @@ def test_the_recipes_of_the_package_are_listed():
     "name, override, sentence",
     [
         ("digit_cnn", "seed=1", "there is no recipe 'digit_cnn'; choose one of "),
-        ("digits_cnn", "quant=w9a9", "quant has no part 'w9a9'; choose one of w2a2, w2a8, w3a3, w4a4, w4a8, w8a8."),
+        (
+            "digits_cnn",
+            "quant=w9a9",
+            "quant has no part 'w9a9'; choose one of fp16, w2a2, w2a8, w3a3, w4_weight_only, w4a4, w4a8, w8_dynamic, "
+            "w8a8.",
+        ),
         (
             "digits_cnn",
             "quant=w5a7",
             "quant has no part 'w5a7'; leave it out and write quant.weight.bits=5 quant.activation.bits=7, or choose "
-            "one of w2a2, w2a8, w3a3, w4a4, w4a8, w8a8.",
+            "one of fp16, w2a2, w2a8, w3a3, w4_weight_only, w4a4, w4a8, w8_dynamic, w8a8.",
         ),
         ("digits_cnn", "quantt=w4a4", "there is no setting 'quantt'; did you mean quant, or add it with a +"),
         (

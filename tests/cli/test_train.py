@@ -77,7 +77,7 @@ def test_a_disk_that_fills_up_while_exporting_costs_nothing_that_was_trained(tmp
     def full(*arguments, **settings):
         raise OSError(errno.ENOSPC, "No space left on device", "model.onnx")
 
-    monkeypatch.setattr(delivery, "export", full)
+    monkeypatch.setattr(delivery, "export_all", full)
     result = qat_train(tmp_path, "hydra.run.dir=run")
     assert result.returncode == 1
     trained = tmp_path / "run" / "integer" / "trained.ckpt"
@@ -133,5 +133,5 @@ def test_help_names_the_parts_that_can_be_exchanged(tmp_path):
     command = [sys.executable, "-m", "qat.cli.train", "--help"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0 and result.stdout.startswith("qat-train [-cn RECIPE]")
-    assert "quant: w2a2, w2a8, w3a3, w4a4, w4a8, w8a8" in result.stdout
+    assert "quant: fp16, w2a2, w2a8, w3a3, w4_weight_only, w4a4, w4a8, w8_dynamic, w8a8" in result.stdout
     assert list(tmp_path.iterdir()) == []

@@ -64,7 +64,7 @@ def test_an_unknown_target_is_refused_before_the_network_runs():
         def forward(self, x):
             raise AssertionError
 
-    with pytest.raises(ConfigurationError, match="unknown target 'tflite'; choose one of onnxruntime, or None"):
+    with pytest.raises(ConfigurationError, match="unknown target 'tflite'; choose one of onnxruntime, litert"):
         qat.prepare(Untouched(), X, target="tflite")
 
 
