@@ -22,29 +22,46 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where programs run.
+    """Where programs run, and what its emitter has besides what all emitters have (docs/architecture.md).
 
-    module: of its emitter. file: what a run's folder calls its file. extra: of the distribution, None where the emitter
-    needs no package of its own.
+    file: what a run's folder calls its file. beside: what may lie beside that. extra: of the distribution, None where
+    the emitter needs no package of its own.
+    float_network: `emit_float`, to compare the latency with. islands: `islands_in` and `IslandComparison`, for files
+    that compute some operations in real numbers. both_forms: `islands_of`, for operations with an integer form and a
+    float one. real_programs: `emit_real` and `NodeComparison`, for programs that are not integer.
+    runs_here: whether sessions are the runtime's own, so that their latency tells something.
     """
 
     name: str
-    module: str
     file: str
-    extra: str | None
+    extra: str | None = None
+    beside: tuple[str, ...] = ()
+    float_network: bool = False
+    islands: bool = False
+    both_forms: bool = False
+    real_programs: bool = False
+    runs_here: bool = True
+
+    @property
+    def module(self) -> str:
+        """The module of its emitter."""
+        return f"qat.emitters.{self.name}"
 
 
-RUNTIMES = {
-    name: Runtime(name, f"qat.emitters.{name}", file, extra)
-    for name, file, extra in (
-        ("onnxruntime", "model.onnx", "onnxruntime"),
-        ("litert", "model.tflite", "litert"),
-        ("tensorrt", "model_tensorrt.onnx", "onnxruntime"),
-        ("c", "model.c", None),
-        ("pytorch", "model.pt2", None),
-        ("web", "web", "onnxruntime"),
-    )
-}
+_ALL = (
+    Runtime(
+        "onnxruntime", "model.onnx", "onnxruntime", ("model.onnx.data",),
+        float_network=True, islands=True, both_forms=True, real_programs=True,
+    ),
+    Runtime("litert", "model.tflite", "litert", float_network=True),
+    Runtime(
+        "tensorrt", "model_tensorrt.onnx", "onnxruntime", ("model_tensorrt.onnx.data",), islands=True, runs_here=False
+    ),
+    Runtime("c", "model.c", beside=("model.h",)),
+    Runtime("pytorch", "model.pt2"),
+    Runtime("web", "web", "onnxruntime", float_network=True),
+)  # fmt: skip
+RUNTIMES = {runtime.name: runtime for runtime in _ALL}
 
 
 def export(
@@ -71,7 +88,7 @@ def export(
     emitter = emitter_of(runtime)
     options = ExportOptions(nonlinear, labels, channels_last, image_scaling)
     if isinstance(program, RealProgram):
-        if not hasattr(emitter, "emit_real"):
+        if not RUNTIMES[runtime].real_programs:
             raise ConfigurationError(
                 f"the program's activations are {program.activations}, and {runtime} runs integer files only; export "
                 "it for onnxruntime, or quantize with activations='static'."
@@ -109,12 +126,13 @@ def exported_in(directory: Path) -> dict[str, Path]:
 
 def remove_exported(directory: Path) -> None:
     """Take away what `export_all` left in a folder, and what belongs to it."""
-    for path in exported_in(directory).values():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            for part in directory.glob(f"{path.stem}.*"):
-                part.unlink(missing_ok=True)
+    for runtime in RUNTIMES.values():
+        for name in (runtime.file, *runtime.beside):
+            path = directory / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def check_nonlinear(nonlinear: str) -> None:
@@ -145,8 +163,7 @@ def emitter_of(runtime: str):
 
 def files_of(runtime: str, path: str | PathLike) -> tuple[Path, ...]:
     """Every file that belongs to what was exported to `path`, that first."""
-    emitter = emitter_of(runtime)
-    return tuple(emitter.files_of(Path(path))) if hasattr(emitter, "files_of") else (Path(path),)
+    return tuple(emitter_of(runtime).files_of(Path(path)))
 
 
 def stored_bytes(runtime: str, path: str | PathLike) -> int:
@@ -154,7 +171,4 @@ def stored_bytes(runtime: str, path: str | PathLike) -> int:
 
     Those of its files, but for C, whose source is text: its constants; and for a page: its model.
     """
-    emitter = emitter_of(runtime)
-    if hasattr(emitter, "stored_bytes"):
-        return emitter.stored_bytes(path)
-    return sum(part.stat().st_size for part in files_of(runtime, path))
+    return emitter_of(runtime).stored_bytes(Path(path))

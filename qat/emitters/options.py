@@ -49,6 +49,10 @@ class ExportOptions:
                 )
 
 
+#: An export without any choice.
+DEFAULTS = ExportOptions()
+
+
 @dataclass(frozen=True)
 class FileOperation:
     """One operation as read back from a written file.

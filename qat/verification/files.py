@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from qat.batches import real_inputs
-from qat.emitters import emitter_of, latency, stored_bytes
+from qat.emitters import RUNTIMES, emitter_of, latency, stored_bytes
 from qat.integer.program import IntegerProgram
 from qat.integer.semantics import for_runtime
 from qat.verification.codes import compare
@@ -29,8 +29,7 @@ class OpenedFile:
         self.session = self.emitter.open_session(path)
         self.emitter.check_edges(self.session, self.program, path)
         self._floats = tuple(self.emitter.float_ops(path))
-        has_islands = hasattr(self.emitter, "islands_in")
-        self._islands = self.emitter.islands_in(self.program, path) if has_islands else ()
+        self._islands = self.emitter.islands_in(self.program, path) if RUNTIMES[runtime].islands else ()
         self._behind_islands = self.emitter.IslandComparison(self.program, path) if self._islands else None
         self._island_codes: Mismatch | None = None
         self._mismatch = Mismatch(0, 0, 0)
@@ -52,7 +51,7 @@ class OpenedFile:
     def report(self, sample: Mapping[str, Tensor], repeats: int) -> FileReport:
         """What was found. sample: one sample by input name, to measure the latency on, in `repeats` runs."""
         samples = {"integer": sample, "float": real_inputs(self.program, sample)}
-        measured = repeats and getattr(self.emitter, "RUNS_HERE", True)
+        measured = repeats and RUNTIMES[self.runtime].runs_here
         return FileReport(
             name=self.path.name,
             bytes=stored_bytes(self.runtime, self.path),
@@ -68,11 +67,11 @@ class OpenedFile:
 
     def nonlinear_ms(self, sample: Mapping[str, Tensor], repeats: int) -> dict[str, float]:
         """Latency with nonlinear operations as integers and as islands, where the runtime has both."""
-        if not repeats or not hasattr(self.emitter, "islands_of"):
+        if not repeats or not RUNTIMES[self.runtime].both_forms:
             return {}
         return latency.of_nonlinear(self.emitter, self.program, sample, repeats)
 
     def _latency(self, samples: Mapping[str, Mapping[str, Tensor]], repeats: int) -> dict[str, float]:
-        if hasattr(self.emitter, "emit_float"):
+        if RUNTIMES[self.runtime].float_network:
             return latency.beside_float(self.emitter, self.program, self.session, samples, repeats, self.path.name)
         return latency.median_times(self.emitter, {"integer": self.session}, samples, repeats)

@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from qat.emitters import emitter_of, export
+from qat.emitters import RUNTIMES, emitter_of, export, remove_exported
 from qat.errors import ConfigurationError, MissingExtraError
 
 
@@ -34,3 +34,32 @@ def test_a_missing_package_names_the_extra(monkeypatch, runtime, package, extra)
 def test_a_network_instead_of_a_program_is_told_the_way(tmp_path):
     with pytest.raises(ConfigurationError, match=r"takes an IntegerProgram, not a Linear; call qat.convert\(module\)"):
         export(torch.nn.Linear(2, 2), tmp_path / "model.onnx")
+
+
+#: What every emitter has, and what `Runtime` says that some have besides.
+INTERFACE = [
+    "check_edges", "emit", "files_of", "float_ops", "open_session", "operations", "refusals", "run_session",
+    "session_conditions", "stored_bytes",
+]  # fmt: skip
+ABILITIES = {
+    "float_network": ["emit_float"],
+    "islands": ["islands_in", "IslandComparison"],
+    "both_forms": ["islands_of"],
+    "real_programs": ["emit_real", "NodeComparison"],
+}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=list(RUNTIMES))
+def test_an_emitter_has_what_all_have_and_what_its_runtime_says(runtime):
+    emitter = emitter_of(runtime.name)
+    assert [name for name in INTERFACE if not hasattr(emitter, name)] == []
+    for ability, names in ABILITIES.items():
+        assert [hasattr(emitter, name) for name in names] == [getattr(runtime, ability)] * len(names), ability
+
+
+def test_taking_exported_files_away_leaves_what_is_not_theirs(tmp_path):
+    for name in ("model.onnx", "model.onnx.data", "model.c", "model.h", "model.yaml", "model.ckpt"):
+        (tmp_path / name).touch()
+    (tmp_path / "web" / "ort").mkdir(parents=True)
+    remove_exported(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.ckpt", "model.yaml"]

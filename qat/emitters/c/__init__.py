@@ -13,8 +13,6 @@ import tempfile
 from os import PathLike
 from pathlib import Path
 
-import torch
-
 from qat.emitters.c.compiler import OPTIMIZED, find_compiler
 from qat.emitters.c.forms import FORMS
 from qat.emitters.c.readback import Footprint, float_ops, footprint, operations, stored_bytes
@@ -28,12 +26,12 @@ from qat.emitters.c.session import (
 )
 from qat.emitters.c.source import write_sources
 from qat.emitters.c.trial import run_in_process
-from qat.emitters.options import ExportOptions
+from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.refused import in_one_sentence
+from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.errors import ConfigurationError, ExportError
 from qat.files import written_whole
 from qat.integer.fixed_point import SumMultipliers
-from qat.integer.interpreter import run_real, to_edge
 from qat.integer.operations import Add, FloatIsland, Operation
 from qat.integer.program import IntegerProgram
 
@@ -42,8 +40,8 @@ __all__ = [
     "run_session", "session_conditions", "stored_bytes",
 ]  # fmt: skip
 
-#: Samples of the check after writing, and where their codes come from.
-CHECK_SAMPLES, CHECK_SEED = 8, 20
+#: Samples of the check after writing, one run of the source each.
+CHECK_SAMPLES = 8
 
 _LOG = logging.getLogger("qat")
 
@@ -76,7 +74,7 @@ def _rounds_otherwise(operation: Operation) -> bool:
     )
 
 
-def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions = ExportOptions()) -> None:  # noqa: B008
+def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions = DEFAULTS) -> None:
     """Write `program` as a source, `path`, that ends in .c, and a header of the same name beside it.
 
     Raises `ExportError`, and writes nothing, for a program that C has no form for, and where the source does not
@@ -112,20 +110,9 @@ def check(program: IntegerProgram, path: str | PathLike) -> None:
     """Refuse a source that computes in real numbers, or other codes than the interpreter on random ones."""
     if floats := float_ops(path):
         raise ExportError(f"the C source is not integer, or does not compile: {', '.join(floats[:5])}.")
-    generator = torch.Generator().manual_seed(CHECK_SEED)
-    inputs = {}
-    for edge in program.inputs:
-        value = program.value(edge.value)
-        limits = value.grid.quant_min, value.grid.quant_max + 1
-        codes = torch.randint(*limits, (CHECK_SAMPLES, *value.shape), generator=generator)
-        inputs[edge.name] = to_edge(codes, value.grid, edge.codes)
-    expected, results = run_real(program, inputs), run_in_process(path, inputs, OPTIMIZED)
-    names = [edge.name for edge in program.outputs]
-    if isinstance(expected, torch.Tensor):
-        expected = (expected,)
-    if not isinstance(expected, dict):
-        expected = dict(zip(names, expected, strict=True))
-    for name, real in expected.items():
+    (inputs,) = random_inputs(program, (CHECK_SAMPLES,), any_length=False)
+    results = run_in_process(path, inputs, OPTIMIZED)
+    for name, real in outputs_by_name(program, inputs).items():
         differing = int((results[name] != real).sum())
         if differing:
             raise ExportError(

@@ -23,20 +23,21 @@ from qat.emitters.litert.session import (
     runtime_version,
     session_conditions,
 )
-from qat.emitters.options import ExportOptions
+from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.samples import outputs_by_name, random_inputs
+from qat.emitters.single_file import files_of, stored_bytes
 from qat.errors import ExportError
 from qat.files import write_whole, written_whole
 from qat.integer.program import IntegerProgram
 from qat.integer.semantics import for_runtime
 
 __all__ = [
-    "build", "check_edges", "delegated_ops", "emit", "emit_float", "float_ops", "open_session", "operations",
-    "refusals", "run_session", "runtime_version", "session_conditions", "weight_types",
+    "build", "check_edges", "delegated_ops", "emit", "emit_float", "files_of", "float_ops", "open_session",
+    "operations", "refusals", "run_session", "runtime_version", "session_conditions", "stored_bytes", "weight_types",
 ]  # fmt: skip
 
 
-def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions = ExportOptions()) -> None:  # noqa: B008
+def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions = DEFAULTS) -> None:
     """Write `program`, which has LiteRT's rounding (`qat.integer.semantics.for_runtime`), as a .tflite file.
 
     Raises `ExportError`, and writes none, where it has no equal form, is not integer or not equal.
@@ -48,7 +49,7 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
 def emit_float(program: IntegerProgram, path: str | PathLike) -> None:
     """Write the float32 network behind `program` with the same inputs and outputs, none of codes."""
     program = for_runtime(program.with_real_edges(), "litert")
-    write_whole(Path(path), build(program, ExportOptions(), real=True))
+    write_whole(Path(path), build(program, DEFAULTS, real=True))
 
 
 def check(program: IntegerProgram, path: str | PathLike) -> None:

@@ -18,7 +18,7 @@ from qat.emitters.onnxruntime.islands import (
     islands_of,
     refuse_islands,
 )
-from qat.emitters.onnxruntime.model_file import files_of, written
+from qat.emitters.onnxruntime.model_file import files_of, stored_bytes, written
 from qat.emitters.onnxruntime.operators import build, graph_of, refusals
 from qat.emitters.onnxruntime.readback import operations
 from qat.emitters.onnxruntime.real import NodeComparison, build_real, check_codes, container_bits, emit_real
@@ -32,7 +32,7 @@ from qat.emitters.onnxruntime.session import (
     session_options,
     unfolded_ops,
 )
-from qat.emitters.options import ExportOptions
+from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.errors import ExportError
 from qat.integer.program import IntegerProgram
@@ -41,10 +41,9 @@ __all__ = [
     "IslandComparison", "NodeComparison", "build", "build_real", "check_codes", "check_edges", "container_bits", "emit",
     "emit_float", "emit_real", "files_of", "float_ops", "islands_in",
     "islands_of", "metadata", "open_session", "operations", "refusals", "run_session", "runtime_version",
-    "session_conditions", "session_options", "unfolded_ops",
+    "session_conditions", "session_options", "stored_bytes", "unfolded_ops",
 ]  # fmt: skip
 
-DEFAULTS = ExportOptions()
 
 _LOG = logging.getLogger("qat")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from qat.emitters.description import description
 from qat.errors import ExportError
@@ -27,7 +28,7 @@ def metadata(path: str | PathLike) -> dict[str, Any]:
         raise ExportError(f"{path} does not exist, or is no file; give the path that the program was exported to.")
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's errors share no base with others
+    except (OSError, DecodeError) as error:
         raise ExportError(f"{path} is no ONNX file ({error}); export the program again.") from error
     found = {}
     for entry in model.metadata_props:

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from qat.emitters.onnxruntime.graph import Graph, Initializer
 from qat.files import written_together, written_whole
@@ -61,7 +62,7 @@ def side_file(path: str | PathLike) -> Path | None:
     path = Path(path)
     if not path.is_file():
         return None
-    with contextlib.suppress(Exception):  # whatever else is there: protobuf's errors share no base
+    with contextlib.suppress(OSError, DecodeError):  # something else is there
         for tensor in onnx.load(path, load_external_data=False).graph.initializer:
             for entry in tensor.external_data:
                 if entry.key == "location" and entry.value == f"{path.name}.data":
@@ -72,6 +73,11 @@ def side_file(path: str | PathLike) -> Path | None:
 def files_of(path: str | PathLike) -> tuple[Path, ...]:
     """The files of the model at `path`, that first."""
     return (Path(path), *filter(None, [side_file(path)]))
+
+
+def stored_bytes(path: str | PathLike) -> int:
+    """Bytes of the files of the model at `path`."""
+    return sum(part.stat().st_size for part in files_of(path))
 
 
 def _pages(size: int) -> int:

@@ -13,23 +13,22 @@ from pathlib import Path
 import torch
 
 from qat.emitters.description import description
-from qat.emitters.options import ExportOptions
+from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.pytorch.archive import archived, read
 from qat.emitters.pytorch.graph import exported
 from qat.emitters.pytorch.readback import float_nodes, float_ops, operations
 from qat.emitters.pytorch.session import check_edges, open_session, run_session, session_conditions, session_of
 from qat.emitters.refused import in_one_sentence
 from qat.emitters.samples import outputs_by_name, random_inputs
+from qat.emitters.single_file import files_of, stored_bytes
 from qat.errors import ConfigurationError, ExportError
 from qat.files import written_whole
 from qat.integer.program import IntegerProgram
 
 __all__ = [
-    "check", "check_edges", "emit", "float_ops", "metadata", "open_session", "operations", "refusals", "run_session",
-    "session_conditions",
+    "check", "check_edges", "emit", "files_of", "float_ops", "metadata", "open_session", "operations", "refusals",
+    "run_session", "session_conditions", "stored_bytes",
 ]  # fmt: skip
-
-DEFAULTS = ExportOptions()
 
 
 def refusals(program: IntegerProgram) -> list[str]:

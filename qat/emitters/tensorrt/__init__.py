@@ -13,9 +13,9 @@ from pathlib import Path
 from qat.emitters.onnxruntime import session as onnx_session
 from qat.emitters.onnxruntime.file_metadata import described, metadata
 from qat.emitters.onnxruntime.islands import IslandCodes
-from qat.emitters.onnxruntime.model_file import side_file, written
+from qat.emitters.onnxruntime.model_file import files_of, stored_bytes, written
 from qat.emitters.onnxruntime.session import run_session
-from qat.emitters.options import ExportOptions
+from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.refused import in_one_sentence
 from qat.emitters.samples import random_inputs
 from qat.emitters.tensorrt.check import (
@@ -33,14 +33,11 @@ from qat.errors import ExportError
 from qat.integer.program import IntegerProgram
 
 __all__ = [
-    "RUNS_HERE", "IslandComparison", "LayerComparison", "build", "check", "check_edges", "emit", "files_of",
+    "IslandComparison", "LayerComparison", "build", "check", "check_edges", "emit", "files_of",
     "float_ops", "islands_in", "metadata", "open_session", "operations", "refusals", "run_session",
-    "session_conditions",
+    "session_conditions", "stored_bytes",
 ]  # fmt: skip
 
-DEFAULTS = ExportOptions()
-#: Whether sessions are the runtime's own, and their latency too. These only compute the numbers of a file.
-RUNS_HERE = False
 _LOG = logging.getLogger("qat")
 
 
@@ -92,8 +89,3 @@ def islands_in(program: IntegerProgram, path: str | PathLike) -> tuple[str, ...]
     if not_int8(path):
         return ()
     return tuple(operation.name for operation in program.operations if computes_reals(operation))
-
-
-def files_of(path: Path) -> list[Path]:
-    """The file at `path`, and that of its weights where it has one."""
-    return [path, *filter(None, [side_file(path)])]

@@ -17,7 +17,7 @@ from typing import Any
 
 import qat.emitters.onnxruntime as onnxruntime
 from qat.emitters.description import description
-from qat.emitters.options import ExportOptions
+from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.refused import in_one_sentence
 from qat.emitters.web.package import GLUE, SCRIPT, VERSION, WASM, runtime_files
 from qat.errors import ConfigurationError, ExportError
@@ -33,7 +33,6 @@ __all__ = [
     "run_session", "session_conditions", "stored_bytes",
 ]  # fmt: skip
 
-DEFAULTS = ExportOptions()
 #: What the page is made of, besides the model and its runtime.
 PAGE = ("index.html", "app.js", "style.css")
 MODEL, DESCRIPTION, OFFLINE, RUNTIME = "model.onnx", "model.json", "offline.js", "ort"

@@ -1,14 +1,10 @@
 """Runs a small program as compiled C and in the interpreter."""
 
-import math
-
 import pytest
-import torch
+from small_programs import small_program
 
 from qat.emitters import c
-from qat.integer.builder import ProgramBuilder
-from qat.integer.interpreter import to_edge
-from qat.integer.values import Grid, Weight, WeightGrid, float32
+from qat.integer.values import Grid, float32
 
 #: Compiled quickly, with more warnings than sources are shipped with, and every access and every number is watched.
 WATCHED = (
@@ -35,42 +31,9 @@ def assert_equal_in_both(tmp_path, monkeypatch):
     monkeypatch.setattr(c, "CHECK_SAMPLES", 40)
 
     def check(write, shapes, grids):
-        builder = ProgramBuilder()
-        edges = enumerate(zip(shapes, grids, strict=True))
-        sources = [builder.input(f"x{index}", shape, grid) for index, (shape, grid) in edges]
-        results = write(builder, *sources)
-        for index, name in enumerate((results,) if isinstance(results, str) else results):
-            builder.output(f"y{index}", name)
-        program = builder.build("dict")
+        program = small_program(write, shapes, grids)
         path = tmp_path / "network.c"
         c.emit(program, path)
         return program, path
 
     return check
-
-
-@pytest.fixture
-def random_weight():
-    """(shape, bits, step, offset) -> weights that keep the spread of their input, so that results fill a grid."""
-
-    def make(shape, bits=8, step=1, offset=0, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        half = 2 ** (bits - 1)
-        codes = torch.randint(-half, half, shape, generator=generator).to(torch.int8)
-        spread = math.sqrt(math.prod(shape[1:])) * half * step * 0.5
-        scale = (0.5 + torch.rand(shape[0], generator=generator)) / spread
-        return Weight(codes, WeightGrid(bits, step, offset), scale.to(torch.float32))
-
-    return make
-
-
-def random_inputs(program, batch, seed=1):
-    """Inputs by name, of random codes."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs = {}
-    for edge in program.inputs:
-        value = program.value(edge.value)
-        limits = value.grid.quant_min, value.grid.quant_max + 1
-        codes = torch.randint(*limits, (batch, *value.shape), generator=generator)
-        inputs[edge.name] = to_edge(codes, value.grid, edge.codes)
-    return inputs

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import qat.emitters.litert as emitter
-from qat.emitters.options import ExportOptions
+from qat.emitters.options import DEFAULTS
 from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.integer.builder import ProgramBuilder
 from qat.integer.semantics import for_runtime
@@ -35,7 +35,7 @@ class Exported:
 def export(tmp_path):
     """export(write, shape, grid): a file of what `write(builder, "x")` makes of an input x."""
 
-    def make(write, shape=(4, 6, 6), grid=BYTE, options=ExportOptions(), codes=False, extra=None):  # noqa: B008
+    def make(write, shape=(4, 6, 6), grid=BYTE, options=DEFAULTS, codes=False, extra=None):
         builder = ProgramBuilder()
         builder.input("x", shape, grid)
         for name, (size, other) in (extra or {}).items():

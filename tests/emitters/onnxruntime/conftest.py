@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from small_programs import small_program
 
 from qat.emitters.onnxruntime import emit, open_session, run_session
-from qat.integer.builder import ProgramBuilder
-from qat.integer.interpreter import dequantize
+from qat.emitters.samples import outputs_by_name, random_inputs
 
 
 @pytest.fixture
@@ -17,26 +17,13 @@ def assert_equal_in_both(tmp_path):
     """
 
     def check(write, shapes, grids):
-        builder = ProgramBuilder()
-        edges = enumerate(zip(shapes, grids, strict=True))
-        sources = [builder.input(f"x{index}", shape, grid) for index, (shape, grid) in edges]
-        results = write(builder, *sources)
-        for index, name in enumerate((results,) if isinstance(results, str) else results):
-            builder.output(f"y{index}", name)
-        program = builder.build("dict")
+        program = small_program(write, shapes, grids)
         path = tmp_path / "model.onnx"
         emit(program, path)
         session = open_session(path)
-        generator = torch.Generator().manual_seed(1)
-        for batch in (1, 5, 32):
-            inputs = {}
-            for edge in program.inputs:
-                value = program.value(edge.value)
-                limits = value.grid.quant_min, value.grid.quant_max + 1
-                codes = torch.randint(*limits, (batch, *value.shape), generator=generator)
-                inputs[edge.name] = dequantize(codes, value.grid)
+        for inputs in random_inputs(program, (1, 5, 32), any_length=False, seed=1):
             actual = run_session(session, inputs)
-            for name, expected in program(inputs).items():
+            for name, expected in outputs_by_name(program, inputs).items():
                 assert actual[name].dtype == expected.dtype and torch.equal(actual[name], expected)
         return program, path
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_programs import random_weight
 
 from qat.emitters.onnxruntime import emit, open_session, run_session
 from qat.emitters.onnxruntime.operators import build
@@ -14,7 +15,7 @@ from qat.emitters.onnxruntime.session import optimized_graph
 from qat.errors import ExportError, ProgramError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.interpreter import dequantize
-from qat.integer.values import Grid, Weight, WeightGrid, float32
+from qat.integer.values import Grid, float32
 
 UNSIGNED = Grid(float32(0.02), 100, 0, 255)
 RELU = Grid(float32(0.013), 0, 0, 255)
@@ -23,16 +24,6 @@ NARROW = Grid(float32(0.3), 0, 0, 15)
 SIGNED_NARROW = Grid(float32(0.25), 0, -7, 7)
 GRIDS = [UNSIGNED, RELU, SIGNED, NARROW, SIGNED_NARROW]
 WEIGHT_GRIDS = [(2, 64, 32), (3, 32, 0), (4, 16, 0), (4, 1, 0), (6, 4, 0), (8, 1, 0)]
-
-
-def random_weight(shape, bits=8, step=1, offset=0, seed=0):
-    """Weights that keep the spread of their input, so that results fill the output's grid."""
-    generator = torch.Generator().manual_seed(seed)
-    half = 2 ** (bits - 1)
-    codes = torch.randint(-half, half, shape, generator=generator).to(torch.int8)
-    spread = math.sqrt(math.prod(shape[1:])) * half * step * 0.5
-    scale = (0.5 + torch.rand(shape[0], generator=generator)) / spread
-    return Weight(codes, WeightGrid(bits, step, offset), scale.to(torch.float32))
 
 
 @pytest.mark.parametrize("shape", [(8,), (3, 8), (3, 2, 8), (2, 1, 3, 8), (2, 3, 1, 2, 8), (1, 2, 1, 3, 2, 8)])

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from small_programs import small_program
 
 from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.emitters.tensorrt import emit, open_session, run_session
-from qat.integer.builder import ProgramBuilder
 
 
 @pytest.fixture
@@ -16,13 +16,7 @@ def written(tmp_path):
     """
 
     def make(write, shapes, grids):
-        builder = ProgramBuilder()
-        edges = enumerate(zip(shapes, grids, strict=True))
-        sources = [builder.input(f"x{index}", shape, grid) for index, (shape, grid) in edges]
-        results = write(builder, *sources)
-        for index, name in enumerate((results,) if isinstance(results, str) else results):
-            builder.output(f"y{index}", name)
-        program = builder.build("dict")
+        program = small_program(write, shapes, grids)
         path = tmp_path / "model.onnx"
         emit(program, path)
         return program, path

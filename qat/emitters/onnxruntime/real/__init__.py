@@ -17,7 +17,8 @@ from qat.emitters.onnxruntime.real.graph import Form, RealGraph
 from qat.emitters.onnxruntime.session import optimized_graph
 from qat.errors import ExportError
 from qat.files import written_whole
-from qat.real.program import LEAST_FLOAT16, RealProgram
+from qat.real.float16 import LEAST_FLOAT16
+from qat.real.program import RealProgram
 
 __all__ = ["NodeComparison", "build_real", "check_codes", "container_bits", "emit_real"]
 

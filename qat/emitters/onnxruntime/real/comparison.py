@@ -23,7 +23,8 @@ from qat.emitters.onnxruntime.session import open_session, run_session
 from qat.errors import ExportError
 from qat.integer.packing import unpack
 from qat.real.functions import FUNCTIONS, MOVES, codes_and_sums
-from qat.real.program import SIZE, RealInput, RealNode, RealProgram, Ref
+from qat.real.nodes import SIZE, RealInput, RealNode, Ref
+from qat.real.program import RealProgram
 from qat.real.weights import RealWeight
 
 #: Share of the sum of absolute products by which sums of float32 may differ in another order: 168 roundings.

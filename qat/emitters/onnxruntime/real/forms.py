@@ -9,7 +9,7 @@ from onnx import helper
 from qat.emitters.onnxruntime.real import layers
 from qat.emitters.onnxruntime.real.graph import NUMPY, TYPES, Form
 from qat.integer.geometry import per_dimension
-from qat.real.program import Ref
+from qat.real.nodes import Ref
 
 Write = Callable[[Form], str]
 

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qat.errors import ExportError
 from qat.integer.packing import pack
-from qat.real.program import SIZE, RealNode, RealProgram, Ref, Shape
+from qat.real.nodes import SIZE, RealNode, Ref, Shape
+from qat.real.program import RealProgram
 from qat.real.weights import RealWeight
 
 #: The lowest opset with what a graph uses: INT4 came with 21, INT2 with 25.

@@ -7,7 +7,7 @@ from onnx import TensorProto
 from qat.emitters.onnxruntime.real.graph import Form, RealGraph, padded_groups
 from qat.functional import SCALE_FLOOR
 from qat.integer.packing import pack
-from qat.real.program import Ref
+from qat.real.nodes import Ref
 from qat.real.weights import RealWeight
 from qat.tokens import TOKEN_MAX
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_programs import random_weight
 
 from qat.emitters import c
 from qat.integer.builder import ProgramBuilder
@@ -51,7 +52,7 @@ def test_operands_broadcast_and_may_be_constants(assert_equal_in_both):
     )
 
 
-def test_operands_in_other_orders(assert_equal_in_both, random_weight):
+def test_operands_in_other_orders(assert_equal_in_both):
     """A convolution leaves channels last, an input is plain, a transposed value neither."""
 
     def write(builder, x, y):

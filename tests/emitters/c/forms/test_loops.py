@@ -1,5 +1,7 @@
 """Loops in C: a function for one step, called for every entry."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -94,8 +96,6 @@ def test_a_state_of_more_than_8_bits_is_carried_and_unread_entries_are_no_warnin
         wide = builder.requantize("wide", start, WIDE)
         body = steps.build("tuple").with_integer_edges("*")
         body_inputs = (body.inputs[0], body.inputs[2], body.inputs[1])
-        import dataclasses
-
         body = dataclasses.replace(body, inputs=body_inputs)
         return builder.loop("loop", (x, x), (wide,), body)[0]
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_programs import random_weight
 
 from qat.integer.values import Grid, IndexRange, float32
 
@@ -38,7 +39,7 @@ def test_every_move(assert_equal_in_both, source):
     assert_equal_in_both(write, [(4, 6, 7)], [source])
 
 
-def test_what_strides_say_costs_no_copy(assert_equal_in_both, random_weight):
+def test_what_strides_say_costs_no_copy(assert_equal_in_both):
     """(channels, rows, columns) -> (rows, columns, channels) -> tokens is how a convolution leaves them anyway."""
 
     def write(builder, x):

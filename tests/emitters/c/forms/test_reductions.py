@@ -1,6 +1,7 @@
 """Means, sums and largest codes over dimensions in C, whatever the order in which they lie."""
 
 import pytest
+from small_programs import random_weight
 
 from qat.integer.values import Grid, IndexRange, float32
 
@@ -12,7 +13,7 @@ EVERY = [(1,), (2,), (3,), (2, 3), (1, 3), (1, 2, 3)]
 
 
 @pytest.mark.parametrize("source", [UNSIGNED, SIGNED, NARROW, Grid(float32(0.25), 1, -7, 7), WIDE])
-def test_means_and_sums(assert_equal_in_both, random_weight, source):
+def test_means_and_sums(assert_equal_in_both, source):
     loud = Grid(float32(0.5), 100, 0, 255)
 
     def write(builder, x):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_programs import random_weight
 
 from qat.emitters import c
 from qat.errors import ExportError
@@ -17,7 +18,7 @@ WEIGHT_GRIDS = [(2, 64, 32), (2, 1, 0), (3, 32, 0), (4, 16, 0), (4, 1, 0), (5, 8
 
 
 @pytest.mark.parametrize("source", GRIDS)
-def test_convolutions_of_every_width_stride_and_padding(assert_equal_in_both, random_weight, source):
+def test_convolutions_of_every_width_stride_and_padding(assert_equal_in_both, source):
     bias = torch.arange(6, dtype=torch.int32) * 50 - 100
     targets = [UNSIGNED, SIGNED, SIGNED_NARROW]
 
@@ -34,7 +35,7 @@ def test_convolutions_of_every_width_stride_and_padding(assert_equal_in_both, ra
     assert_equal_in_both(lambda builder, x: list(write(builder, x)), [(4, 7, 8)], [source])
 
 
-def test_one_two_and_three_dimensions_with_dilation(assert_equal_in_both, random_weight):
+def test_one_two_and_three_dimensions_with_dilation(assert_equal_in_both):
     def write(builder, x, y, z):
         return [
             builder.conv("one", x, random_weight((5, 3, 3)), SIGNED, dilation=(2,), padding=((2, 1),)),
@@ -50,7 +51,7 @@ def test_one_two_and_three_dimensions_with_dilation(assert_equal_in_both, random
 
 
 @pytest.mark.parametrize("weight_grid", [(8, 1, 0), (4, 16, 0), (3, 32, 0), (2, 64, 32)])
-def test_groups_and_single_channels(assert_equal_in_both, random_weight, weight_grid):
+def test_groups_and_single_channels(assert_equal_in_both, weight_grid):
     def write(builder, x):
         pads = ((1, 1), (2, 0))
         return [
@@ -74,7 +75,7 @@ def test_groups_and_single_channels(assert_equal_in_both, random_weight, weight_
 
 
 @pytest.mark.parametrize("weight_grid", WEIGHT_GRIDS)
-def test_linear_layers_of_any_rank(assert_equal_in_both, random_weight, weight_grid):
+def test_linear_layers_of_any_rank(assert_equal_in_both, weight_grid):
     bias = torch.arange(21, dtype=torch.int32) * 50 - 100
 
     def write(builder, *sources):
@@ -88,7 +89,7 @@ def test_linear_layers_of_any_rank(assert_equal_in_both, random_weight, weight_g
     assert_equal_in_both(lambda builder, *sources: list(write(builder, *sources)), shapes, grids)
 
 
-def test_a_linear_layer_behind_a_transposition(assert_equal_in_both, random_weight):
+def test_a_linear_layer_behind_a_transposition(assert_equal_in_both):
     def write(builder, x):
         return builder.linear("fc", builder.transpose("t", x, (0, 2, 3, 1)), random_weight((5, 4)), UNSIGNED)
 
@@ -109,7 +110,7 @@ def test_scales_that_meet_ties_in_every_second_code(assert_equal_in_both, factor
     assert "rescale_as_float_u8" in path.read_text()
 
 
-def test_wide_codes_are_made_and_read(assert_equal_in_both, random_weight):
+def test_wide_codes_are_made_and_read(assert_equal_in_both):
     signed = Grid(float32(0.0001), 11, -32_767, 32_767)
 
     def write(builder, x):

@@ -21,7 +21,8 @@ from qat.emitters.onnxruntime.real.comparison import (
     rounding_of_groups,
 )
 from qat.errors import ConfigurationError, ExportError
-from qat.real.program import RealInput, RealNode, RealOutput, RealProgram, Ref
+from qat.real.nodes import RealInput, RealNode, RealOutput, Ref
+from qat.real.program import RealProgram
 from qat.real.weights import RealWeight
 
 LAYERS = {

@@ -1,15 +1,14 @@
 """Sums of products as QDQ nodes: equal codes in ONNX Runtime with optimizations off and in the interpreter."""
 
-import math
-
 import onnx
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
+from small_programs import random_weight
 
-from qat.integer.values import Grid, Weight, WeightGrid, float32
+from qat.integer.values import Grid, Weight, float32
 
 FULL = Grid(float32(0.02), 0, -128, 127)
 SYMMETRIC = Grid(float32(0.021), 0, -127, 127)
@@ -18,16 +17,6 @@ NARROW = Grid(float32(0.3), 0, 0, 15)
 SIGNED_NARROW = Grid(float32(0.25), 0, -7, 7)
 GRIDS = [FULL, SYMMETRIC, RELU, NARROW, SIGNED_NARROW]
 WEIGHT_GRIDS = [(2, 64, 32), (3, 32, 0), (4, 16, 0), (6, 4, 0), (8, 1, 0)]
-
-
-def random_weight(shape, bits=8, step=1, offset=0, seed=0):
-    """Weights that keep the spread of their input, so that results fill the output's grid."""
-    generator = torch.Generator().manual_seed(seed)
-    half = 2 ** (bits - 1)
-    codes = torch.randint(-half, half, shape, generator=generator).to(torch.int8)
-    spread = math.sqrt(math.prod(shape[1:])) * half * step * 0.5
-    scale = (0.5 + torch.rand(shape[0], generator=generator)) / spread
-    return Weight(codes, WeightGrid(bits, step, offset), scale.to(torch.float32))
 
 
 def initializers(path):
