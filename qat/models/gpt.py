@@ -8,21 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qat.errors import ConfigurationError
+from qat.models.attention import Heads
 
 #: Standard deviation of every weight at the beginning; that of what is added to the residual stream is smaller.
 INITIAL_STD = 0.02
 
 
-class Attention(nn.Module):
-    """Causal self-attention. Query, key and value are layers of their own, so that each has a grid of its own."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.projection = nn.Linear(width, width)
+class Attention(Heads):
+    """Causal self-attention."""
 
     def forward(
         self, x: Tensor, past: tuple[Tensor, Tensor] | None = None, allowed: Tensor | None = None
@@ -32,15 +25,11 @@ class Attention(nn.Module):
 
         Returns (result, of the shape of x; all keys and values).
         """
-        query, key, value = (self._by_head(layer(x)) for layer in (self.query, self.key, self.value))
+        query, key, value = self.split(x)
         if past is not None:
             key, value = (torch.cat(pair, 2) for pair in zip(past, (key, value), strict=True))
         attended = F.scaled_dot_product_attention(query, key, value, allowed, is_causal=past is None)
-        return self.projection(attended.transpose(1, 2).flatten(2)), (key, value)
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        """(B, T, width) -> (B, heads, T, width / heads)."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return self.joined(attended), (key, value)
 
 
 class Block(nn.Module):

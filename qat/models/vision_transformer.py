@@ -5,31 +5,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qat.errors import ConfigurationError
+from qat.models.attention import Heads
 
 #: Standard deviation of the positions at the beginning.
 INITIAL_STD = 0.02
 
 
-class Attention(nn.Module):
-    """Self-attention. Query, key and value are layers of their own, so that each has a grid of its own."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.projection = nn.Linear(width, width)
+class Attention(Heads):
+    """Self-attention of all tokens."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width) -> the same shape."""
-        query, key, value = (self._by_head(layer(x)) for layer in (self.query, self.key, self.value))
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return self.projection(attended.transpose(1, 2).flatten(2))
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        """(B, T, width) -> (B, heads, T, width / heads)."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return self.joined(F.scaled_dot_product_attention(*self.split(x)))
 
 
 class Block(nn.Module):
