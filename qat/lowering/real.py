@@ -25,7 +25,8 @@ from qat.lowering.placement import placed_for_conversion
 from qat.lowering.real_nodes import RULES, Builder, Coded, Several, Unlisted, dtype_of, shape_of
 from qat.lowering.state import module_path, source_line
 from qat.real.functions import MOVES
-from qat.real.program import RealInput, RealNode, RealOutput, RealProgram, Ref
+from qat.real.nodes import RealInput, RealNode, RealOutput, Ref
+from qat.real.program import RealProgram
 
 aten = torch.ops.aten
 

@@ -15,17 +15,10 @@ from qat.inject.handle import Handle
 from qat.lowering import loops
 from qat.lowering.state import module_path
 from qat.quantizers import FakeQuantize
+from qat.real.float16 import rounded_to
 from qat.real.functions import FUNCTIONS
-from qat.real.program import (
-    Argument,
-    RealInput,
-    RealNode,
-    RealOutput,
-    RealProgram,
-    Ref,
-    Shape,
-    rounded_to,
-)
+from qat.real.nodes import Argument, RealInput, RealNode, RealOutput, Ref, Shape
+from qat.real.program import RealProgram
 from qat.real.weights import RealWeight
 
 aten = torch.ops.aten

@@ -22,7 +22,8 @@ from qat.errors import ProgramError
 from qat.files import written_whole
 from qat.integer.packing import pack, unpack
 from qat.integer.storage import MAX_JSON_BYTES, MAX_TENSORS_BYTES
-from qat.real.program import Argument, RealInput, RealNode, RealOutput, RealProgram, Ref
+from qat.real.nodes import Argument, RealInput, RealNode, RealOutput, Ref
+from qat.real.program import RealProgram
 from qat.real.weights import RealWeight
 
 VERSION = 1
