@@ -1,12 +1,11 @@
-"""From a prepared network whose activations stay real to a `RealProgram`: the exported graph, node by node.
+"""The walk over the exported graph of a prepared network, node by node.
 
-torch.export's graph is decomposed to core ATen, where every function has one spelling. What depends on no input is
-computed at once, weights behind their quantizers become codes, and a batch norm behind a layer goes into its scales.
+The graph is decomposed to core ATen, where every function has one spelling. What depends on no input is computed at
+once, and weights behind their quantizers become codes.
 """
 
 import dataclasses
 import operator
-import warnings
 
 import sympy
 import torch
@@ -14,18 +13,18 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from qat.errors import ConversionError, ProgramError
+from qat.errors import ConversionError
 from qat.inject.handle import Handle
 from qat.inject.inputs import input_paths
 from qat.inject.outputs import named_outputs
-from qat.inject.undisturbed import undisturbed
 from qat.lowering import loops
 from qat.lowering.exported import export
-from qat.lowering.placement import placed_for_conversion
-from qat.lowering.real_nodes import RULES, Builder, Coded, Several, Unlisted, dtype_of, shape_of
+from qat.lowering.real.builder import Builder
+from qat.lowering.real.operands import Coded, Several, Unlisted, dtype_of, shape_of
+from qat.lowering.real.rules import RULES
 from qat.lowering.state import module_path, source_line
 from qat.real.functions import MOVES
-from qat.real.nodes import RealInput, RealNode, RealOutput, Ref
+from qat.real.nodes import RealInput, RealOutput, Ref
 from qat.real.program import RealProgram
 
 aten = torch.ops.aten
@@ -41,25 +40,9 @@ _KEPT = (
 _SIZES = {
     operator.add: "size.add", operator.sub: "size.sub", operator.mul: "size.mul", operator.floordiv: "size.floordiv",
 }  # fmt: skip
-#: Signal to noise, in dB, between the program and the eval forward it was made from: float32 rounding leaves more than
-#: 100; where codes of tokens are made of rounded sums, some are one off, which is noise of the size of a step.
-_LEAST_AGREEMENT = {"float": 80.0, "dynamic": 30.0}
 
 
-def convert_real(module: nn.Module, handle: Handle) -> RealProgram:
-    """The program of a network that was prepared with dynamic or float activations, with the weights it has now.
-
-    Raises `ConversionError` for functions that a real program cannot hold, all of them by name and source line, and
-    where the program computes something else than the eval forward.
-    """
-    with undisturbed(module), placed_for_conversion(module, handle), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch.export looks at every attribute, deprecated ones too
-        lowering = _Lowering(module, handle)
-        _check_agreement(module, handle, lowering.program("float32"))
-        return lowering.program(handle.config.storage)
-
-
-class _Lowering:
+class Walk:
     """Walks the decomposed graph once, in order."""
 
     def __init__(self, module: nn.Module, handle: Handle):
@@ -222,34 +205,3 @@ def _name_of(node: Node) -> str:
     if node.target in (loops.BEGIN, loops.END):
         return "the recurrence"
     return getattr(node.target, "__name__", str(node.target)).partition(".")[0]
-
-
-def _check_agreement(module: nn.Module, handle: Handle, program: RealProgram) -> None:
-    """Raise `ConversionError` where the program is another function than the eval forward, on the examples."""
-    runs = handle.runs
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    args, kwargs = pytree.tree_map_only(
-        Tensor, lambda leaf: leaf.cpu().to(dtype) if leaf.is_floating_point() else leaf.cpu(), handle.examples
-    )
-    given = dict(input_paths(handle.original_forward, args, kwargs))
-    expected = [leaf for leaf in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(leaf, Tensor)]
-    handle.runs = runs
-    try:
-        values = program.run({edge.name: given[edge.name] for edge in program.inputs})
-    except ProgramError:
-        raise
-    except Exception as error:
-        raise ConversionError(f"the program of the network fails ({type(error).__name__}: {error}).") from error
-    for edge, wanted in zip(program.outputs, expected, strict=True):
-        found, wanted = values[edge.value].double(), wanted.double()
-        noise = float((found - wanted).square().sum()) if found.shape == wanted.shape else float("inf")
-        least = float(wanted.square().sum()) * 10 ** (-_LEAST_AGREEMENT[program.activations] / 10)
-        if noise > least:
-            raise ConversionError(
-                f"output {edge.name!r} of the program is another function than that of the eval forward (noise of "
-                f"{noise:.3g} on a signal of {float(wanted.square().sum()):.3g}); torch.export traces another "
-                "computation where code asks what kind of tensor it gets, so compute the same in both."
-            )
-
-
-__all__ = ["RealNode", "convert_real"]
