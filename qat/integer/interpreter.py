@@ -5,12 +5,13 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
+from qat.integer.calls import by_input_name, structured
 from qat.integer.checks import input_of
 from qat.integer.kernels import compute, loops
 from qat.integer.lengths import Length, at_lengths
@@ -42,12 +43,7 @@ def run_real(program: IntegerProgram, inputs: Inputs):
         edge.name: to_edge(torch.cat(parts), program.value(edge.value).grid, edge.codes)
         for edge, parts in zip(program.outputs, zip(*pieces, strict=True), strict=True)
     }
-    match program.output_structure:
-        case "dict":
-            return outputs
-        case "tuple":
-            return tuple(outputs.values())
-    return next(iter(outputs.values()))
+    return structured(program, outputs)
 
 
 def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
@@ -57,25 +53,11 @@ def named_inputs(program: IntegerProgram, inputs: Inputs) -> dict[str, Tensor]:
 
     inputs: a tensor, tensors by position, or tensors by input name.
     """
-    names = [edge.name for edge in program.inputs]
-    if isinstance(inputs, Tensor):
-        inputs = (inputs,)
-    if not isinstance(inputs, Mapping):
-        if not isinstance(inputs, Sequence):
-            raise ProgramError(
-                f"inputs are a {type(inputs).__name__}; give a tensor, tensors by position, or tensors by input name."
-            )
-        if len(inputs) != len(names):
-            raise ProgramError(f"{len(inputs)} inputs given; the program takes {len(names)}: {', '.join(names)}.")
-        inputs = dict(zip(names, inputs, strict=True))
-    if set(inputs) != set(names):
-        raise ProgramError(f"inputs {', '.join(map(str, inputs))} given; the program takes {', '.join(names)}.")
+    given = by_input_name([edge.name for edge in program.inputs], inputs)
     tensors = {}
     for edge in program.inputs:
-        if not isinstance(inputs[edge.name], Tensor):
-            raise ProgramError(f"input {edge.name!r} is a {type(inputs[edge.name]).__name__}; give a tensor.")
         value = program.value(edge.value)
-        tensor, shape = inputs[edge.name].detach().cpu(), value.shape
+        tensor, shape = given[edge.name].detach().cpu(), value.shape
         if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
             kind = f"{tensor.dtype} with layout {tensor.layout}"
             raise ProgramError(f"input {edge.name!r} is {kind}; give a dense tensor of real numbers.")

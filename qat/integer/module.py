@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from qat.errors import ProgramError
+from qat.integer.calls import structured
 from qat.integer.checks import input_of
 from qat.integer.interpreter import edge_dtype, lengths_of, quantize_inputs, to_edge
 from qat.integer.kernels.matrices import int8_matmul_is_exact
@@ -60,12 +61,7 @@ class ProgramModule(Steps):
         outputs = {}
         for edge in self.frame.outputs:
             outputs[edge.name] = to_edge(codes[edge.value], self.frame.value(edge.value).grid, edge.codes)
-        match self.frame.output_structure:
-            case "dict":
-                return outputs
-            case "tuple":
-                return tuple(outputs.values())
-        return next(iter(outputs.values()))
+        return structured(self.frame, outputs)
 
     def _check(self, tensors: Mapping[str, Tensor]) -> None:
         """Refuse inputs of another shape or kind; what they hold is not looked at, which a GPU would wait for."""

@@ -7,7 +7,7 @@ is found at run time, and everything else is float32. `RealProgram` is no `Integ
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
+from qat.integer.calls import by_input_name, structured
 from qat.integer.program import Layer
 from qat.real.float16 import fits_float16
 from qat.real.functions import DTYPES, FUNCTIONS, codes_and_sums, scaled_sums
@@ -78,65 +79,49 @@ class RealProgram:
         inputs: a tensor, tensors by position, or by input name. Returns outputs in `output_structure`.
         """
         values = self.run(inputs)
-        outputs = {edge.name: values[edge.value] for edge in self.outputs}
-        match self.output_structure:
-            case "dict":
-                return outputs
-            case "tuple":
-                return tuple(outputs.values())
-        return next(iter(outputs.values()))
+        return structured(self, {edge.name: values[edge.value] for edge in self.outputs})
 
     @torch.no_grad()
-    def run(self, inputs, keep_all: bool = False) -> dict[str, Any]:
-        """What the outputs need of what nodes make, by name; everything where `keep_all`."""
+    def run(self, inputs) -> dict[str, Any]:
+        """What the outputs are of what nodes make, by name; the rest is let go once nothing more reads it."""
         held: dict[str, Any] = dict(self.named_inputs(inputs))
         held |= self.constants
         last = {name: index for index, node in enumerate(self.nodes) for name in node.reads}
         kept = {edge.value for edge in self.outputs}
         for index, node in enumerate(self.nodes):
             held[node.name] = self.computed(node, held)
-            if not keep_all:
-                for name in node.reads:
-                    if last[name] == index and name not in kept:
-                        held.pop(name, None)
+            for name in node.reads:
+                if last[name] == index and name not in kept:
+                    held.pop(name, None)
         return held
 
     @torch.no_grad()
     def computed(self, node: RealNode, held: Mapping[str, Any]):
         """What one node makes of what was made before."""
+        arguments = self.arguments_of(node, held)
+        if node.tokens:
+            weight = self.weights[node.weight]
+            _, scale, sums = codes_and_sums(node.function, arguments, weight, node.tokens)
+            return scaled_sums(sums, scale, weight, arguments.get("bias"), node.tokens[0])
+        result = FUNCTIONS[node.function](**arguments)
+        return result if node.part is None else result[node.part]
+
+    def arguments_of(self, node: RealNode, held: Mapping[str, Any]) -> dict[str, Any]:
+        """What its function takes, by name: weights in real units, the rest of what was made before."""
 
         def resolve(argument: Argument):
             if isinstance(argument, Ref):
                 return self.weights[argument.name].real if argument.name in self.weights else held[argument.name]
-            return tuple(map(resolve, argument)) if isinstance(argument, tuple) else argument
+            return list(map(resolve, argument)) if isinstance(argument, tuple) else argument
 
-        arguments = {name: resolve(argument) for name, argument in node.arguments}
-        if node.tokens:
-            return self._of_tokens(node, arguments)
-        result = FUNCTIONS[node.function](**{name: _as_list(value) for name, value in arguments.items()})
-        return result if node.part is None else result[node.part]
-
-    def _of_tokens(self, node: RealNode, arguments: dict[str, Any]) -> Tensor:
-        weight = self.weights[node.weight]
-        _, scale, sums = codes_and_sums(node.function, arguments, weight, node.tokens)
-        return scaled_sums(sums, scale, weight, arguments.get("bias"), node.tokens[0])
+        return {name: resolve(argument) for name, argument in node.arguments}
 
     def named_inputs(self, inputs) -> dict[str, Tensor]:
         """Inputs by name on the CPU, in the dtypes of their edges. Raises `ProgramError` for others than it takes."""
-        names = [edge.name for edge in self.inputs]
-        if isinstance(inputs, Tensor):
-            inputs = (inputs,)
-        if not isinstance(inputs, Mapping):
-            if not isinstance(inputs, Sequence) or len(inputs) != len(names):
-                raise ProgramError(f"the program takes {len(names)} inputs: {', '.join(names)}.")
-            inputs = dict(zip(names, inputs, strict=True))
-        if set(inputs) != set(names):
-            raise ProgramError(f"inputs {', '.join(map(str, inputs))} given; the program takes {', '.join(names)}.")
+        given = by_input_name([edge.name for edge in self.inputs], inputs)
         tensors = {}
         for edge in self.inputs:
-            tensor = inputs[edge.name]
-            if not isinstance(tensor, Tensor):
-                raise ProgramError(f"input {edge.name!r} is a {type(tensor).__name__}; give a tensor.")
+            tensor = given[edge.name]
             fits = tensor.dim() == len(edge.shape) and all(
                 isinstance(wanted, str) or size == wanted for size, wanted in zip(tensor.shape, edge.shape, strict=True)
             )
@@ -248,7 +233,3 @@ class RealProgram:
         from qat.real.storage import load
 
         return load(directory)
-
-
-def _as_list(argument):
-    return list(argument) if isinstance(argument, tuple) else argument

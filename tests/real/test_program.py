@@ -78,7 +78,8 @@ def test_inputs_are_checked():
         (torch.ones(2, 4), r"float32 of shape \(2, 4\); expected float32 of \(batch, 3\)"),
         (torch.ones(2, 3, dtype=torch.int64), "int64 of shape"),
         ({"y": torch.ones(2, 3)}, "inputs y given; the program takes x"),
-        ([torch.ones(2, 3)] * 2, "takes 1 inputs: x"),
+        ([torch.ones(2, 3)] * 2, "2 inputs given; the program takes 1: x"),
+        (3, "inputs are a int; give a tensor, tensors by position, or tensors by input name"),
         ({"x": 3}, "input 'x' is a int; give a tensor"),
     ):
         with pytest.raises(ProgramError, match=message):

@@ -23,7 +23,7 @@ from qat.emitters.onnxruntime.session import open_session, run_session
 from qat.errors import ExportError
 from qat.integer.packing import unpack
 from qat.real.functions import FUNCTIONS, MOVES, codes_and_sums
-from qat.real.nodes import SIZE, RealInput, RealNode, Ref
+from qat.real.nodes import SIZE, RealInput, RealNode
 from qat.real.program import RealProgram
 from qat.real.weights import RealWeight
 
@@ -114,7 +114,7 @@ class NodeComparison:
 
     def _check_tokens(self, node: RealNode, held, values, expected: Tensor, found: Tensor) -> NodeCheck:
         """Codes, scales, sums and results, all of which are equal."""
-        arguments = self._arguments(node, held)
+        arguments = self.program.arguments_of(node, held)
         codes, scale, sums = codes_and_sums(node.function, arguments, self.program.weights[node.weight], node.tokens)
         own = values[f"{base_of(node)}/codes"].to(torch.int64) - OFFSET
         pairs = (
@@ -127,7 +127,7 @@ class NodeComparison:
     def _bound(self, node: RealNode, held, expected: Tensor) -> Tensor:
         """How far a real result may be from the program's."""
         if node.function in ("linear", "convolution"):
-            arguments = self._arguments(node, held)
+            arguments = self.program.arguments_of(node, held)
             weight = self.program.weights.get(node.weight)
             bias = arguments.pop("bias", None)
             absolute = {"input": arguments["input"].abs(), "weight": arguments["weight"].abs(), "bias": None}
@@ -138,15 +138,6 @@ class NodeComparison:
             return bound + 1e-30
         peak = expected[expected.isfinite()].abs().max().double() if bool(expected.isfinite().any()) else 0.0
         return torch.as_tensor(FUNCTION_TOLERANCE * peak + 1e-6, dtype=torch.float64)
-
-    def _arguments(self, node: RealNode, held) -> dict:
-        def resolve(argument):
-            if not isinstance(argument, Ref):
-                return list(argument) if isinstance(argument, tuple) else argument
-            weight = self.program.weights.get(argument.name)
-            return held[argument.name] if weight is None else weight.real
-
-        return {name: resolve(argument) for name, argument in node.arguments}
 
 
 def base_of(node: RealNode) -> str:
