@@ -13,9 +13,12 @@ from qat.integer.image_input import network_input
 from qat.integer.interpreter import from_edge, named_inputs
 from qat.integer.program import Input, IntegerProgram
 from qat.integer.reals import dequantize
+from qat.real.program import RealProgram
+
+AnyProgram = IntegerProgram | RealProgram
 
 
-def split_batch(program: IntegerProgram, batch: Any, names: Sequence[str] | None = None) -> tuple[Any, Any]:
+def split_batch(program: AnyProgram, batch: Any, names: Sequence[str] | None = None) -> tuple[Any, Any]:
     """(inputs, targets) of a batch as a data loader gives it; targets are None where there are none.
 
     names: of the inputs, by default the program's.
@@ -43,7 +46,7 @@ def split_batch(program: IntegerProgram, batch: Any, names: Sequence[str] | None
     )
 
 
-def input_names(program: IntegerProgram, module: Callable | None) -> list[str]:
+def input_names(program: AnyProgram, module: Callable | None) -> list[str]:
     """What batches hold: the inputs of the prepared module, also those that reach no output and are not the program's.
 
     Of other modules, and of none, they are the program's.
@@ -56,16 +59,15 @@ def input_names(program: IntegerProgram, module: Callable | None) -> list[str]:
     return own if set(names) < set(own) else names
 
 
-def taken_by(program: IntegerProgram, names: Sequence[str], inputs: Any) -> Any:
-    """The inputs that the program takes, of those called `names`."""
-    if len(names) == len(program.inputs):
-        return inputs
-    if not isinstance(inputs, Mapping):
+def taken_by(program: AnyProgram, names: Sequence[str], inputs: Any) -> Any:
+    """The inputs that the program takes, of those called `names`; others that are given by name are left out."""
+    if len(names) > len(program.inputs) and not isinstance(inputs, Mapping):
         inputs = dict(zip(names, inputs, strict=True))
-    return {edge.name: inputs[edge.name] for edge in program.inputs}
+    own = [edge.name for edge in program.inputs]
+    return {name: inputs[name] for name in own} if isinstance(inputs, Mapping) and set(own) <= set(inputs) else inputs
 
 
-def with_pictures(program: IntegerProgram, inputs: Any) -> Any:
+def with_pictures(program: AnyProgram, inputs: Any) -> Any:
     """The inputs as the program takes them: where that is a raw picture, real numbers become the picture they are of.
 
     Raises `ConfigurationError` for numbers that are of none.
@@ -87,7 +89,7 @@ def _picture(program: IntegerProgram, edge: Input, tensor: Tensor) -> Tensor:
     return edge.image.pictures(tensor.detach().cpu(), network_input(program, edge).grid)
 
 
-def real_inputs(program: IntegerProgram, inputs: Any) -> Any:
+def real_inputs(program: AnyProgram, inputs: Any) -> Any:
     """The inputs as the network itself takes them: real numbers, also where the program takes codes or pictures."""
     if not any(edge.codes for edge in program.inputs):
         return inputs

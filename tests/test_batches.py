@@ -49,6 +49,8 @@ def test_a_batch_may_hold_inputs_that_the_program_does_not_take():
     assert split_batch(one, (extra, x), names) == ((extra, x), None)
     assert taken_by(one, names, {"x": x, "extra": extra}) == {"x": x}
     assert taken_by(one, ["x"], x) is x
+    assert taken_by(one, ["x"], {"x": x, "extra": extra}) == {"x": x}
+    assert taken_by(one, ["x"], {"extra": extra}) == {"extra": extra}  # which the program refuses
     with pytest.raises(ConfigurationError, match="expected inputs or .*, with 2 inputs: extra, x"):
         split_batch(one, (x,), names)
 

@@ -5,9 +5,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from qat.batches import input_names, real_inputs, split_batch, taken_by, with_pictures
 from qat.errors import ConfigurationError
 from qat.inject.outputs import by_place
 from qat.integer.interpreter import named_inputs
@@ -17,9 +14,11 @@ from qat.verification import meters
 from qat.verification.accumulators import largest_seen
 from qat.verification.codes import codes_of, compare
 from qat.verification.files import OpenedFile
-from qat.verification.networks import by_name, call, check_module
-from qat.verification.real import RealReport, verify_real
+from qat.verification.networks import NetworksBeside, by_name
+from qat.verification.real import verify_real
+from qat.verification.real_report import RealReport
 from qat.verification.report import FileReport, Mismatch, VerificationReport
+from qat.verification.walk import Walk
 
 #: Samples on which accumulators are looked at: it takes as long as running them twice.
 ACCUMULATED_SAMPLES = 256
@@ -45,7 +44,7 @@ def verify(
     metrics: name -> torchmetrics.Metric of one number, cloned for each backend and updated with (output, target);
     of a network that returns nested structures with a dict of its outputs by name.
     repeats: how many runs the latency is the median of, of one sample; 0 measures none.
-    Of a program whose activations are not static the report is a `RealReport` (`qat.verification.real`).
+    Of a program whose activations are not static the report is a `RealReport` (`qat.verification.real_report`).
     Raises `ConfigurationError` for no batches, for metrics without targets, for a module in train mode or not prepared,
     and `ExportError` for a file that cannot be loaded or is of another program.
     """
@@ -69,51 +68,37 @@ def verify_files(
         return verify_real(program, files, batches, module, metrics, float_module, repeats)
     if not files:
         raise ConfigurationError("there are no files to verify; export the program first.")
-    networks = {"fake_quant": module, "float": float_module}
-    networks = {name: network for name, network in networks.items() if network is not None}
-    for name, network in networks.items():
-        if isinstance(network, torch.nn.Module):
-            check_module(name, network)
+    beside = NetworksBeside(module, float_module, metrics)
     opened = [OpenedFile(program, runtime, Path(path), meters.cloned(metrics or {})) for runtime, path in files.items()]
-    metered = {name: meters.cloned(metrics or {}) for name in networks}
     fake_quant: Mismatch | None = None
     accumulators: dict[str, int] = {}
-    samples, sample, names = 0, None, input_names(program, module)
-    for batch in batches:
-        inputs, targets = split_batch(program, batch, names)
-        tensors = named_inputs(program, with_pictures(program, taken_by(program, names, inputs)))
-        sample = sample or {name: tensor[:1].contiguous() for name, tensor in tensors.items()}
-        if samples < ACCUMULATED_SAMPLES:
-            for name, magnitude in largest_seen(program, tensors, ACCUMULATED_SAMPLES - samples).items():
+    walk = Walk(program, named_inputs, batches, module)
+    for batch in walk:
+        if batch.before < ACCUMULATED_SAMPLES:
+            for name, magnitude in largest_seen(program, batch.tensors, ACCUMULATED_SAMPLES - batch.before).items():
                 accumulators[name] = max(accumulators.get(name, 0), magnitude)
-        samples += len(next(iter(tensors.values())))
-        expected = by_name(program, program(tensors))
+        expected = by_name(program, program(batch.tensors))
         for file in opened:
-            own = expected if file.program is program else by_name(file.program, file.program(tensors))
-            meters.update(file.meters, file.runtime, by_place(file.run(tensors, own)), targets)
-        for name, network in networks.items():
-            output = call(network, real_inputs(program, inputs))
-            if name == "fake_quant":
-                found = compare(program, expected, by_name(program, output))
-                fake_quant = found if fake_quant is None else fake_quant + found
-            meters.update(metered[name], name, by_place(output), targets)
-    if sample is None:
-        raise ConfigurationError("there are no batches to verify on; pass at least one, e.g. the test data loader.")
-    reports = {file.runtime: file.report(sample, repeats) for file in opened}
+            own = expected if file.program is program else by_name(file.program, file.program(batch.tensors))
+            meters.update(file.meters, file.runtime, by_place(file.run(batch.tensors, own)), batch.targets)
+        outputs = beside.run(batch.inputs, batch.targets)
+        if "fake_quant" in outputs:
+            found = compare(program, expected, by_name(program, outputs["fake_quant"]))
+            fake_quant = found if fake_quant is None else fake_quant + found
+    reports = {file.runtime: file.report(walk.sample, repeats) for file in opened}
     first, first_file = next(iter(reports.values())), opened[0]
     mismatches = {runtime: report.mismatch for runtime, report in reports.items()}
-    found = {"integer": first.metrics} | {name: meters.numbers(entries) for name, entries in metered.items()}
     return VerificationReport(
-        samples=samples,
+        samples=walk.samples,
         mismatches=mismatches if fake_quant is None else mismatches | {"fake_quant": fake_quant},
         float_ops=first.float_ops,
         size_bytes={"float": program.float_bytes, "integer": first.bytes, "program": program.bytes},
         latency_ms=first.latency_ms,
-        metrics=found if metrics else {},
+        metrics={"integer": first.metrics} | beside.numbers() if metrics else {},
         conditions=first.conditions,
         islands=first.islands,
         island_codes=first.island_codes,
-        nonlinear_ms=first_file.nonlinear_ms(sample, repeats),
+        nonlinear_ms=first_file.nonlinear_ms(walk.sample, repeats),
         files=reports,
         accumulators=accumulators,
     )

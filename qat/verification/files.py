@@ -8,6 +8,7 @@ from torch import Tensor
 
 from qat.batches import real_inputs
 from qat.emitters import RUNTIMES, emitter_of, latency, stored_bytes
+from qat.integer.calls import structured
 from qat.integer.program import IntegerProgram
 from qat.integer.semantics import for_runtime
 from qat.verification.codes import compare
@@ -42,9 +43,7 @@ class OpenedFile:
             codes, wanted = self._behind_islands(tensors)
             found = Mismatch(codes.differing, codes.total, codes.largest)
             self._island_codes = found if self._island_codes is None else self._island_codes + found
-        if self.program.output_structure != "dict":
-            ordered = tuple(outputs[edge.name] for edge in self.program.outputs)
-            outputs = ordered if self.program.output_structure == "tuple" else ordered[0]
+        outputs = structured(self.program, outputs)
         self._mismatch += compare(self.program, wanted, by_name(self.program, outputs))
         return outputs
 

@@ -1,7 +1,7 @@
-"""The networks beside a file: how they are called, and what they return."""
+"""The networks beside a file: how they are called, what they return, and the metrics of each."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -9,8 +9,42 @@ from torch import Tensor
 
 from qat.errors import ConfigurationError
 from qat.inject.handle import handle_of
-from qat.inject.outputs import named_outputs
+from qat.inject.outputs import by_place, named_outputs
 from qat.integer.program import IntegerProgram
+from qat.real.program import RealProgram
+from qat.verification import meters
+
+
+class NetworksBeside:
+    """The prepared network and the float one, where they are given, each with metrics of its own.
+
+    unchecked: those that may be in train mode or not prepared.
+    """
+
+    def __init__(
+        self,
+        fake_quant: Callable | None,
+        float_network: Callable | None,
+        metrics: Mapping[str, Any] | None,
+        unchecked: Collection[str] = (),
+    ):
+        given = {"fake_quant": fake_quant, "float": float_network}
+        self._networks = {name: network for name, network in given.items() if network is not None}
+        for name, network in self._networks.items():
+            if isinstance(network, torch.nn.Module) and name not in unchecked:
+                check_module(name, network)
+        self._meters = {name: meters.cloned(metrics or {}) for name in self._networks}
+
+    def run(self, inputs: Any, targets: Any) -> dict[str, Any]:
+        """What each returns, by its name, after its metrics have seen it."""
+        outputs = {name: call(network, inputs) for name, network in self._networks.items()}
+        for name, output in outputs.items():
+            meters.update(self._meters[name], name, by_place(output), targets)
+        return outputs
+
+    def numbers(self) -> dict[str, dict[str, float]]:
+        """What the metrics of each came to."""
+        return {name: meters.numbers(entries) for name, entries in self._meters.items()}
 
 
 def check_module(name: str, module: torch.nn.Module) -> None:
@@ -43,7 +77,7 @@ def call(module: Callable, inputs: Any):
         return module(*map(move, inputs))
 
 
-def by_name(program: IntegerProgram, output: Any) -> dict[str, Tensor]:
+def by_name(program: IntegerProgram | RealProgram, output: Any) -> dict[str, Tensor]:
     """A network's result by output name."""
     names = [edge.name for edge in program.outputs]
     if dataclasses.is_dataclass(output):
