@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-from qat.emitters.onnxruntime.real.comparison import NodeComparison, check, check_codes, container_bits
+from qat.emitters.onnxruntime.real.codes import check_codes, container_bits
+from qat.emitters.onnxruntime.real.comparison import NodeComparison, check
 from qat.emitters.onnxruntime.real.forms import FORMS
 from qat.emitters.onnxruntime.real.graph import Form, RealGraph
 from qat.emitters.onnxruntime.session import optimized_graph

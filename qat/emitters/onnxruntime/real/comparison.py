@@ -5,25 +5,24 @@ their products, integers and what is only moved are equal; float32 functions dif
 MatMulNBits computes is off by what its kernel rounds: activations, to 8 bits for each group.
 """
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 
-import numpy
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from qat.emitters.onnxruntime.real.graph import CODES, TYPES, dtype_of
-from qat.emitters.onnxruntime.real.layers import CONTAINERS, OFFSET, takes_groups, token_base
+from qat.emitters.onnxruntime.real.codes import check_codes
+from qat.emitters.onnxruntime.real.graph import TYPES, dtype_of
+from qat.emitters.onnxruntime.real.inputs import random_inputs
+from qat.emitters.onnxruntime.real.layers import OFFSET, takes_groups, token_base
 from qat.emitters.onnxruntime.session import open_session, run_session
 from qat.errors import ExportError
-from qat.integer.packing import unpack
 from qat.real.functions import FUNCTIONS, MOVES, codes_and_sums
-from qat.real.nodes import SIZE, RealInput, RealNode
+from qat.real.nodes import SIZE, RealNode
 from qat.real.program import RealProgram
 from qat.real.weights import RealWeight
 
@@ -31,10 +30,8 @@ from qat.real.weights import RealWeight
 SUM_TOLERANCE = 1e-5
 #: Share of its largest result by which a float32 function of one runtime may differ from that of another.
 FUNCTION_TOLERANCE = 1e-4
-CHECK_BATCHES = (1, 3)
-CHECK_SEED = 20
-#: How many integers random inputs are among: as many as tables have rows, those of a mask, or 0 alone.
-INTEGER_LIMITS = (2**31, 2, 1)
+
+__all__ = ["NodeCheck", "NodeComparison", "check", "refuse_node", "rounding_of_groups"]
 
 
 @dataclass(frozen=True)
@@ -157,43 +154,6 @@ def rounding_of_groups(x: Tensor, weight: RealWeight) -> Tensor:
     return (grouped / 127 / 2 * 1.001) @ sums.T
 
 
-def codes_in(path: str | PathLike, program: RealProgram) -> dict[str, Tensor]:
-    """The codes of every weight, int8 (C, n), as the file at `path` holds them."""
-    tensors = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
-    found = {}
-    for name, weight in program.weights.items():
-        stored = tensors.get(f"{name}/codes") or tensors.get(f"{name}/packed")
-        if stored is None:
-            raise ExportError(f"{path} has no codes of {name!r}; it is the file of another program, so export again.")
-        shape = tuple(stored.dims)
-        if stored.name.endswith("/packed"):
-            width = CONTAINERS[weight.bits]
-            raw = torch.from_numpy(numpy_helper.to_array(stored).copy()).flatten()
-            counted = unpack(raw, width, (*shape[:2], shape[2] * 8 // width)).to(torch.int16) & (2**width - 1)
-            codes = counted - 2 ** (width - 1)
-        elif weight.bits in CODES:
-            raw = torch.from_numpy(numpy.frombuffer(stored.raw_data, numpy.uint8).copy())
-            codes = unpack(raw, CODES[weight.bits][1], shape)
-        else:
-            codes = torch.from_numpy(numpy_helper.to_array(stored).copy())
-        found[name] = codes.flatten(1)[:, : weight.codes.shape[1]].to(torch.int8)
-    return found
-
-
-def container_bits(program: RealProgram) -> dict[str, int]:
-    """Bits that a code takes in a file, by the bits it has: a text, as json has keys."""
-    return {
-        str(weight.bits): CONTAINERS[weight.bits] for weight in sorted(program.weights.values(), key=lambda w: w.bits)
-    }
-
-
-def check_codes(program: RealProgram, path: str | PathLike) -> None:
-    """Refuse a file whose weights are not, bit for bit, those of the program."""
-    for name, codes in codes_in(path, program).items():
-        if not torch.equal(codes, program.weights[name].codes):
-            raise ExportError(f"{path} holds other codes of {name!r} than the program; export it again.")
-
-
 def check(program: RealProgram, path: str | PathLike) -> None:
     """Raise `ExportError` where a node of the file computes something else than that of the program."""
     check_codes(program, path)
@@ -205,45 +165,12 @@ def check(program: RealProgram, path: str | PathLike) -> None:
 
 def refuse_node(found: NodeCheck) -> None:
     """Raise `ExportError` for a node that does not hold."""
-    if not found.holds:
-        what = f"{found.differing} of {found.total} numbers that should be equal" if found.differing else (
-            f"a result by {found.error:.3g}, where {found.bound:.3g} is explained"
-        )  # fmt: skip
-        raise ExportError(
-            f"ONNX Runtime computes {found.function} {found.name!r} otherwise than the program ({what}); its kernels "
-            "for this processor round otherwise."
-        )
-
-
-def random_inputs(program: RealProgram) -> Iterator[dict[str, Tensor]]:
-    """Inputs by name: of several batches, of the recorded lengths and, where that can be, of shorter ones.
-
-    Integers are of the range that tables tell; where the network cannot take those, smaller ones.
-    """
-    generator = torch.Generator().manual_seed(CHECK_SEED)
-    symbols = {size for edge in program.inputs for size in edge.shape if isinstance(size, str)} - {"batch"}
-    for batch, shorter in itertools.product(CHECK_BATCHES, (False, True) if symbols else (False,)):
-        for limit in INTEGER_LIMITS:
-            inputs = {edge.name: _random(edge, batch, shorter, limit, generator) for edge in program.inputs}
-            try:
-                program.run(inputs)
-            except Exception:  # a length, or integers, that the network cannot have
-                continue
-            yield inputs
-            break
-        else:
-            if not shorter:
-                raise ExportError("the program takes no random inputs to compare its file on; give it other examples.")
-
-
-def _random(edge: RealInput, batch: int, shorter: bool, limit: int, generator: torch.Generator) -> Tensor:
-    sizes = [
-        batch if size == "batch" else max(recorded // 2, 1) if shorter and isinstance(size, str) else recorded
-        for size, recorded in zip(edge.shape, edge.recorded, strict=True)
-    ]
-    if edge.dtype == "float32":
-        return torch.randn(sizes, generator=generator)
-    return torch.randint(min(edge.count, limit), sizes, generator=generator)
-
-
-__all__ = ["NodeCheck", "NodeComparison", "check", "check_codes", "codes_in", "random_inputs", "rounding_of_groups"]
+    if found.holds:
+        return
+    what = f"a result by {found.error:.3g}, where {found.bound:.3g} is explained"
+    if found.differing:
+        what = f"{found.differing} of {found.total} numbers that should be equal"
+    raise ExportError(
+        f"ONNX Runtime computes {found.function} {found.name!r} otherwise than the program ({what}); its kernels for "
+        "this processor round otherwise."
+    )
