@@ -13,8 +13,9 @@ from pathlib import Path
 
 from qat.emitters.onnxruntime.real.codes import check_codes, container_bits
 from qat.emitters.onnxruntime.real.comparison import NodeComparison, check
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms import FORMS
-from qat.emitters.onnxruntime.real.graph import Form, RealGraph
+from qat.emitters.onnxruntime.real.graph import RealGraph
 from qat.emitters.onnxruntime.session import optimized_graph
 from qat.errors import ExportError
 from qat.files import written_whole

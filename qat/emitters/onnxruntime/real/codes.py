@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from qat.emitters.onnxruntime.real.graph import CODES
-from qat.emitters.onnxruntime.real.layers import CONTAINERS
+from qat.emitters.onnxruntime.real.weights import CONTAINERS
 from qat.errors import ExportError
 from qat.integer.packing import unpack
 from qat.real.program import RealProgram

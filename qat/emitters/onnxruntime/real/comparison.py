@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from qat.emitters.onnxruntime.real.codes import check_codes
 from qat.emitters.onnxruntime.real.graph import TYPES, dtype_of
 from qat.emitters.onnxruntime.real.inputs import random_inputs
-from qat.emitters.onnxruntime.real.layers import OFFSET, takes_groups, token_base
+from qat.emitters.onnxruntime.real.layers import token_base
+from qat.emitters.onnxruntime.real.weights import OFFSET, takes_groups
 from qat.emitters.onnxruntime.session import open_session, run_session
 from qat.errors import ExportError
 from qat.real.functions import FUNCTIONS, MOVES, codes_and_sums

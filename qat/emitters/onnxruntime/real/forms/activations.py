@@ -1,7 +1,7 @@
 """Activation functions."""
 
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write
-from qat.emitters.onnxruntime.real.graph import Form
 
 
 def _silu(form: Form) -> str:

@@ -3,8 +3,8 @@
 import numpy
 from onnx import helper
 
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write
-from qat.emitters.onnxruntime.real.graph import Form
 
 
 def _where(form: Form) -> str:

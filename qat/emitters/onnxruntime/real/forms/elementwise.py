@@ -1,7 +1,8 @@
 """Arithmetic, and the other functions of each element that are no activation and no comparison."""
 
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write, binary
-from qat.emitters.onnxruntime.real.graph import NUMPY, Form
+from qat.emitters.onnxruntime.real.graph import NUMPY
 
 
 def _unary(kind: str) -> Write:

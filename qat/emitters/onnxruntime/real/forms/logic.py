@@ -1,7 +1,7 @@
 """Comparisons, and what is computed of their results."""
 
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write, binary
-from qat.emitters.onnxruntime.real.graph import Form
 
 
 def _compared(kind: str, negated: bool = False) -> Write:

@@ -1,7 +1,8 @@
 """What moves numbers to other places by its shapes alone."""
 
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write
-from qat.emitters.onnxruntime.real.graph import NUMPY, Form
+from qat.emitters.onnxruntime.real.graph import NUMPY
 
 
 def _reshape(form: Form) -> str:

@@ -2,8 +2,8 @@
 
 import numpy
 
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write
-from qat.emitters.onnxruntime.real.graph import Form
 from qat.real.nodes import Ref
 
 

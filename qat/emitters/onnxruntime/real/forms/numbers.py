@@ -1,7 +1,8 @@
 """Types of numbers, tensors made of none, and sizes."""
 
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write
-from qat.emitters.onnxruntime.real.graph import NUMPY, TYPES, Form
+from qat.emitters.onnxruntime.real.graph import NUMPY, TYPES
 
 
 def _cast(form: Form) -> str:

@@ -1,8 +1,8 @@
 """Products of matrices, and layers with weights."""
 
 from qat.emitters.onnxruntime.real import layers
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write
-from qat.emitters.onnxruntime.real.graph import Form
 
 
 def _matmul(form: Form) -> str:

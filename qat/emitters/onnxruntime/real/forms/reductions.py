@@ -4,8 +4,9 @@ import math
 
 import numpy
 
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write
-from qat.emitters.onnxruntime.real.graph import TYPES, Form
+from qat.emitters.onnxruntime.real.graph import TYPES
 from qat.integer.geometry import per_dimension
 
 

@@ -1,7 +1,7 @@
 """Pooling and resizing."""
 
+from qat.emitters.onnxruntime.real.form import Form
 from qat.emitters.onnxruntime.real.forms.write import Write
-from qat.emitters.onnxruntime.real.graph import Form
 from qat.integer.geometry import per_dimension
 
 

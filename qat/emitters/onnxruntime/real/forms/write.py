@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from qat.emitters.onnxruntime.real.graph import Form
+from qat.emitters.onnxruntime.real.form import Form
 
 #: Returns the name of the result.
 Write = Callable[[Form], str]
