@@ -139,11 +139,6 @@ class RealProgram:
         return {node.name: node for node in self.nodes}
 
     @property
-    def weighted(self) -> tuple[RealNode, ...]:
-        """Layers whose weights have codes."""
-        return tuple(node for node in self.nodes if node.weight in self.weights)
-
-    @property
     def integer_operations(self) -> tuple[RealNode, ...]:
         """Layers that multiply codes of tokens by codes of weights, in integers, between real numbers."""
         return tuple(node for node in self.nodes if node.tokens)

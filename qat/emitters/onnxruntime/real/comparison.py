@@ -75,8 +75,8 @@ class NodeComparison:
         shown = {node.name: TYPES[dtype_of(program, node.name) if node.dtype != SIZE else "int64"]
                  for node in program.nodes if node.name in made}  # fmt: skip
         for node in program.integer_operations:
-            shown |= {f"{node.name}/sums": TensorProto.INT32, f"{base_of(node)}/codes": TensorProto.UINT8,
-                      f"{base_of(node)}/scale": TensorProto.FLOAT}  # fmt: skip
+            shown |= {f"{node.name}/sums": TensorProto.INT32, f"{_base_of(node)}/codes": TensorProto.UINT8,
+                      f"{_base_of(node)}/scale": TensorProto.FLOAT}  # fmt: skip
         known = {edge.name for edge in model.graph.output}
         model.graph.output.extend(
             helper.make_tensor_value_info(name, kind, None) for name, kind in shown.items() if name not in known
@@ -114,9 +114,9 @@ class NodeComparison:
         """Codes, scales, sums and results, all of which are equal."""
         arguments = self.program.arguments_of(node, held)
         codes, scale, sums = codes_and_sums(node.function, arguments, self.program.weights[node.weight], node.tokens)
-        own = values[f"{base_of(node)}/codes"].to(torch.int64) - OFFSET
+        own = values[f"{_base_of(node)}/codes"].to(torch.int64) - OFFSET
         pairs = (
-            (own, codes.to(torch.int64)), (values[f"{base_of(node)}/scale"], scale),
+            (own, codes.to(torch.int64)), (values[f"{_base_of(node)}/scale"], scale),
             (values[f"{node.name}/sums"].to(torch.int64), sums), (found, expected),
         )  # fmt: skip
         differing = sum(int((first != second).sum()) for first, second in pairs)
@@ -138,7 +138,7 @@ class NodeComparison:
         return torch.as_tensor(FUNCTION_TOLERANCE * peak + 1e-6, dtype=torch.float64)
 
 
-def base_of(node: RealNode) -> str:
+def _base_of(node: RealNode) -> str:
     """How the names of the tensors with a layer's tokens begin."""
     return token_base(node.named["input"].name, node.tokens)
 
