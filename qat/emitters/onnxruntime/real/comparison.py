@@ -98,16 +98,15 @@ class NodeComparison:
         if node.tokens:
             return self._check_tokens(node, held, values, expected, found)
         if not expected.is_floating_point() or (node.function in MOVES and node.weight not in self.program.weights):
-            same = (found == expected) | (found != found) & (expected != expected)
-            return NodeCheck(node.name, node.function, int((~same).sum()), expected.numel())
+            return NodeCheck(node.name, node.function, _differing(found, expected), expected.numel())
         finite = expected.isfinite()
-        differing = int((found[~finite] != expected[~finite]).sum())
+        differing = _differing(found[~finite], expected[~finite])
         error = torch.where(finite, (found.double() - expected.double()).abs(), 0.0)
-        bound = self._bound(node, held, expected)
+        bound = torch.where(finite, self._bound(node, held, expected), 1.0)
         excess = (error / bound.clamp(min=1e-300)).argmax()
         return NodeCheck(
             node.name, node.function, differing, int((~finite).sum()),
-            float(error.flatten()[excess]), float(bound.expand_as(error).flatten()[excess]),
+            float(error.flatten()[excess]), float(bound.flatten()[excess]),
         )  # fmt: skip
 
     def _check_tokens(self, node: RealNode, held, values, expected: Tensor, found: Tensor) -> NodeCheck:
@@ -119,7 +118,7 @@ class NodeComparison:
             (own, codes.to(torch.int64)), (values[f"{_base_of(node)}/scale"], scale),
             (values[f"{node.name}/sums"].to(torch.int64), sums), (found, expected),
         )  # fmt: skip
-        differing = sum(int((first != second).sum()) for first, second in pairs)
+        differing = sum(_differing(first, second) for first, second in pairs)
         return NodeCheck(node.name, node.function, differing, sum(second.numel() for _, second in pairs))
 
     def _bound(self, node: RealNode, held, expected: Tensor) -> Tensor:
@@ -136,6 +135,11 @@ class NodeComparison:
             return bound + 1e-30
         peak = expected[expected.isfinite()].abs().max().double() if bool(expected.isfinite().any()) else 0.0
         return torch.as_tensor(FUNCTION_TOLERANCE * peak + 1e-6, dtype=torch.float64)
+
+
+def _differing(first: Tensor, second: Tensor) -> int:
+    """How many entries are not equal; no number is equal to no number."""
+    return int(((first != second) & ~(first.isnan() & second.isnan())).sum())
 
 
 def _base_of(node: RealNode) -> str:

@@ -1,5 +1,7 @@
 """Nodes of a file beside those of the program."""
 
+import dataclasses
+
 import onnx
 import onnxruntime
 import pytest
@@ -10,7 +12,7 @@ from torch import nn
 
 import qat
 from qat.emitters.onnxruntime.real import build_real
-from qat.emitters.onnxruntime.real.comparison import NodeCheck, refuse_node, rounding_of_groups
+from qat.emitters.onnxruntime.real.comparison import NodeCheck, NodeComparison, refuse_node, rounding_of_groups
 from qat.errors import ExportError
 from qat.real.nodes import RealInput, RealNode, RealOutput, Ref
 from qat.real.program import RealProgram
@@ -36,6 +38,28 @@ def test_a_kernel_that_computes_something_else_is_found(tmp_path):
     report = qat.verify(program, tmp_path / "model.onnx", [torch.randn(4, 32)])
     assert not report.as_exported
     assert len(report.wrong) == 1
+
+
+def test_what_is_no_number_in_both_is_equal(tmp_path):
+    """The logarithm of a random number is none for every second one, and so is what a layer computes of it."""
+
+    class Logarithm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 1), nn.Linear(1, 3)
+
+        def forward(self, x):
+            return self.last(torch.log(self.first(x)))
+
+    torch.manual_seed(0)
+    program = qat.quantize(Logarithm().eval(), [torch.randn(5, 4)], quant="fp16")
+    qat.export(program, tmp_path / "model.onnx")
+    compared = NodeComparison(program, tmp_path / "model.onnx")({"x": torch.randn(64, 4)})
+    assert all(found.holds for found in compared.values())
+    assert 10 < compared["log"].total < 54
+    wrong = NodeComparison(dataclasses.replace(program, constants=program.constants | {"last.bias": torch.zeros(3)}),
+                           tmp_path / "model.onnx")({"x": torch.randn(64, 4)})  # fmt: skip
+    assert not wrong["last"].holds
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
