@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from qat.emitters import emitter_of, latency
+from qat.emitters import RUNTIMES, emitter_of, latency
 from qat.errors import ConfigurationError
 from qat.inject.outputs import by_place
 from qat.integer.calls import structured
@@ -41,7 +41,7 @@ def verify_real(
         raise ConfigurationError(f"{len(files)} files are given; a real program has one, for onnxruntime.")
     ((runtime, path),) = files.items()
     emitter = emitter_of(runtime)
-    if not hasattr(emitter, "NodeComparison"):
+    if not RUNTIMES[runtime].real_programs:
         raise ConfigurationError(f"{runtime} runs integer files only; verify the file of onnxruntime.")
     # a network without a weight grid is prepared, and rounds nothing
     beside = NetworksBeside(module, float_module, metrics, unchecked=() if program.weights else ("fake_quant",))
