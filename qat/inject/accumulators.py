@@ -22,6 +22,8 @@ from qat.inject.nonlinear import requantize_between
 from qat.inject.operations import Operation
 from qat.inject.tables import Mapped, Regions
 from qat.inject.weighted import WeightedForm
+from qat.integer.fixed_point import NARROW_BITS
+from qat.integer.operations import Conv, Linear, Requantize
 from qat.integer.semantics import Semantics
 from qat.integer.values import Grid
 from qat.quantizers import FakeQuantize
@@ -62,7 +64,8 @@ class Accumulators:
         """The real result of a layer with weights, from sums of products of codes; notes the sums.
 
         Codes of 8 bits, unlike the reals they stand for, pass unrounded through the multipliers of any device, be they
-        bfloat16 or TF32, and float32 holds their sums up to 2^24. None where the sums have no unit or wait for nothing.
+        bfloat16 or TF32, and float32 holds their sums up to 2^24; wider codes are added in float64. None where the sums
+        have no unit or wait for nothing.
         """
         action = self.actions[address]
         layer = action.form
@@ -73,11 +76,14 @@ class Accumulators:
         weight = next(slot for slot, name in action.weights if name == action.weight_quantizer)
         x, kernel = operand_at(args, kwargs, source), operand_at(args, kwargs, weight)
         bias = None if action.bias is None else operand_at(args, kwargs, action.bias)
-        args, kwargs = with_operand(args, kwargs, source, _steps(x, scales[0]))
+        wide = self.quantizers[action.input_quantizer].spec.bits > NARROW_BITS  # their sums float32 does not hold
+        widened = torch.Tensor.double if wide else _as_it_is
+        args, kwargs = with_operand(args, kwargs, source, widened(_steps(x, scales[0])))
         kernel_scale = functional.along_axis(scales[1], kernel.dim(), layer.axis)
-        args, kwargs = with_operand(args, kwargs, weight, _steps(kernel, kernel_scale))
+        args, kwargs = with_operand(args, kwargs, weight, widened(_steps(kernel, kernel_scale)))
         if bias is not None:
-            args, kwargs = with_operand(args, kwargs, action.bias, _no_bias(layer, bias))
+            none = _no_bias(layer, bias)
+            args, kwargs = with_operand(args, kwargs, action.bias, none if none is None else widened(none))
         sums = function(*args, **kwargs)
         self.dtype = x.dtype
         along = _along(sums, layer.channels)
@@ -89,7 +95,7 @@ class Accumulators:
             whole = whole + folding.bias_codes(bias.detach().float(), unit).double().view(along)
             real = real + bias.view(along)
         if action.batch_norm is None:
-            self.waiting[address] = exact.weighted(*scales, along, whole)
+            self.waiting[address] = exact.weighted(*scales, along, whole, self._kind(action))
         else:
             self.sums[action.batch_norm] = whole
         return real
@@ -106,7 +112,8 @@ class Accumulators:
             if is_exact and address in self.sums:
                 bias = folding.bias_codes(shift, unit)
                 whole = _folded_sums(self.sums.pop(address), multiplier, dead, bias, _along(x, 1))
-                self.waiting[head] = exact.weighted(scales[0], folded, _along(x, 1), whole)
+                kind = self._kind(self.actions[head])
+                self.waiting[head] = exact.weighted(scales[0], folded, _along(x, 1), whole, kind)
             shift = folding.fake_quantize_bias(shift, unit)
             multiplier = torch.where(dead, torch.zeros_like(multiplier), multiplier)
         shape = _along(x, 1)
@@ -129,12 +136,14 @@ class Accumulators:
             x, batch_norm = batch_norm_of(function, args, kwargs)
             if batch_norm.mean is not None:
                 scale = self.quantizers[action.operands[0][1]].scale_in_force()
-                self.waiting[address] = exact.normalized(scale, batch_norm, _along(x, 1))
+                kind = exact_operations.kind_between(self.semantics, Conv, self._grids(action))
+                self.waiting[address] = exact.normalized(scale, batch_norm, _along(x, 1), kind)
             return result
         if operation.name == "embedding":
             ((_, name),) = action.weights
             unit = self.quantizers[name].scale_in_force() / self.quantizers[name].kernel_weight().step
-            self.waiting[address] = exact.product(float(unit), 1.0, self.semantics.rounds_first)
+            kind = exact_operations.kind_between(self.semantics, Requantize, {})
+            self.waiting[address] = exact.product(float(unit), 1.0, self.semantics.rounds_first, kind)
             return result
         accumulated = exact_operations.accumulate(
             operation, function, args, kwargs, result, self._grids(action), action.shape, self._semantics(action)
@@ -215,6 +224,12 @@ class Accumulators:
             return None
         return source.scale_in_force(), weight.scale_in_force() / weight.kernel_weight().step
 
+    def _kind(self, action: Action) -> exact.Kind:
+        """How a layer with weights is rescaled, by the grid of its result."""
+        source = exact.grid_of(self.quantizers[action.input_quantizer])
+        layer = Linear if action.form.channels == -1 else Conv
+        return lambda grid: self.semantics.kind(layer, source, grid)
+
     def _semantics(self, action: Action) -> Semantics:
         """Of a computation: products with a constant are rounded as those of layers."""
         return dataclasses.replace(self.semantics, rounds_once=False) if action.weights else self.semantics
@@ -229,6 +244,10 @@ class Accumulators:
         grids = {slot: exact.grid_of(self.quantizers[name]) for slot, name in (*action.operands, *action.weights)}
         (output,) = self.actions[self.ends[action.head]].outputs
         return {**grids, None: exact.grid_of(self.quantizers[output])}
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _no_bias(form: WeightedForm, bias: Tensor | None) -> Tensor | None:

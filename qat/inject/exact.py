@@ -19,8 +19,16 @@ from qat import folding
 from qat.integer.fixed_point import NARROW_BITS, round_once, taken_apart
 from qat.integer.half_up import HalfUpMultipliers
 from qat.integer.semantics import USUAL, Semantics
+from qat.integer.sixteen_bits import FixedSum, factor_parts, multiplied
 from qat.integer.values import Grid, float32
 from qat.quantizers import FakeQuantize
+
+#: The kind of the `FixedMultiplier` by which a runtime rescales to codes of a grid; None for a float32 factor.
+Kind = Callable[[Grid], str | None]
+
+
+def no_kind(_: Grid) -> None:
+    """Of runtimes without kernels for 16-bit codes."""
 
 
 @dataclass
@@ -100,42 +108,73 @@ def code_bounds(low: float, high: float, grid: Grid) -> tuple[int, int]:
 
 
 def weighted(
-    input_scale: Tensor, kernel_scale: Tensor, channel_shape: tuple[int, ...], whole: Tensor | None = None
+    input_scale: Tensor,
+    kernel_scale: Tensor,
+    channel_shape: tuple[int, ...],
+    whole: Tensor | None = None,
+    kind: Kind = no_kind,
 ) -> Accumulator:
     """Sums of products with weights. kernel_scale: of the kernel's integers, batch norm folded in, (O,) or ().
 
     channel_shape: to broadcast (O,) against the result. whole: the sums, where they are known.
     """
-    unit = (input_scale * kernel_scale).reshape(channel_shape if kernel_scale.dim() else ())
-    return Accumulator(unit.double(), lambda whole, grid: _sum_code(whole, _per_step(unit, grid), grid), whole)
+    kernel_scale = kernel_scale.reshape(channel_shape if kernel_scale.dim() else ())
+    unit = input_scale * kernel_scale
+
+    def rescale(whole: Tensor, grid: Grid) -> Tensor:
+        if kind(grid) is not None:
+            return _fixed_code(kind(grid), whole, input_scale, kernel_scale, grid)
+        return _sum_code(whole, _per_step(unit, grid), grid)
+
+    return Accumulator(unit.double(), rescale, whole)
 
 
-def sum_of_codes(input_grid: Grid, count: int) -> Accumulator:
+def sum_of_codes(input_grid: Grid, count: int, kind: Kind = no_kind) -> Accumulator:
     """Means: the whole number is the sum of `count` codes less their zero points."""
-    multiplier = torch.tensor(input_grid.scale, dtype=torch.float32) * float32(1 / count)
+    share = float32(1 / count)
+    multiplier = torch.tensor(input_grid.scale, dtype=torch.float32) * share
     unit = torch.tensor(input_grid.scale, dtype=torch.float64) / count
-    return Accumulator(unit, lambda whole, grid: _sum_code(whole, _per_step(multiplier, grid), grid))
+
+    def rescale(whole: Tensor, grid: Grid) -> Tensor:
+        if kind(grid) is not None:
+            return _fixed_code(kind(grid), whole, input_grid.scale, share, grid)
+        return _sum_code(whole, _per_step(multiplier, grid), grid)
+
+    return Accumulator(unit, rescale)
 
 
-def product(first_scale: float, second_scale: float, rounds_first: bool = False) -> Accumulator:
+def product(first_scale: float, second_scale: float, rounds_first: bool = False, kind: Kind = no_kind) -> Accumulator:
     """A product of codes, or a code times a number (`second_scale`). rounds_first: as of `Mul`."""
     code = _sum_code if rounds_first else _product_code
     multiplier = torch.tensor(first_scale, dtype=torch.float32) * second_scale
     unit = torch.tensor(first_scale, dtype=torch.float64) * second_scale
-    return Accumulator(unit, lambda whole, grid: code(whole, _per_step(multiplier, grid), grid))
+
+    def rescale(whole: Tensor, grid: Grid) -> Tensor:
+        if kind(grid) is not None:
+            return _fixed_code(kind(grid), whole, first_scale, second_scale, grid)
+        return code(whole, _per_step(multiplier, grid), grid)
+
+    return Accumulator(unit, rescale)
 
 
 def product_of_matrices(
-    first_scale: float, second_scale: float, whole: Tensor, factor: float = 1.0, once: bool = False
+    first_scale: float,
+    second_scale: float,
+    whole: Tensor,
+    factor: float = 1.0,
+    once: bool = False,
+    kind: Kind = no_kind,
 ) -> Accumulator:
     """Sums of products of two values' codes, times a number. whole: the sums, float64. once: `MatMul.rounds_once`."""
     scaled = float32(second_scale * float32(factor))
     multiplier = torch.tensor(first_scale, dtype=torch.float32) * scaled
 
     def times(number: float) -> Accumulator:
-        return product_of_matrices(first_scale, second_scale, whole, factor * number, once)
+        return product_of_matrices(first_scale, second_scale, whole, factor * number, once, kind)
 
     def rescale(whole: Tensor, grid: Grid) -> Tensor:
+        if kind(grid) is not None:
+            return _fixed_code(kind(grid), whole, first_scale, scaled, grid)
         return _sum_code(whole, _per_step(multiplier, grid), grid, once)
 
     return Accumulator(multiplier.double(), rescale, whole, times=times)
@@ -153,6 +192,8 @@ def addition(
     factors = semantics.factors(first_grid, second_grid, output)
     if isinstance(factors, HalfUpMultipliers):
         return _half_up(steps(first, first_grid), steps(second, second_grid), factors, output)
+    if isinstance(factors, FixedSum):
+        return _fixed_sum(steps(first, first_grid), steps(second, second_grid), factors, output)
     whole = steps(first, first_grid) * factors.first + steps(second, second_grid) * factors.second
     unit = output.scale / 2**factors.shift
 
@@ -173,6 +214,16 @@ def _half_up(first: Tensor, second: Tensor, factors: HalfUpMultipliers, output: 
     return whole * unit, Accumulator(torch.tensor(unit, dtype=torch.float64), rescale)
 
 
+def _fixed_sum(first: Tensor, second: Tensor, factors: FixedSum, output: Grid) -> tuple[Tensor, Accumulator]:
+    whole = factors.sums(first, second).double()
+    unit = output.scale * factors.sum_factor
+
+    def rescale(whole: Tensor, grid: Grid) -> Tensor:
+        return factors.steps(whole).double() + grid.zero_point
+
+    return whole * unit, Accumulator(torch.tensor(unit, dtype=torch.float64), rescale)
+
+
 def by_reciprocal(real: Tensor, scale: Tensor) -> Tensor:
     """`real` on the multiples of `scale` that a quantizer finds which multiplies by fl32(1 / scale); float32."""
     with torch.no_grad():
@@ -180,11 +231,13 @@ def by_reciprocal(real: Tensor, scale: Tensor) -> Tensor:
     return straight_through(real, exact, torch.ones_like(real, dtype=torch.bool)) if real.requires_grad else exact
 
 
-def normalized(input_scale: Tensor, batch_norm: folding.BatchNorm, channel_shape: tuple[int, ...]) -> Accumulator:
+def normalized(
+    input_scale: Tensor, batch_norm: folding.BatchNorm, channel_shape: tuple[int, ...], kind: Kind = no_kind
+) -> Accumulator:
     """A batch norm that stands alone: a depthwise convolution with the weight 127."""
     multiplier, shift = batch_norm.affine(None)
     kernel_scale, _ = folding.fold_scale(input_scale, torch.tensor(1 / 127), multiplier, shift)
-    return weighted(input_scale, kernel_scale, channel_shape)
+    return weighted(input_scale, kernel_scale, channel_shape, kind=kind)
 
 
 def steps(real: Tensor, grid: Grid) -> Tensor:
@@ -201,6 +254,13 @@ def _sum_code(whole: Tensor, multiplier: Tensor, grid: Grid, once: bool = False)
     if once or grid.bits > NARROW_BITS:
         return round_once(whole, *taken_apart(multiplier)) + grid.zero_point
     return torch.round(whole.float() * multiplier) + grid.zero_point
+
+
+def _fixed_code(
+    kind: str, whole: Tensor, input_scale: Tensor | float, weight_scale: Tensor | float, grid: Grid
+) -> Tensor:
+    scales = (torch.as_tensor(scale, device=whole.device) for scale in (input_scale, weight_scale, grid.scale))
+    return multiplied(kind, whole, *factor_parts(kind, *scales)).double() + grid.zero_point
 
 
 def _product_code(whole: Tensor, multiplier: Tensor, grid: Grid) -> Tensor:

@@ -1,6 +1,7 @@
 """Which whole numbers the operations without weights compute, for `qat.inject.exact`."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from qat.inject.normalizations import normalization_of, uses_own_statistics
 from qat.inject.operations import Operation, bounds_of, first_operand
 from qat.inject.resampling import RESAMPLED, Resampling, resampling_of
 from qat.integer.geometry import per_dimension
-from qat.integer.operations import MASK_GRID, Negate
+from qat.integer.operations import MASK_GRID, MatMul, Mean, Mul, Negate, Requantize
 from qat.integer.semantics import USUAL, Semantics
 from qat.integer.values import Grid, float32
 
@@ -40,6 +41,7 @@ def accumulate(
     if not slots:
         return None
     source = grids[slots[0]]
+    means = kind_between(semantics, Mean, grids)
     if operation.name in RESAMPLED:
         x = first_operand(args, kwargs)
         resampling = resampling_of(operation.name, args, kwargs, tuple(x.shape[1:]), tuple(result.shape[1:]))
@@ -47,7 +49,7 @@ def accumulate(
             return result, _resampled(x, source, resampling)
     match operation.name:
         case "matmul" | "bmm" | "mm":
-            return _product(function, args, kwargs, result, grids, semantics.rounds_once)
+            return _product(function, args, kwargs, result, grids, semantics)
         case "layer_norm" | "rms_norm" | "group_norm" | "instance_norm":
             x = first_operand(args, kwargs)
             if operation.name == "instance_norm" and not uses_own_statistics(args, kwargs, is_aten=False):
@@ -67,18 +69,25 @@ def accumulate(
         case "add" | "sub" | "mul" | "div":
             return _binary(operation, args, kwargs, result, grids, semantics)
         case "sum":
-            return result, exact.sum_of_codes(source, 1)
+            return result, exact.sum_of_codes(source, 1, means)
         # an interpolation that is no product with matrices takes the mean of even windows
         case "mean" | "adaptive_avg_pool1d" | "adaptive_avg_pool2d" | "adaptive_avg_pool3d" | "interpolate":
-            return result, exact.sum_of_codes(source, first_operand(args, kwargs).numel() // result.numel())
+            return result, exact.sum_of_codes(source, first_operand(args, kwargs).numel() // result.numel(), means)
         case "avg_pool1d" | "avg_pool2d" | "avg_pool3d":
             kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
-            return result, exact.sum_of_codes(source, math.prod(per_dimension(kernel, int(operation.name[-2]))))
+            return result, exact.sum_of_codes(source, math.prod(per_dimension(kernel, int(operation.name[-2]))), means)
         case "relu" | "relu6" | "hardtanh" | "clamp" | "clamp_min" | "clamp_max":
-            accumulator = exact.product(source.scale, 1.0, semantics.rounds_first)
+            kind = kind_between(semantics, Requantize, grids)
+            accumulator = exact.product(source.scale, 1.0, semantics.rounds_first, kind)
             accumulator.bound(*bounds_of(operation, args, kwargs))  # a bound is no whole number, but becomes a code
             return first_operand(args, kwargs), accumulator
     return None
+
+
+def kind_between(semantics: Semantics, operation: type, grids: Mapping[Slot | None, Grid]) -> exact.Kind:
+    """How an operation of that type is rescaled whose operands are on `grids`, by the grid of its result."""
+    sources = [grid for slot, grid in grids.items() if slot is not None]
+    return lambda grid: semantics.kind(operation, *sources, grid)
 
 
 def _binary(
@@ -103,13 +112,15 @@ def _binary(
             other = 1 / other
         if operation.name in ("mul", "div"):
             factor = float32(abs(other))  # the sign is in the result
-            return result, exact.product(grid.scale, factor, semantics.rounds_first)
+            kind = kind_between(semantics, Requantize, grids)
+            return result, exact.product(grid.scale, factor, semantics.rounds_first, kind)
         other_grid = exact.number_grid(other)
         other = torch.tensor(float32(other), device=value.device)
     if other_grid is None or operation.name == "div":  # a mask, which lowering refuses
         return None
     if operation.name == "mul":
-        return result, exact.product(grid.scale, other_grid.scale, semantics.rounds_first)
+        kind = kind_between(semantics, Mul, grids)
+        return result, exact.product(grid.scale, other_grid.scale, semantics.rounds_first, kind)
     try:
         total, accumulator = exact.addition(value.detach(), grid, other.detach(), other_grid, grids[None], semantics)
     except ProgramError:  # a range that collapsed: conversion says so, a validation on the way goes on
@@ -120,7 +131,7 @@ def _binary(
 
 
 def _product(
-    function, args: tuple, kwargs: dict, result: Tensor, grids, once: bool
+    function, args: tuple, kwargs: dict, result: Tensor, grids, semantics: Semantics
 ) -> tuple[Tensor, Accumulator] | None:
     slots = [slot for slot in grids if slot is not None]
     if len(slots) != 2:
@@ -130,7 +141,8 @@ def _product(
         steps = exact.steps(operand_at(args, kwargs, slot).detach(), grids[slot])
         steps_args, steps_kwargs = with_operand(steps_args, steps_kwargs, slot, steps)
     whole = function(*steps_args, **steps_kwargs)
-    return result, exact.product_of_matrices(*(grids[slot].scale for slot in sorted(slots)), whole, once=once)
+    scales, kind = (grids[slot].scale for slot in sorted(slots)), kind_between(semantics, MatMul, grids)
+    return result, exact.product_of_matrices(*scales, whole, once=semantics.rounds_once, kind=kind)
 
 
 def _quotient(args: tuple, kwargs: dict, grids) -> Computed:

@@ -81,9 +81,17 @@ class Multiplier:
         scale = torch.tensor(input_scale, dtype=torch.float32) * weight_scale
         return cls.from_float(scale / torch.tensor(output_scale, dtype=torch.float32))
 
-    def equals(self, other: "Multiplier") -> bool:
+    def remade(self, input_scale: float, weight_scale: Tensor | float, output_scale: float) -> "Multiplier":
+        """One of other scales."""
+        return self.from_scales(input_scale, weight_scale, output_scale)
+
+    def equals(self, other: object) -> bool:
         """Whether all factors are the same."""
-        return torch.equal(self.mantissa, other.mantissa) and torch.equal(self.exponent, other.exponent)
+        return (
+            isinstance(other, Multiplier)
+            and torch.equal(self.mantissa, other.mantissa)
+            and torch.equal(self.exponent, other.exponent)
+        )
 
     def to_float(self) -> Tensor:
         """The factors as float32 (O,); exact."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qat.integer.fixed_point import NARROW_BITS, Multiplier, requantize, requantize_once, requantize_product
 from qat.integer.operations import ComputingOperation, MatMul, Mul, Requantize
+from qat.integer.sixteen_bits import FixedMultiplier
 from qat.integer.values import Grid
 from qat.tracing import is_traced
 
@@ -55,9 +56,12 @@ def rescale(
     sums: int32 or int64 (O, ...), with as many channels as the operation has multipliers. bias: integers (O,).
     """
     flat = sums.reshape(len(operation.multiplier.mantissa), -1)
+    limits = operation.clamp_min, operation.clamp_max
+    if isinstance(operation.multiplier, FixedMultiplier):
+        whole = flat if bias is None else flat + bias.to(flat.device)[:, None]
+        return operation.multiplier.codes(whole, grid, *limits).reshape(sums.shape)
     if isinstance(operation.multiplier, Rescaling):
         whole = flat if bias is None else flat + bias[:, None]
-        limits = operation.clamp_min, operation.clamp_max
         return operation.multiplier.codes(whole, grid, *limits, exact).reshape(sums.shape)
     steps = (operation.clamp_max - operation.clamp_min) * len(flat)
     worthwhile = flat.device.type == "cpu" and flat.numel() >= _WORTHWHILE * steps
@@ -67,7 +71,7 @@ def rescale(
     # No sum with its bias leaves int32: programs are checked for that.
     whole = flat if bias is None else flat + bias.to(flat.device)[:, None]
     pieces = _pieces(whole, operation.multiplier)
-    codes = [exact(piece.T, own, grid, operation.clamp_min, operation.clamp_max).T for piece, own in pieces]
+    codes = [exact(piece.T, own, grid, *limits).T for piece, own in pieces]
     return torch.cat(codes, int(len(whole) == 1)).reshape(sums.shape)
 
 

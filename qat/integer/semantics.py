@@ -8,6 +8,7 @@ convolutions, matrix products and means, and differs in five places:
 - real inputs are multiplied by the reciprocal of their scale;
 - weights of 4 bits and fewer are stored as such. Its kernels multiply with these codes, not with codes that were scaled
   up to 8 bits, so that the step of the bias is that of the weights.
+Codes of 16 bits it leaves to TensorFlow Lite's own kernels, which compute in fixed point (`qat.integer.sixteen_bits`).
 
 TensorRT's compiler writes kernels of its own, whose source its engines hold. It takes the reciprocal of the scale of
 real inputs as well, and would fuse a product with the zero point that is added to it, so that products are rounded
@@ -15,17 +16,38 @@ without.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from qat.errors import ProgramError
 from qat.folding import NARROW_KERNEL_BITS, KernelWeight
-from qat.integer.fixed_point import Multiplier, SumMultipliers
+from qat.integer.fixed_point import NARROW_BITS, Multiplier, SumMultipliers
 from qat.integer.half_up import HalfUpMultipliers
-from qat.integer.operations import Add, Conv, Linear, Loop, MatMul, Mul, Operation, Requantize
+from qat.integer.operations import (
+    Add,
+    AveragePool,
+    ComputingOperation,
+    Conv,
+    Linear,
+    Loop,
+    MatMul,
+    Mean,
+    Mul,
+    Operation,
+    Requantize,
+    Sum,
+)
 from qat.integer.program import Input, IntegerProgram
-from qat.integer.values import Constant, Grid, Value, Weight, WeightGrid
+from qat.integer.sixteen_bits import DOUBLE, REDUCED, SINGLE, FixedMultiplier, FixedSum
+from qat.integer.values import AnyGrid, Constant, Grid, Value, Weight, WeightGrid
+
+#: How the kernel of each operation multiplies sums of 16-bit codes; means are depthwise convolutions with ones.
+_FIXED: dict[type[ComputingOperation], str] = {
+    Conv: REDUCED, AveragePool: REDUCED, Mean: REDUCED, Sum: REDUCED, MatMul: REDUCED, Linear: SINGLE, Mul: DOUBLE,
+    Requantize: DOUBLE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +57,8 @@ class Semantics:
     sums: what the factors of an addition of 8-bit codes are. rounds_first: products, as `Mul.rounds_first` says.
     rounds_once: products of two matrices, neither of them constant, as `MatMul.rounds_once` says.
     by_reciprocal: real inputs, as `Input.by_reciprocal` says. narrow_weights: whether kernels multiply with weights of
-    `NARROW_KERNEL_BITS` and fewer as they are stored.
+    `NARROW_KERNEL_BITS` and fewer as they are stored. fixed_point: whether codes of more than 8 bits have kernels,
+    which rescale as `qat.integer.sixteen_bits` says.
     """
 
     sums: type[SumMultipliers] | type[HalfUpMultipliers] = SumMultipliers
@@ -43,11 +66,19 @@ class Semantics:
     rounds_once: bool = False
     by_reciprocal: bool = False
     narrow_weights: bool = False
+    fixed_point: bool = False
 
-    def factors(self, first: Grid, second: Grid, output: Grid) -> SumMultipliers | HalfUpMultipliers:
-        """The factors of an addition between these grids; codes of more than 8 bits have one kind in all runtimes."""
-        wide = max(first.bits, second.bits, output.bits) > 8
-        return (SumMultipliers if wide else self.sums).from_grids(first, second, output)
+    def factors(self, first: Grid, second: Grid, output: Grid) -> SumMultipliers | HalfUpMultipliers | FixedSum:
+        """The factors of an addition between these grids."""
+        wide = FixedSum if self.fixed_point else SumMultipliers
+        return (wide if _is_wide(first, second, output) else self.sums).from_grids(first, second, output)
+
+    def kind(self, operation: type[Operation], *grids: AnyGrid) -> str | None:
+        """The kind of the `FixedMultiplier` of an operation; None where it has a `Multiplier`, or none.
+
+        grids: of its inputs and its output.
+        """
+        return _FIXED.get(operation) if self.fixed_point and _is_wide(*grids) else None
 
     def kernel_grid(self, grid: WeightGrid) -> WeightGrid:
         """The grid of the integers that a kernel multiplies with, from that of weights scaled up to 8 bits."""
@@ -58,7 +89,9 @@ class Semantics:
 
 
 USUAL = Semantics()
-XNNPACK = Semantics(HalfUpMultipliers, rounds_first=True, rounds_once=True, by_reciprocal=True, narrow_weights=True)
+XNNPACK = Semantics(
+    HalfUpMultipliers, rounds_first=True, rounds_once=True, by_reciprocal=True, narrow_weights=True, fixed_point=True
+)
 TENSORRT = Semantics(rounds_first=True, by_reciprocal=True)
 _BY_RUNTIME = {"litert": XNNPACK, "tensorrt": TENSORRT}
 
@@ -82,6 +115,10 @@ def for_runtime(program: IntegerProgram, runtime: str | None) -> IntegerProgram:
     return dataclasses.replace(program, inputs=inputs, operations=operations)
 
 
+def _is_wide(*grids: AnyGrid) -> bool:
+    return any(isinstance(grid, Grid) and grid.bits > NARROW_BITS for grid in grids)
+
+
 def _is(first: object, second: object) -> bool:
     return first is second
 
@@ -93,6 +130,28 @@ def _input(semantics: Semantics, program: IntegerProgram, edge: Input) -> Input:
 
 def _with(semantics: Semantics, program: IntegerProgram, operation: Operation) -> Operation:
     """The operation itself where nothing about it differs."""
+    operation = _rounded(semantics, program, operation)
+    sources, output = [program.value(name) for name in operation.inputs], program.value(operation.output)
+    return rescaled(semantics, operation, sources, output)
+
+
+def rescaled(
+    semantics: Semantics, operation: Operation, sources: Sequence[Value | Constant], output: Value
+) -> Operation:
+    """The operation with a multiplier of the kind that the runtime's kernel has; itself where it has one."""
+    held = getattr(operation, "multiplier", None)
+    kind = semantics.kind(type(operation), *(entry.grid for entry in (*sources, output)))
+    if held is None or kind == getattr(held, "kind", None):
+        return operation
+    scales = operation.scales(sources, output)
+    try:
+        made = Multiplier.from_scales(*scales) if kind is None else FixedMultiplier.from_scales(kind, *scales)
+    except ProgramError as error:
+        raise operation.error(f"cannot round as the runtime does: {str(error).removesuffix('.')}") from error
+    return dataclasses.replace(operation, multiplier=made)
+
+
+def _rounded(semantics: Semantics, program: IntegerProgram, operation: Operation) -> Operation:
     match operation:
         case Add():
             grids = (program.value(name).grid for name in (*operation.inputs, operation.output))
@@ -131,5 +190,5 @@ def _weighted(semantics: Semantics, operation: Conv | Linear, source: Value | Co
     unit = weight.grid.step // grid.step
     coarser = Weight(weight.codes, grid, weight.scale * unit)
     bias = torch.round(operation.bias.double() / unit).to(torch.int32)
-    multiplier = Multiplier.from_scales(source.grid.scale, coarser.scale, output.grid.scale)
+    multiplier = operation.multiplier.remade(source.grid.scale, coarser.scale, output.grid.scale)
     return dataclasses.replace(operation, weight=coarser, bias=bias, multiplier=multiplier)

@@ -20,6 +20,7 @@ from qat.integer.operations import Loop, Operation
 from qat.integer.packing import codes_in, pack
 from qat.integer.program import IntegerProgram
 from qat.integer.rescale import Rescaling, rounding_of
+from qat.integer.sixteen_bits import FixedMultiplier
 from qat.integer.values import Constant, Value, Weight
 from qat.tracing import is_traced
 
@@ -147,10 +148,13 @@ class Step(nn.Module):
         sources: Sequence[Value | Constant],
         output: Value,
         lengths: Sequence[LengthRange],
-    ) -> Rescaling:
+    ) -> Rescaling | FixedMultiplier:
         """What stands in the place of the multiplier; where it follows a length, one row for each length."""
         symbols = {size.symbol for source in sources for size in lengths_in(source.shape)}
         refits = type(operation).refitted is not Operation.refitted
+        fixed = isinstance(operation.multiplier, FixedMultiplier)
+        if fixed and not (symbols and refits):
+            return operation.multiplier
         if not symbols or not refits:
             return Rescaling.of(operation, output.grid, rounding_of(operation, sources[0].grid))
         if len(symbols) > 1:
@@ -160,12 +164,13 @@ class Step(nn.Module):
             )
         (entry,) = (entry for entry in lengths if entry.symbol in symbols)
         self.by_length = entry.symbol, entry.shortest
-        made: list[Multiplier] = []
+        made: list[Multiplier | FixedMultiplier] = []
         for length in range(entry.shortest, entry.longest + 1):
             sizes = {entry.symbol: length}
             at = [source.at(sizes) if isinstance(source, Constant) else at_lengths(source, sizes) for source in sources]
             made.append(operation.refitted(at, at_lengths(output, sizes)).multiplier)
-        return Rescaling(torch.cat([one.mantissa for one in made]), torch.cat([one.exponent for one in made]))
+        parts = {name: torch.cat([getattr(one, name) for one in made]) for name in ("mantissa", "exponent")}
+        return dataclasses.replace(operation.multiplier, **parts) if fixed else Rescaling(**parts)
 
     def _hold_weight(self, weight: Weight) -> None:
         bits = weight.grid.bits

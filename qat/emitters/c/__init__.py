@@ -34,6 +34,7 @@ from qat.files import written_whole
 from qat.integer.fixed_point import SumMultipliers
 from qat.integer.operations import Add, FloatIsland, Operation
 from qat.integer.program import IntegerProgram
+from qat.integer.sixteen_bits import FixedMultiplier
 
 __all__ = [
     "Footprint", "check_edges", "emit", "files_of", "float_ops", "footprint", "open_session", "operations", "refusals",
@@ -71,6 +72,7 @@ def _rounds_otherwise(operation: Operation) -> bool:
         isinstance(operation, Add)
         and not isinstance(factors, SumMultipliers)
         or getattr(operation, "rounds_first", False)
+        or isinstance(getattr(operation, "multiplier", None), FixedMultiplier)
     )
 
 

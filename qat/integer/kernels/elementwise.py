@@ -5,17 +5,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qat.integer.fixed_point import requantize_sum
+from qat.integer.fixed_point import SumMultipliers, requantize_sum
 from qat.integer.half_up import HalfUpMultipliers, requantize_half_up
 from qat.integer.operations import Add, Mul, Requantize
 from qat.integer.rescale import rescale, rounding_of
+from qat.integer.sixteen_bits import FixedSum, requantize_fixed_sum
 from qat.integer.values import Grid
+
+#: How sums become codes, by what their factors are.
+_SUMS = {
+    SumMultipliers: requantize_sum,
+    HalfUpMultipliers: requantize_half_up,
+    FixedSum: requantize_fixed_sum,
+}
 
 
 def add(operation: Add, operands: Sequence[Tensor], sources: Sequence[Grid], target: Grid) -> Tensor:
     """Sum of two operands that broadcast."""
     first, second = _centered_pair(operands, sources)
-    rounded = requantize_half_up if isinstance(operation.factors, HalfUpMultipliers) else requantize_sum
+    rounded = _SUMS[type(operation.factors)]
     return rounded(first, second, operation.factors, target, operation.clamp_min, operation.clamp_max)
 
 

@@ -11,12 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from qat.errors import ProgramError
 from qat.integer.fixed_point import Multiplier
 from qat.integer.geometry import Shape
+from qat.integer.sixteen_bits import FixedMultiplier
 from qat.integer.values import AnyGrid, Constant, Grid, Value, check_name
 
 INT32_MAX = 2**31 - 1
+#: What a sum, a product or a code is rescaled by: as float32 does it, or as kernels of 16-bit codes.
+AnyMultiplier = Multiplier | FixedMultiplier
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,9 +87,14 @@ class ComputingOperation(Operation):
         """Largest magnitude that an accumulator can take, for any input."""
         return largest_reach(sources[0].grid)
 
-    def check_multiplier(self, expected: Multiplier) -> None:
+    def scales(self, sources: Sequence[Value | Constant], output: Value) -> tuple[float, Tensor | float, float]:
+        """What the `multiplier` follows from, where there is one: the scale of the inputs, what it is multiplied by
+        (of weights float32 (O,)), and the scale of the output."""
+        raise NotImplementedError
+
+    def check_multiplier(self, sources: Sequence[Value | Constant], output: Value) -> None:
         """Refuse a `multiplier` other than the one that follows from the scales."""
-        if not self.multiplier.equals(expected):
+        if not self.multiplier.equals(self.multiplier.remade(*self.scales(sources, output))):
             raise self.error(
                 "has multipliers that are not fl32(fl32(input scale * weight scale) / output scale) of its grids"
             )
@@ -112,7 +122,7 @@ class MovingOperation(Operation):
         return first.grid
 
 
-def check_single(operation: Operation, multiplier: Multiplier) -> None:
+def check_single(operation: Operation, multiplier: AnyMultiplier) -> None:
     """Refuse all but one multiplier."""
     if multiplier.mantissa.shape != (1,):
         raise operation.error(f"has {multiplier.mantissa.numel()} multipliers; it takes a single one")

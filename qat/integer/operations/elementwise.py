@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qat.integer.fixed_point import Multiplier, SumMultipliers
+from qat.integer.fixed_point import SumMultipliers
 from qat.integer.geometry import broadcast_shape
 from qat.integer.half_up import HalfUpMultipliers
-from qat.integer.operations.base import ComputingOperation, check_single, largest_reach
+from qat.integer.operations.base import AnyMultiplier, ComputingOperation, check_single, largest_reach
+from qat.integer.sixteen_bits import FixedSum
 from qat.integer.values import Grid
 
 
@@ -15,10 +16,11 @@ from qat.integer.values import Grid
 class Add(ComputingOperation):
     """Sum of two values, or of a value and a constant; broadcast.
 
-    factors: `SumMultipliers.from_grids(...)`; of a runtime that rounds half up `HalfUpMultipliers.from_grids(...)`.
+    factors: `SumMultipliers.from_grids(...)`; of a runtime that rounds half up `HalfUpMultipliers.from_grids(...)`, of
+    one with kernels for 16-bit codes `FixedSum.from_grids(...)`.
     """
 
-    factors: SumMultipliers | HalfUpMultipliers
+    factors: SumMultipliers | HalfUpMultipliers | FixedSum
     arity: ClassVar[int | None] = 2
     takes_constants: ClassVar[bool] = True
 
@@ -40,7 +42,7 @@ class Mul(ComputingOperation):
     (`requantize_product`).
     """
 
-    multiplier: Multiplier
+    multiplier: AnyMultiplier
     rounds_first: bool = False
     arity: ClassVar[int | None] = 2
     takes_constants: ClassVar[bool] = True
@@ -51,9 +53,12 @@ class Mul(ComputingOperation):
     def output_shape(self, *shapes):
         return broadcast_shape(self.error, *shapes)
 
-    def check_between(self, sources, output):
+    def scales(self, sources, output):
         first, second = (source.grid.scale for source in sources)
-        self.check_multiplier(Multiplier.from_scales(first, second, output.grid.scale))
+        return first, second, output.grid.scale
+
+    def check_between(self, sources, output):
+        self.check_multiplier(sources, output)
 
     def reach(self, sources, output):
         return math.prod(largest_reach(source.grid) for source in sources)
@@ -69,7 +74,7 @@ class Requantize(ComputingOperation):
     """
 
     factor: float = 1.0
-    multiplier: Multiplier
+    multiplier: AnyMultiplier
     rounds_first: bool = False
 
     def check(self):
@@ -77,8 +82,11 @@ class Requantize(ComputingOperation):
         if self.factor == 0 or not math.isfinite(self.factor):
             raise self.error(f"has factor {self.factor}; a factor is finite and not 0")
 
+    def scales(self, sources, output):
+        return sources[0].grid.scale, abs(self.factor), output.grid.scale
+
     def check_between(self, sources, output):
-        self.check_multiplier(Multiplier.from_scales(sources[0].grid.scale, abs(self.factor), output.grid.scale))
+        self.check_multiplier(sources, output)
 
     def is_clamp(self, source: Grid, target: Grid) -> bool:
         """Whether codes stay what they are, apart from the clamp."""

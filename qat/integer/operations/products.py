@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from qat.integer.fixed_point import Multiplier
 from qat.integer.geometry import broadcast_shape
-from qat.integer.operations.base import ComputingOperation, check_single, largest_reach
+from qat.integer.operations.base import AnyMultiplier, ComputingOperation, check_single, largest_reach
 from qat.integer.values import float32
 
 
@@ -19,7 +19,7 @@ class MatMul(ComputingOperation):
     """
 
     factor: float = 1.0
-    multiplier: Multiplier
+    multiplier: AnyMultiplier
     rounds_once: bool = False
     arity: ClassVar[int | None] = 2
     takes_constants: ClassVar[bool] = True
@@ -43,9 +43,12 @@ class MatMul(ComputingOperation):
             )
         return (*broadcast_shape(self.error, first[:-2], second[:-2]), first[-2], second[-1])
 
-    def check_between(self, sources, output):
+    def scales(self, sources, output):
         first, second = (source.grid.scale for source in sources)
-        self.check_multiplier(self.multiplier_of(first, second, self.factor, output.grid.scale))
+        return first, float32(second * self.factor), output.grid.scale
+
+    def check_between(self, sources, output):
+        self.check_multiplier(sources, output)
 
     def reach(self, sources, output):
         return sources[0].shape[-1] * math.prod(largest_reach(source.grid) for source in sources)

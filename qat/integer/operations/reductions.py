@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qat.integer.fixed_point import Multiplier
 from qat.integer.geometry import Shape, check_spatial, check_window, count_windows, reduced_shape
-from qat.integer.operations.base import ComputingOperation, MovingOperation, check_single, largest_reach
+from qat.integer.operations.base import (
+    AnyMultiplier,
+    ComputingOperation,
+    MovingOperation,
+    check_single,
+    largest_reach,
+)
 from qat.integer.values import Constant, Value, float32
 
 
@@ -21,7 +25,7 @@ class AveragePool(ComputingOperation):
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
-    multiplier: Multiplier
+    multiplier: AnyMultiplier
 
     def check(self):
         check_single(self, self.multiplier)
@@ -37,9 +41,11 @@ class AveragePool(ComputingOperation):
         ones = (1,) * len(self.kernel_size)
         return (channels, *count_windows(self.error, spatial, self.kernel_size, self.stride, self.padding, ones))
 
+    def scales(self, sources, output):
+        return sources[0].grid.scale, float32(1 / self.count), output.grid.scale
+
     def check_between(self, sources, output):
-        share = float32(1 / self.count)
-        self.check_multiplier(Multiplier.from_scales(sources[0].grid.scale, share, output.grid.scale))
+        self.check_multiplier(sources, output)
 
     def reach(self, sources, output):
         return self.count * largest_reach(sources[0].grid)
@@ -54,7 +60,7 @@ class Reduction(ComputingOperation):
 
     dims: tuple[int, ...]
     keepdim: bool
-    multiplier: Multiplier
+    multiplier: AnyMultiplier
 
     def check(self):
         check_single(self, self.multiplier)
@@ -68,14 +74,14 @@ class Reduction(ComputingOperation):
         return reduced_shape(self.error, shapes[0], self.dims, self.keepdim)
 
     def refitted(self, sources, output):
-        return dataclasses.replace(self, multiplier=self._multiplier_between(sources, output))
+        return dataclasses.replace(self, multiplier=self.multiplier.remade(*self.scales(sources, output)))
+
+    def scales(self, sources, output):
+        share = self.share(_summed_count(sources[0], output))
+        return sources[0].grid.scale, share, output.grid.scale
 
     def check_between(self, sources, output):
-        self.check_multiplier(self._multiplier_between(sources, output))
-
-    def _multiplier_between(self, sources: Sequence[Value | Constant], output: Value) -> Multiplier:
-        share = self.share(_summed_count(sources[0], output))
-        return Multiplier.from_scales(sources[0].grid.scale, share, output.grid.scale)
+        self.check_multiplier(sources, output)
 
     def reach(self, sources, output):
         return _summed_count(sources[0], output) * largest_reach(sources[0].grid)

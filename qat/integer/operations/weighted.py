@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qat.integer.fixed_point import Multiplier
 from qat.integer.geometry import Shape, check_window, count_windows
-from qat.integer.operations.base import ComputingOperation
+from qat.integer.operations.base import AnyMultiplier, ComputingOperation
 from qat.integer.values import Weight, check_dtype
 
 
@@ -21,7 +20,7 @@ class WeightedOperation(ComputingOperation):
 
     weight: Weight
     bias: Tensor
-    multiplier: Multiplier
+    multiplier: AnyMultiplier
 
     def check(self):
         channels = self.weight.codes.shape[0]
@@ -32,8 +31,11 @@ class WeightedOperation(ComputingOperation):
                 f"{tuple(self.multiplier.mantissa.shape)}; both must be ({channels},)"
             )
 
+    def scales(self, sources, output):
+        return sources[0].grid.scale, self.weight.scale, output.grid.scale
+
     def check_between(self, sources, output):
-        self.check_multiplier(Multiplier.from_scales(sources[0].grid.scale, self.weight.scale, output.grid.scale))
+        self.check_multiplier(sources, output)
 
     def reach(self, sources, output):
         low, high = sources[0].grid.reach
