@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,10 +10,14 @@ import time
 
 import pytest
 import torch
+from fresh_processes import finish, start
 
 from qat.cli import train
 from qat.cli.train import interrupted
 from qat.training import delivery
+
+#: What pip installs as `qat-train`.
+QAT_TRAIN = "import sys; from qat.cli.train import main; sys.exit(main())"
 
 #: Read by the commands that look at a run.
 FILES = {"history.json", "model.onnx", "program.json", "program.safetensors", "report.html", "report.json"}
@@ -41,11 +46,10 @@ def test_equal_runs_leave_equal_files(finished, qat_train):
 
 
 def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "qat.cli.train", "hydra.run.dir=run", "quant.weight.bits=9"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("bits is 9; a width is one of")
-    assert "Traceback" not in result.stderr
+    assert finish(start(QAT_TRAIN, "hydra.run.dir=run", "quant.weight.bits=9", folder=tmp_path)) == 1
+    errors = (tmp_path / "stderr").read_text()
+    assert errors.splitlines()[-1].startswith("bits is 9; a width is one of")
+    assert "Traceback" not in errors
     assert json.loads((tmp_path / "run" / "failed.json").read_text())["error"].startswith("bits is 9")
 
 
@@ -102,22 +106,14 @@ def test_what_an_interrupted_run_says_can_be_pasted(folder, added, tmp_path):
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(kind, tmp_path, quick):
     arguments = ["hydra.run.dir=run", *quick, "trainer.max_epochs=100000", "schedule=default"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "qat.cli.train", *arguments],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell starts what runs in the background with interrupts ignored, and processes inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-        while not last.exists():
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(kind)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
+    process = start(QAT_TRAIN, *arguments, folder=tmp_path)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    while not last.exists():
+        assert process.exitcode is None
+        time.sleep(0.1)
+    os.kill(process.pid, kind)
+    assert finish(process) == 1
+    errors = (tmp_path / "stderr").read_text()
     assert errors.splitlines()[-1].startswith("interrupted; ")
     assert f"resume={last}" in errors.replace("'", "") and "Traceback" not in errors
     assert json.loads((tmp_path / "run" / "failed.json").read_text()) == {"error": "interrupted"}
