@@ -17,7 +17,7 @@ from qat.schedule import QuantState, Schedule
 from qat.spec import QuantConfig
 from qat.targets import TargetName, config_for, target_named
 from qat.training.delivery import deliver
-from qat.training.discovery import find_network, held_out, inputs_of, learning_rate, trains
+from qat.training.discovery import find_network, held_out, inputs_of, is_warming_up, learning_rate, trains
 from qat.training.lightning_parts import (
     final_checkpoints_only,
     forget_best,
@@ -93,6 +93,7 @@ class QATCallback(PreparedInLoops):
         self._runs_before = 0
         self._watched = False
         self._metrics_before: dict[str, Tensor] = {}
+        self._rate_before: float | None = None
         self._rate_to_judge: float | None = None
         self._weights_before: dict[str, Tensor] = {}
 
@@ -106,7 +107,7 @@ class QATCallback(PreparedInLoops):
         if self.target is not None:
             for runtime in target_named(self.target).runtimes:
                 emitter_of(runtime)  # what is not installed shows before the training
-        self._watched = False
+        self._watched, self._rate_before = False, None
         others = [other for other in trainer.callbacks if isinstance(other, QATCallback) and other is not self]
         self._label = f"qat/{self.module}" if others and isinstance(self.module, str) else "qat"
         exporting = [other._directory(trainer) for other in others if other.target is not None]
@@ -172,7 +173,7 @@ class QATCallback(PreparedInLoops):
         trains_network = trains(optimizer, self.handle.module)
         if trains_network and self._is_advice_due:
             self._advise()  # of the update before, where a batch has several
-            self._remember_weights(trainer, learning_rate(optimizer))
+            self._remember_weights(trainer, optimizer)
         if self._learns:
             self._step_scales(trainer, optimizer, trains_network)
 
@@ -190,11 +191,14 @@ class QATCallback(PreparedInLoops):
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             self._optimizer.step(learning_rate(optimizer), scaler.get_scale() if scaler is not None else 1.0)
 
-    def _remember_weights(self, trainer, rate: float | None) -> None:
-        """Copy the weights until their update is made, as soon as there is a rate to judge: a warm-up begins at 0."""
+    def _remember_weights(self, trainer, optimizer) -> None:
+        """Copy the weights until their update is made, where there is a rate to judge: none of a warm-up."""
+        rate = learning_rate(optimizer)
         if rate is None or not trainer.is_global_zero:
             self._advised = True
-        if rate and not self._advised:
+        elif is_warming_up(optimizer, rate, self._rate_before):
+            self._rate_before = rate
+        elif rate and not self._advised:
             self._rate_to_judge = rate
             weights = quantized_weights(self.handle).items()
             self._weights_before = {layer: weight.detach().clone() for layer, weight in weights if weight.requires_grad}

@@ -168,3 +168,14 @@ def learning_rate(optimizer) -> float | None:
     """The rate of the first group; None without an optimizer, or where it chooses its rate itself."""
     rate = None if optimizer is None else optimizer.param_groups[0].get("lr")
     return None if rate is None else float(rate)
+
+
+def is_warming_up(optimizer, rate: float, rate_before: float | None) -> bool:
+    """Whether a schedule is still raising the rate of the first group towards the one that was asked for.
+
+    rate, rate_before: at this update and at the one before it. Schedules of torch keep what they start from or rise to
+    in the group.
+    """
+    group = optimizer.param_groups[0]
+    highest = float(max(group.get("initial_lr", rate), group.get("max_lr", rate)))
+    return rate < highest and (rate_before is None or rate > rate_before)

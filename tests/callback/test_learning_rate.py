@@ -46,6 +46,20 @@ def test_a_rate_that_fits_is_told_once_and_no_weights_are_kept(make_trainer, pla
     assert callback._weights_before == {}
 
 
+@pytest.mark.parametrize("start", [0, 1])
+def test_the_rate_that_a_warm_up_rises_to_is_judged(start, make_trainer, plain_module, images, capsys):
+    class Warmed(plain_module.kind):
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.008)
+            schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 8, total_iters=7)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    module = plain_module(kind=Warmed)
+    fit(make_trainer, module, images, qat.Schedule(start=start, freeze_observers=2, freeze_batch_norm=3))
+    (sentence,) = told(capsys)
+    assert sentence.startswith("learning rate 0.008 fits: ")
+
+
 def test_an_update_that_moves_nothing_is_waited_for(make_trainer, plain_module, images, capsys):
     class Skips(torch.optim.SGD):
         updates = 0
