@@ -3,6 +3,7 @@
 import numpy
 
 from qat.emitters.litert import orders
+from qat.emitters.litert.forms import cuts
 from qat.emitters.litert.model import schema
 from qat.emitters.litert.writer import Writer
 from qat.integer.operations import (
@@ -64,29 +65,24 @@ def concatenate(writer: Writer, operation: Concatenate) -> None:
 
 
 def cut(writer: Writer, operation: Slice) -> None:
-    """SLICE, or STRIDED_SLICE with steps."""
-    source = operation.inputs[0]
+    """STRIDED_SLICE in steps of 1 behind a RESHAPE, as `cuts` says, where sizes are multiples of the steps."""
+    source, name = operation.inputs[0], operation.output
     order = writer.held(source).order
     tensor = writer.read(source, order)
-    starts, ends, steps = (
-        (default, *cut) for default, cut in ((0, operation.starts), (1, operation.ends), (1, operation.steps))
+    places = [dim - 1 for dim in order[1:]]
+    starts, steps = (
+        [default, *(numbers[place] for place in places)]
+        for default, numbers in ((0, operation.starts), (1, operation.steps))
     )
-    starts, ends, steps = ([cut[dim] for dim in order] for cut in (starts, ends, steps))
-    if set(steps) == {1}:
-        sizes = [-1, *(end - start for start, end in zip(starts[1:], ends[1:], strict=True))]
-        writer.moved(
-            "SLICE",
-            [tensor, writer.numbers(starts), writer.numbers(sizes)],
-            operation.output,
-            order,
-            schema.SliceOptionsT(),
-        )
+    sizes = orders.permuted(writer.shape(name), order)
+    for dim, step in enumerate(steps):
+        if step > 1 and writer.model.shape(tensor)[dim] % step == 0:
+            tensor = cuts.in_steps(writer, source, tensor, dim, starts[dim], sizes[dim], step)
+            starts[dim], steps[dim] = 0, 1
+    if writer.model.shape(tensor) == sizes:
+        writer.place(name, tensor, order)
         return
-    options = schema.StridedSliceOptionsT()
-    options.beginMask = options.endMask = 1  # all of the batch
-    writer.moved(
-        "STRIDED_SLICE", [tensor, *map(writer.numbers, (starts, ends, steps))], operation.output, order, options
-    )
+    cuts.block_into(writer, tensor, writer.made(name, order), starts, steps)
 
 
 def pad(writer: Writer, operation: Pad) -> None:

@@ -8,7 +8,7 @@ of ai-edge-litert 2.3). So windows are laid side by side by slices, and the conv
 
 import numpy
 
-from qat.emitters.litert.forms import windows
+from qat.emitters.litert.forms import cuts, windows
 from qat.emitters.litert.model import Scaling, schema
 from qat.emitters.litert.writer import Writer, array_of
 from qat.integer.operations import Conv, WeightedOperation
@@ -67,54 +67,57 @@ def as_matrix_product(writer: Writer, operation: Conv) -> bool:
 
 
 def _padded(writer: Writer, operation: Conv, tensor: int, sizes, window: windows.Window) -> int:
-    if not any(map(any, window.padding)):
+    """What the windows lie in; of a stride it has a multiple, of zeros that no window reads."""
+    pads = [
+        (before, after + -(size + before + after) % step)
+        for size, (before, after), step in zip(sizes, window.padding, window.stride, strict=False)
+    ]
+    if not any(map(any, pads)):
         return tensor
-    (top, bottom), (left, right) = window.padding
     source = operation.inputs[0]
-    wide = writer.like(source, f"{source}/padded", (1, sizes[0] + top + bottom, sizes[1] + left + right, sizes[2]))
-    amounts = writer.numbers(((0, 0), (top, bottom), (left, right), (0, 0)))
-    writer.model.operator("PAD", [tensor, amounts], [wide], schema.PadOptionsT())
+    height, width = (size + sum(pair) for size, pair in zip(sizes, pads, strict=False))
+    wide = writer.like(source, f"{source}/padded", (1, height, width, sizes[2]))
+    writer.model.operator("PAD", [tensor, writer.numbers(((0, 0), *pads, (0, 0)))], [wide], schema.PadOptionsT())
     return wide
 
 
 def _side_by_side(writer: Writer, operation: Conv, tensor: int, window: windows.Window, counts) -> int:
-    """(N, height, width, size of a window): the places of each window one after another, rows first."""
-    for dim in (2, 1):  # columns first: rows are then cut whole
-        extent, step, spread = (each[dim - 1] for each in (window.size, window.stride, window.dilation))
-        if extent == 1 and step == 1:
-            continue
-        pieces = [
-            _cut(writer, operation, tensor, dim, place * spread, counts[dim - 1], step) for place in range(extent)
-        ]
-        tensor = pieces[0] if extent == 1 else _joined(writer, operation, pieces)
-    return tensor
+    """(N, height, width, size of a window): the places of each window one after another, rows first.
+
+    Cut as `cuts` says: as many columns as the stride become channels of one, and as many rows one row.
+    """
+    name, (_, height, width, channels) = operation.inputs[0], writer.model.shape(tensor)
+    (rows, columns), (down, across) = window.size, window.stride
+    tensor = cuts.in_shape(writer, name, tensor, (1, height, width // across, across * channels))
+    pieces = []
+    for first, last in _runs([place * window.dilation[1] for place in range(columns)], across):
+        begins = (0, 0, first // across, first % across * channels)
+        sizes = (1, height, counts[1], (last - first + 1) * channels)
+        pieces.append(cuts.block(writer, name, tensor, begins, sizes))
+    tensor = _joined(writer, name, pieces)
+    channels = writer.model.shape(tensor)[3]
+    tensor = cuts.in_shape(writer, name, tensor, (1, height // down, down * counts[1], channels))
+    places = [place * window.dilation[0] for place in range(rows)]
+    begins = [(0, place // down, place % down * counts[1], 0) for place in places]
+    return _joined(writer, name, [cuts.block(writer, name, tensor, begin, (1, *counts, channels)) for begin in begins])
 
 
-def _cut(writer: Writer, operation: Conv, tensor: int, dim: int, start: int, count: int, step: int) -> int:
-    shape = list(writer.model.shape(tensor))
-    shape[dim] = count
-    piece = writer.like(operation.inputs[0], "s", shape)
-    begins = [start if place == dim else 0 for place in range(4)]
-    if step == 1:
-        sizes = writer.numbers([-1, *shape[1:]])
-        writer.model.operator("SLICE", [tensor, writer.numbers(begins), sizes], [piece], schema.SliceOptionsT())
-        return piece
-    ends = [
-        begin + (size - 1) * (step if place == dim else 1) + 1
-        for place, (begin, size) in enumerate(zip(begins, shape, strict=True))
-    ]
-    steps = [step if place == dim else 1 for place in range(4)]
-    options = schema.StridedSliceOptionsT()
-    options.beginMask = options.endMask = 1  # all of the batch
-    operands = [tensor, *map(writer.numbers, (begins, ends, steps))]
-    writer.model.operator("STRIDED_SLICE", operands, [piece], options)
-    return piece
+def _runs(places: list[int], step: int) -> list[tuple[int, int]]:
+    """(first, last) of places that follow one another without a multiple of the step between them."""
+    runs = []
+    for place in places:
+        if runs and place == runs[-1][1] + 1 and place % step:
+            runs[-1] = (runs[-1][0], place)
+        else:
+            runs.append((place, place))
+    return runs
 
 
-def _joined(writer: Writer, operation: Conv, pieces: list[int]) -> int:
-    shape = list(writer.model.shape(pieces[0]))
-    shape[3] *= len(pieces)
-    joined = writer.like(operation.inputs[0], "j", shape)
+def _joined(writer: Writer, name: str, pieces: list[int]) -> int:
+    if len(pieces) == 1:
+        return pieces[0]
+    shapes = [writer.model.shape(piece) for piece in pieces]
+    joined = writer.like(name, "j", (*shapes[0][:3], sum(shape[3] for shape in shapes)))
     options = schema.ConcatenationOptionsT()
     options.axis = 3
     writer.model.operator("CONCATENATION", pieces, [joined], options)
