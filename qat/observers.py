@@ -20,7 +20,8 @@ MOMENTUM = 0.01
 #: Bins of a histogram, on either side of 0: those of a floating-point format, so many octaves from the largest value
 #: down, each in so many equal parts. A bin is then 1.6 to 3.1 % of its values wide, however far outliers lie away.
 OCTAVES = 32
-PARTS = 32
+PART_BITS = 5
+PARTS = 2**PART_BITS
 BINS = 2 * OCTAVES * PARTS
 
 #: Values of a batch counted in a histogram, per scale and evenly spread: a quarter of a millisecond on a CPU, whatever
@@ -223,12 +224,12 @@ class _HistogramBase(Observer):
 
     def _count(self, values: Tensor, exponent: Tensor) -> Tensor:
         """Histogram of `values` (..., n) over -2^exponent..2^exponent."""
-        mantissa, own = torch.frexp(values.abs())  # 0.5 <= mantissa < 1, or 0
-        # NaN comes this far where it is left out only afterwards, and must not become an index
-        part = torch.floor((2 * mantissa - 1) * PARTS).nan_to_num(0.0).long()
-        octave = OCTAVES - 1 - (exponent.unsqueeze(-1) - own).long()
-        level = torch.where(mantissa > 0, octave * PARTS + part, 0).clamp(0, BINS // 2 - 1)
-        bins = torch.where(values < 0, BINS // 2 - 1 - level, BINS // 2 + level)
+        # The bits of a float32 behind its sign are its octave and then its place inside, so that those that are left
+        # after a shift count the bins of all octaves in a row; 126 is the exponent that `frexp` calls 0.
+        place = values.abs().view(torch.int32) >> (23 - PART_BITS)
+        innermost = (exponent.unsqueeze(-1) + (126 + 1 - OCTAVES)) * PARTS
+        level = (place - innermost).clamp(0, BINS // 2 - 1)  # also of NaN, which is left out only afterwards
+        bins = torch.where(values < 0, BINS // 2 - 1 - level, BINS // 2 + level).long()
         return torch.zeros_like(self.counts).scatter_add_(-1, bins, torch.ones_like(values))
 
     def widened(self, exponent: Tensor) -> Tensor:
