@@ -82,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="run only so many test samples")
     parser.add_argument("--keep-files", action="store_true", help="measure the files that are there, export the others")
     parser.add_argument(
+        "--times", action="store_true", help="measure the latency of all cells again, as on a machine that is idle now"
+    )
+    parser.add_argument(
         "--remember", metavar="DIR", type=Path, help="keep results of the interpreter there, and use them"
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
@@ -117,7 +120,7 @@ def measured(options: argparse.Namespace) -> list[Row]:
                 row.float_metrics, row.float_limit = run.float_metrics(), run.limit
             for runtime in runtimes:
                 progress.update(task, description=f"{folder.name}, {runtime}")
-                row.cells[runtime] = run.cell(runtime, row.cells.get(runtime), options.keep_files)
+                row.cells[runtime] = run.cell(runtime, row.cells.get(runtime), options.keep_files, options.times)
                 write_whole(store, (json.dumps([asdict(row) for row in rows.values()], indent=1) + "\n").encode())
                 progress.advance(task)
     return list(rows.values())

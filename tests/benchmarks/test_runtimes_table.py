@@ -67,6 +67,15 @@ def test_what_is_known_of_the_same_file_is_not_measured_again(run_folder):
     assert run.cell("onnxruntime", other, repeats=1) is not other
 
 
+def test_only_the_latency_of_what_is_known_is_measured_again(run_folder):
+    run = Run(run_folder)
+    known = run.cell("onnxruntime", None, repeats=0)
+    assert known.milliseconds is None
+    again = run.cell("onnxruntime", known, times=True, repeats=1)
+    assert again.milliseconds > 0 and again.float_milliseconds > 0
+    assert (again.codes, again.metrics, again.limit) == (known.codes, known.metrics, known.limit)
+
+
 def test_fewer_samples_are_told_and_no_reason_to_measure_fewer_again(run_folder):
     some = Run(run_folder, limit=8).cell("onnxruntime", None, repeats=0)
     assert (some.codes, some.limit) == (80, 8)
