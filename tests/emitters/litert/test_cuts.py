@@ -13,9 +13,7 @@ dimension = st.tuples(
 )
 
 
-@settings(
-    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.tuples(dimension, dimension))
 def test_windows_of_narrow_weights_are_cut_by_xnnpack_whatever_their_strides(export, dimensions):
     size, stride, dilation, before, after, more = zip(*dimensions, strict=True)
