@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qat.errors import ConfigurationError
-from qat.spec import QuantConfig, QuantSpec
+from qat.spec import WIDTHS, QuantConfig, QuantSpec
 
 #: What `target=` takes: a runtime, several that shall all run the network, or None to simulate only.
 TargetName = str | Sequence[str] | None
@@ -19,6 +19,7 @@ class Target:
     operations that have an integer form there. max_weight_bits, max_activation_bits: widest grid with a kernel.
     max_sum_bits: widest grid that a rule may give a value between additions, norms and linear layers (`inject.wide`).
     granularities: of the weights. symmetric_activations: whether activations have zero point 0 and a sign.
+    symmetric_above: widest activations that need not have them, where not all do.
     takes_real: whether it also runs files that are not integer, whose activations are dynamic or float.
     """
 
@@ -29,6 +30,7 @@ class Target:
     max_sum_bits: int
     granularities: tuple[str, ...]
     symmetric_activations: bool = False
+    symmetric_above: int = max(WIDTHS)
     takes_real: bool = False
 
     @property
@@ -46,13 +48,14 @@ class Target:
             max_sum_bits=min(self.max_sum_bits, other.max_sum_bits),
             granularities=tuple(kind for kind in self.granularities if kind in other.granularities),
             symmetric_activations=self.symmetric_activations or other.symmetric_activations,
+            symmetric_above=min(self.symmetric_above, other.symmetric_above),
             takes_real=self.takes_real and other.takes_real,
         )
 
     def config(self, quant: str | QuantConfig) -> QuantConfig:
         """The config of a preset, with the activations that this target takes; a config as it is."""
         config = QuantConfig.parse(quant)
-        if isinstance(quant, str) and self.symmetric_activations:
+        if isinstance(quant, str) and self._needs_symmetric(config.activation):
             activation = dataclasses.replace(config.activation, signed=True, symmetric=True)
             return dataclasses.replace(config, activation=activation)
         return config
@@ -73,13 +76,16 @@ class Target:
                 self._check_spec(config.activation.with_bits(rule.activation_bits), "activation", rule.activation_bits)
             for bits, what, most in (
                 (rule.weight_bits, "weight", self.max_weight_bits),
-                (rule.activation_bits, "activation", self.max_sum_bits),
+                (rule.activation_bits, "activation", max(self.max_sum_bits, config.activation.bits)),
             ):
                 if bits is not None and bits > most:
                     raise ConfigurationError(
                         f"the rule for {rule.name!r} asks for {bits} {what} bits, but {self.name} has integer kernels "
                         f"up to {most} bits; use {most} or fewer, or target=None to train without export."
                     )
+
+    def _needs_symmetric(self, spec: QuantSpec) -> bool:
+        return self.symmetric_activations or spec.bits > self.symmetric_above
 
     def _check_spec(self, spec: QuantSpec, what: str, most: int) -> None:
         if spec.bits > most:
@@ -93,10 +99,11 @@ class Target:
                 f"{'symmetric' if spec.symmetric else 'affine'}, but {self.name} needs signed symmetric weights; "
                 "set signed=True, symmetric=True."
             )
-        if what == "activation" and self.symmetric_activations and not (spec.signed and spec.symmetric):
+        if what == "activation" and self._needs_symmetric(spec) and not (spec.signed and spec.symmetric):
             raise ConfigurationError(
                 f"the activation grid is {'signed' if spec.signed else 'unsigned'} "
-                f"{'symmetric' if spec.symmetric else 'affine'}, but {self.name} needs signed symmetric activations; "
+                f"{'symmetric' if spec.symmetric else 'affine'}, but {self.name} needs signed symmetric activations"
+                f"{'' if self.symmetric_activations else f' above {self.symmetric_above} bits'}; "
                 "set activation.signed=True, activation.symmetric=True."
             )
         if what == "activation" and spec.midrise:
@@ -145,7 +152,7 @@ ONNXRUNTIME = Target(("onnxruntime",), max_sum_bits=16, takes_real=True, **_NARR
 #: By runtime. What a runtime lacks of `operations` is told by its emitter, from a program (`qat.rehearsal`).
 TARGETS = {
     "onnxruntime": ONNXRUNTIME,
-    "litert": Target(("litert",), max_sum_bits=8, **_NARROW),
+    "litert": Target(("litert",), max_sum_bits=8, symmetric_above=8, **(_NARROW | {"max_activation_bits": 16})),
     "tensorrt": Target(("tensorrt",), max_sum_bits=8, symmetric_activations=True, **_NARROW),
     "c": Target(("c",), max_sum_bits=16, **_NARROW),
     "pytorch": Target(("pytorch",), max_sum_bits=16, **_NARROW),

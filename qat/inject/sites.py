@@ -77,9 +77,9 @@ class Sites:
         return names
 
     def add_narrow(self, name: str) -> str | None:
-        """The quantizer of a copy of the activation `name` that kernels multiply; None if it is narrow itself."""
+        """The quantizer of a copy of the activation `name` that kernels multiply; None if they multiply it itself."""
         wide = self.by_name[name]
-        if wide.spec.bits <= NARROW_BITS:
+        if wide.spec.bits <= max(NARROW_BITS, self.config.activation.bits):
             return None
         narrow = f"{name.removesuffix('.output')}.narrow"
         self.by_name[narrow] = dataclasses.replace(wide, name=narrow, spec=self.config.activation, makers=(narrow,))

@@ -92,6 +92,12 @@ class FixedMultiplier:
             and torch.equal(self.exponent, other.exponent)
         )
 
+    def largest(self, reach: int) -> float:
+        """The largest number on the way to a code that kernels hold in 32 bits, of sums of up to `reach`."""
+        if self.kind == DOUBLE:
+            return reach * 2.0 ** max(int(self.exponent.max()) + MANTISSA_BITS, 0)
+        return reach * float(torch.ldexp(self.mantissa.to(torch.float64), self.exponent).max())
+
     def codes(self, sums: Tensor, grid: Grid, clamp_min: int, clamp_max: int) -> Tensor:
         """Codes (O, M) of `grid.dtype`. sums: integers (O, M)."""
         mantissa, exponent = (part.to(sums.device)[:, None] for part in (self.mantissa, self.exponent))

@@ -1,8 +1,10 @@
-"""How codes are held in int8 tensors, and by which means they are kept inside of their limits.
+"""How codes are held in int8 and int16 tensors, and by which means they are kept inside of their limits.
 
 A tensor holds `code + offset`. int8 saturates at -128 and 127, for nothing; a relu fused into an operation limits codes
 from below at the zero point, for nothing either. What else is asked for takes a Quantize from the scale to the same
 scale with another zero point: in a tensor whose zero point is higher by 127 - limit, the limit is where int8 ends.
+
+Tensors of 16-bit codes have the zero point 0, and operators for what no activation limits.
 """
 
 from dataclasses import dataclass
@@ -10,9 +12,11 @@ from dataclasses import dataclass
 import numpy
 from ai_edge_litert import schema_py_generated as schema
 
-from qat.integer.values import Grid
+from qat.integer.fixed_point import NARROW_BITS
+from qat.integer.values import AnyGrid, Grid
 
 LOW, HIGH = -128, 127
+WIDE_LOW, WIDE_HIGH = -(2**15), 2**15 - 1
 Activation = schema.ActivationFunctionType
 #: Real bounds of the activations that operators may have fused.
 BOUNDS = {
@@ -24,11 +28,18 @@ BOUNDS = {
 
 
 def offset_of(grid: Grid) -> int:
-    """What a tensor adds to a code of at most 8 bits.
+    """What a tensor adds to a code.
 
-    Of a narrower grid the end that no relu limits is an end of int8.
+    Of a narrower grid than int8 the end that no relu limits is an end of it; tensors of wider codes have zero point 0.
     """
+    if is_wide(grid):
+        return -grid.zero_point
     return HIGH - grid.quant_max if grid.zero_point == grid.quant_min else LOW - grid.quant_min
+
+
+def is_wide(grid: AnyGrid) -> bool:
+    """Whether codes take an int16 tensor."""
+    return isinstance(grid, Grid) and grid.bits > NARROW_BITS
 
 
 @dataclass(frozen=True)
@@ -62,14 +73,31 @@ def stages(grid: Grid, clamp_min: int, clamp_max: int, fuses: bool) -> list[Stag
     return [Stage(raised), Stage(lowered), Stage(zero_point)]
 
 
-def _limits(scale: float, zero_point: int, activation: int) -> tuple[int, int] | None:
+def wide_limits(grid: Grid, clamp_min: int, clamp_max: int, fuses: bool) -> tuple[int, int | None, int | None]:
+    """How the 16-bit codes of a result are limited: (activation, what MAXIMUM takes, what MINIMUM takes).
+
+    The activation leaves as few of the two as possible. fuses: whether the operator may have one.
+    """
+    found = []
+    for activation in BOUNDS if fuses else (Activation.NONE,):
+        limits = _limits(grid.scale, 0, activation, (WIDE_LOW, WIDE_HIGH))
+        if limits is not None and limits[0] <= clamp_min and clamp_max <= limits[1]:
+            low = None if limits[0] == clamp_min else clamp_min
+            high = None if limits[1] == clamp_max else clamp_max
+            found.append((activation, low, high))
+    return min(found, key=lambda limits: (limits[1] is not None) + (limits[2] is not None))
+
+
+def _limits(
+    scale: float, zero_point: int, activation: int, whole: tuple[int, int] = (LOW, HIGH)
+) -> tuple[int, int] | None:
     """The smallest and the largest number of a tensor behind an activation; None where kernels round a tie apart."""
-    ends = []
-    for bound, end in zip(BOUNDS[activation], (LOW, HIGH), strict=True):
+    ends, (low, high) = [], whole
+    for bound, end in zip(BOUNDS[activation], whole, strict=True):
         steps = 0.0 if bound is None else bound / scale
         if abs(steps % 1 - 0.5) < 1e-3:
             return None
-        ends.append(end if bound is None else min(max(round(steps) + zero_point, LOW), HIGH))
+        ends.append(end if bound is None else min(max(round(steps) + zero_point, low), high))
     return ends[0], ends[1]
 
 

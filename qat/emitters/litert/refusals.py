@@ -5,13 +5,15 @@ from collections.abc import Iterator
 
 import torch
 
-from qat.emitters.litert.limits import whole_steps
+from qat.emitters.litert.limits import is_wide, offset_of, whole_steps
 from qat.emitters.litert.transposed import spreads
 from qat.integer import operations as ops
+from qat.integer.fixed_point import Multiplier, SumMultipliers
 from qat.integer.half_up import HalfUpMultipliers
 from qat.integer.operations import Operation
 from qat.integer.program import IntegerProgram
-from qat.integer.values import Constant, Grid
+from qat.integer.sixteen_bits import FixedMultiplier
+from qat.integer.values import Constant, Grid, Value
 
 #: Exponents of the factors that kernels take: of sums of products, and of products.
 _SUMS, _PRODUCTS = (-32, 8), (-16, 8)
@@ -19,6 +21,12 @@ _SUPPORTED = (
     ops.Conv, ops.Linear, ops.MatMul, ops.Add, ops.Mul, ops.Requantize, ops.Negate, ops.Table, ops.Softmax,
     ops.Embedding, ops.AveragePool, ops.Mean, ops.Sum, ops.MaxPool, ops.Max, ops.ArgMax, ops.Concatenate, ops.Reshape,
     ops.Transpose, ops.Slice, ops.Pad, ops.Take, ops.Expand, ops.Select,
+)  # fmt: skip
+#: What of them has a kernel or a form of 16-bit codes.
+_WIDE = (
+    ops.Conv, ops.Linear, ops.MatMul, ops.Add, ops.Mul, ops.Requantize, ops.Negate, ops.Table, ops.AveragePool,
+    ops.Mean, ops.Sum, ops.MaxPool, ops.Max, ops.ArgMax, ops.Concatenate, ops.Reshape, ops.Transpose, ops.Slice,
+    ops.Pad, ops.Take, ops.Expand, ops.Select,
 )  # fmt: skip
 #: Shifts with which nothing leaves int64: a sum and its factor have up to 55 bits.
 _LONGEST_SHIFT = 55
@@ -51,11 +59,12 @@ def refusals(program: IntegerProgram) -> list[str]:
 
 def _wide(program: IntegerProgram, name: str) -> str:
     grid = program.value(name).grid
-    if not isinstance(grid, Grid) or grid.bits <= 8:
+    if not is_wide(grid) or grid.zero_point == 0 and grid.quant_min < 0:
         return ""
     return (
-        f"value {name!r} has codes of {grid.bits} bits, and LiteRT's kernels that compute equal codes take 8; quantize "
-        "its activations to at most 8 bits."
+        f"value {name!r} has codes {grid.quant_min}..{grid.quant_max} with zero point {grid.zero_point}, and LiteRT's "
+        "kernels of 16-bit codes take signed ones around 0; set activation.signed=True, activation.symmetric=True, or "
+        "quantize its activations to at most 8 bits."
     )
 
 
@@ -75,6 +84,8 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
             f"has kernels on up to {most} dimensions with the batch, and {operation.output!r} has {rank + 1}; join "
             "some by a reshape"
         )
+    if _has_wide(program, operation):
+        yield from _wide_problems(program, operation)
     match operation:
         case ops.Conv() | ops.AveragePool() | ops.MaxPool() if len(operation.kernel_size) > 2:
             yield "has integer windows over one or two dimensions; fold a third into the batch"
@@ -84,12 +95,12 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
             yield from _softmax(program, operation)
         case ops.MatMul():
             yield from _matrices(program, operation)
-        case ops.Add() if not isinstance(operation.factors, HalfUpMultipliers) and not _is_wide(program, operation):
+        case ops.Add() if not isinstance(operation.factors, HalfUpMultipliers) and not _has_wide(program, operation):
             yield f"rounds additions half up; {_MISSING}"
         case ops.Mul() | ops.Requantize() if not operation.rounds_first:
             yield f"rounds a product before it adds the zero point; {_MISSING}"
     multiplier = getattr(operation, "multiplier", None)
-    if multiplier is not None:
+    if isinstance(multiplier, Multiplier):
         low, high = _PRODUCTS if isinstance(operation, ops.Mul | ops.Requantize) else _SUMS
         exponents = multiplier.exponent + 24
         if int(exponents.min()) <= low or int(exponents.max()) > high:
@@ -99,12 +110,40 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
             )
 
 
-def _is_wide(program: IntegerProgram, operation: ops.Add) -> bool:
-    """Whether codes have more than 8 bits, which is refused for the values themselves."""
-    return any(program.value(name).grid.bits > 8 for name in (*operation.inputs, operation.output))
+def _has_wide(program: IntegerProgram, operation: Operation) -> bool:
+    """Whether codes of it have more than 8 bits."""
+    return any(is_wide(program.value(name).grid) for name in (*operation.inputs, operation.output))
+
+
+def _wide_problems(program: IntegerProgram, operation: Operation) -> Iterator[str]:
+    """What stands against an operation on 16-bit codes."""
+    if not isinstance(operation, _WIDE):
+        yield "has no kernel of 16-bit codes for it; quantize the network's activations to at most 8 bits"
+        return
+    values = [program.value(name) for name in (*operation.inputs, operation.output)]
+    narrow = [
+        value for value in values if isinstance(value, Value) and isinstance(value.grid, Grid) and value.grid.bits <= 8
+    ]
+    if isinstance(operation, ops.Requantize) and narrow == values[:1] and offset_of(narrow[0].grid) == 0:
+        narrow = []
+    if narrow and not isinstance(operation, ops.Table | ops.Select):
+        yield (
+            f"has kernels for codes of one width, and {narrow[0].name!r} has {narrow[0].grid.bits} bits beside others "
+            "of 16; give all activations the same"
+        )
+    multiplier, factors = (getattr(operation, name, None) for name in ("multiplier", "factors"))
+    if isinstance(multiplier, Multiplier) or isinstance(factors, SumMultipliers | HalfUpMultipliers):
+        yield f"rescales 16-bit codes in fixed point; {_MISSING}"
+    if isinstance(multiplier, FixedMultiplier):
+        reach = operation.reach([program.value(name) for name in operation.inputs], program.value(operation.output))
+        largest = multiplier.largest(reach)
+        if largest >= 2**31:
+            yield f"rescales numbers to {largest:.3g} steps, beyond int32; look for an output range that collapsed"
 
 
 def _matrices(program: IntegerProgram, operation: ops.MatMul) -> Iterator[str]:
+    if _has_wide(program, operation):
+        return
     constants = [program.value(name) for name in operation.inputs if isinstance(program.value(name), Constant)]
     if not constants and not operation.rounds_once:
         yield f"rescales a product of two values in integers; {_MISSING}"

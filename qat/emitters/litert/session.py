@@ -25,6 +25,10 @@ from qat.integer.program import IntegerProgram
 CPU_FEATURES = {"avx2", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm", "sve"}
 
 
+#: What callers have at edges that carry codes, by the type of the tensor (`qat.integer.interpreter.edge_dtype`).
+_OF_CODES = {numpy.dtype(numpy.int8): torch.uint8, numpy.dtype(numpy.int16): torch.int32}
+
+
 @dataclass
 class Session:
     """An interpreter of one file. inputs, outputs: their details by name. edges: what the file says of each.
@@ -112,17 +116,17 @@ def _to_file(session: Session, name: str, tensor: Tensor) -> numpy.ndarray:
     edge = session.edges.get(name, {})
     if edge.get("channels_last"):
         tensor = tensor.movedim(1, -1)
-    dtype = session.inputs[name]["dtype"]
-    if edge.get("codes") and dtype == numpy.int8:
-        tensor = tensor.to(torch.int16) + edge["offset"]
+    dtype = numpy.dtype(session.inputs[name]["dtype"])
+    if edge.get("codes") and dtype in _OF_CODES:
+        tensor = tensor.to(torch.int32) + edge["offset"]
     return numpy.ascontiguousarray(tensor.numpy().astype(dtype))
 
 
 def _from_file(session: Session, name: str, array: numpy.ndarray) -> Tensor:
     edge = session.edges.get(name, {})
     tensor = torch.from_numpy(numpy.atleast_1d(array).copy())
-    if edge.get("codes") and tensor.dtype == torch.int8:
-        return (tensor.to(torch.int16) - edge["offset"]).to(torch.uint8)
+    if edge.get("codes") and array.dtype in _OF_CODES:
+        return (tensor.to(torch.int32) - edge["offset"]).to(_OF_CODES[array.dtype])
     return tensor
 
 
@@ -151,7 +155,7 @@ def _described(session: Session, name: str, detail: dict) -> str:
     if edge.get("channels_last"):
         shape = [shape[-1], *shape[:-1]]
     dtype = numpy.dtype(detail["dtype"])
-    kind = "uint8" if edge.get("codes") and dtype == numpy.int8 else dtype.name
+    kind = str(_OF_CODES[dtype]).removeprefix("torch.") if edge.get("codes") and dtype in _OF_CODES else dtype.name
     return f"{name} {kind} {tuple(shape)}"
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qat.emitters.litert import orders
-from qat.emitters.litert.limits import LOW, Activation, Stage, offset_of, stages
+from qat.emitters.litert.limits import LOW, WIDE_LOW, Activation, Stage, is_wide, offset_of, stages, wide_limits
 from qat.emitters.litert.model import Model, Scaling, schema
 from qat.emitters.litert.orders import Order
 from qat.integer.operations import ComputingOperation
@@ -71,22 +71,33 @@ class Writer:
         """Whether that holds indices instead of codes of real numbers."""
         return isinstance(self.grid(name), IndexRange)
 
+    def is_wide(self, name: str) -> bool:
+        """Whether a value or constant takes an int16 tensor: a constant as the codes that it is computed with."""
+        if is_wide(self.grid(name)) or not self.is_constant(name) or self.holds_indices(name):
+            return is_wide(self.grid(name))
+        beside = {each for reader in self.readers.get(name, ()) for each in (*reader.inputs, reader.output)}
+        return any(is_wide(self.grid(each)) for each in beside)
+
     def offset(self, name: str) -> int:
         """What to add to a code to have the number in its tensor."""
-        return 0 if self.holds_indices(name) else offset_of(self.grid(name))
+        if self.holds_indices(name):
+            return 0
+        return -self.grid(name).zero_point if self.is_wide(name) else offset_of(self.grid(name))
 
     def dtype(self, name: str) -> type:
         """The type of a value's tensor."""
         if self.holds_indices(name):
             return numpy.int32
-        return numpy.float32 if self.real else numpy.int8
+        if self.real:
+            return numpy.float32
+        return numpy.int16 if self.is_wide(name) else numpy.int8
 
     def scaling(self, name: str, zero_point: int | None = None) -> Scaling | None:
         """Scale and zero point of a value's tensor; zero_point: of a stage on the way to it."""
         grid = self.grid(name)
         if self.real or isinstance(grid, IndexRange):
             return None
-        return Scaling((grid.scale,), grid.zero_point + offset_of(grid) if zero_point is None else zero_point)
+        return Scaling((grid.scale,), grid.zero_point + self.offset(name) if zero_point is None else zero_point)
 
     # --- tensors ----------------------------------------------------------------------------------------------------
 
@@ -154,7 +165,7 @@ class Writer:
 
     def lowest(self, name: str) -> int:
         """A constant of the lowest number that a tensor of this value can hold."""
-        number = numpy.finfo(numpy.float32).min if self.real else LOW
+        number = numpy.finfo(numpy.float32).min if self.real else WIDE_LOW if self.is_wide(name) else LOW
         return self.model.constant("lowest", numpy.array([number], self.dtype(name)), self.scaling(name))
 
     # --- operators --------------------------------------------------------------------------------------------------
@@ -181,9 +192,13 @@ class Writer:
         if self.real:
             self._clamp_real(name, order, grid, low, high, write, fuses)
             return
+        if is_wide(grid):
+            activation, *limits = wide_limits(grid, low, high, fuses)
+            self._clamp_apart(name, order, *limits, write, activation)
+            return
         steps = stages(grid, low, high, fuses)
         if steps is None:
-            self._clamp_apart(name, order, low, high, write)
+            self._clamp_apart(name, order, low, high, write, Activation.NONE)
             return
         tensors = [self._stage(name, order, step, last=step is steps[-1]) for step in steps]
         write(tensors[0], steps[0].activation)
@@ -194,14 +209,17 @@ class Writer:
     def _stage(self, name: str, order: Order, step: Stage, last: bool) -> int:
         return self.tensor(name, order, None if last else f"{name}/{step.zero_point}", step.zero_point)
 
-    def _clamp_apart(self, name: str, order: Order, low: int, high: int, write: Write) -> None:
-        """Limits that leave out zero."""
-        source = self.tensor(name, order, f"{name}/wide")
-        write(source, Activation.NONE)
-        for kind, limit in (("MAXIMUM", low), ("MINIMUM", high)):
-            target = self.tensor(name, order, name if kind == "MINIMUM" else f"{name}/low")
-            limits = numpy.full((1,) * len(order), limit + self.offset(name), numpy.int8)
-            constant = self.model.constant("n", limits, self.scaling(name))
+    def _clamp_apart(
+        self, name: str, order: Order, low: int | None, high: int | None, write: Write, activation: int
+    ) -> None:
+        """Limits by operators of their own: those that leave out zero, and of 16-bit codes all but an activation's."""
+        limits = [(kind, limit) for kind, limit in (("MAXIMUM", low), ("MINIMUM", high)) if limit is not None]
+        source = self.tensor(name, order, f"{name}/wide" if limits else None)
+        write(source, activation)
+        for place, (kind, limit) in enumerate(limits, start=1):
+            target = self.tensor(name, order, name if place == len(limits) else f"{name}/low")
+            bound = numpy.full((1,) * len(order), limit + self.offset(name), self.dtype(name))
+            constant = self.model.constant("n", bound, self.scaling(name))
             self.model.operator(kind, [source, constant], [target], schema.MaximumMinimumOptionsT())
             source = target
         self.place(name, source, order)

@@ -44,10 +44,36 @@ def test_windows_over_three_dimensions_are_refused():
     assert any("one or two dimensions" in sentence for sentence in sentences)
 
 
-def test_wide_codes_are_refused():
-    wide = Grid(0.5, 0, -(2**15), 2**15 - 1)
+WIDE = Grid(0.5, 0, -(2**15) + 1, 2**15 - 1)
+
+
+def test_wide_codes_around_another_zero_point_are_refused():
+    wide = Grid(0.5, 9, 0, 2**16 - 1)
     (sentence, *_) = refused(lambda b, x: b.reshape("r", x, (144,)), grid=wide)
-    assert "value 'x' has codes of 16 bits" in sentence and "at most 8 bits" in sentence
+    assert "value 'x' has codes 0..65535 with zero point 9" in sentence and "activation.signed=True" in sentence
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda b, x: b.softmax("s", x, 1, WIDE), "has no kernel of 16-bit codes for it; quantize"),
+        (lambda b, x: b.requantize("r", x, BYTE), "has kernels for codes of one width, and 'r' has 8 bits beside"),
+        (
+            lambda b, x: b.mul("p", x, x, Grid(0.125, 0, -32767, 32767)),
+            "numbers to 4.29e+09 steps, beyond int32",
+        ),
+    ],
+)
+def test_what_has_no_kernel_of_wide_codes_is_named_with_a_remedy(write, message):
+    assert any(message in sentence for sentence in refused(write, grid=WIDE))
+
+
+def test_wide_codes_that_are_rescaled_as_floats_are_refused(tmp_path):
+    builder = ProgramBuilder()
+    x = builder.input("x", (4,), WIDE)
+    builder.output("y", builder.mul("p", builder.add("s", x, x, WIDE), x, WIDE))
+    with pytest.raises(ExportError, match="rescales 16-bit codes in fixed point; apply "):
+        emit(builder.build(), tmp_path / "model.tflite")
 
 
 def test_a_program_with_another_rounding_is_refused(tmp_path):

@@ -38,6 +38,8 @@ def arg_max(writer: Writer, operation: ArgMax) -> None:
     source = operation.inputs[0]
     order = writer.held(source).order
     tensor, axis = writer.read(source, order), order.index(operation.dim)
+    if not writer.real and writer.is_wide(source):  # int16 numbers have no kernel
+        tensor = cast(writer, tensor, numpy.int32, f"{operation.name}/i")
     options = schema.ArgMaxOptionsT()
     options.outputType = schema.TensorType.INT32
     operands = [tensor, writer.numbers([axis])]

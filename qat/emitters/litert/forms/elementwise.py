@@ -14,7 +14,13 @@ from qat.integer.values import float32
 
 def add(writer: Writer, operation: Add) -> None:
     """ADD."""
-    _binary(writer, operation, "ADD", schema.AddOptionsT)
+    _binary(writer, operation, "ADD", _add_options)
+
+
+def _add_options() -> schema.AddOptionsT:
+    made = schema.AddOptionsT()
+    made.potScaleInt16 = False  # what 16-bit codes with powers of two for scales have a kernel for, rounds otherwise
+    return made
 
 
 def multiply(writer: Writer, operation: Mul) -> None:
@@ -42,9 +48,22 @@ def requantize(writer: Writer, operation: Requantize) -> None:
     if not writer.real and operation.is_clamp(*grids):
         writer.limited(operation, placed.order, lambda target, _: writer.quantize(tensor, target), fuses=False)
         return
+    if not writer.real and writer.is_wide(operation.output) and not writer.is_wide(source):
+        tensor = _widened(writer, source, tensor)
     writer.limited(
         operation, placed.order, lambda *to: _scaled(writer, tensor, operation.factor, len(placed.order), *to)
     )
+
+
+def _widened(writer: Writer, source: str, tensor: int) -> int:
+    """8-bit codes with zero point 0 as int16 numbers."""
+    wide = writer.model.tensor(
+        f"{source}/16", writer.model.shape(tensor), numpy.int16, Scaling((writer.scale(source),))
+    )
+    options = schema.CastOptionsT()
+    options.inDataType, options.outDataType = schema.TensorType.INT8, schema.TensorType.INT16
+    writer.model.operator("CAST", [tensor], [wide], options)
+    return wide
 
 
 def negate(writer: Writer, operation: Negate) -> None:
@@ -62,6 +81,7 @@ def _scaled(writer: Writer, tensor: int, factor: float, rank: int, target: int, 
     if writer.real:
         constant = writer.model.constant("factor", numpy.full((1,) * rank, factor, numpy.float32))
     else:
-        sign = numpy.full((1,) * rank, 1 if factor > 0 else -1, numpy.int8)
+        wide = writer.model.tensors[tensor].type == schema.TensorType.INT16
+        sign = numpy.full((1,) * rank, 1 if factor > 0 else -1, numpy.int16 if wide else numpy.int8)
         constant = writer.model.constant("factor", sign, Scaling((float32(abs(factor)),)))
     writer.model.operator("MUL", [tensor, constant], [target], options)

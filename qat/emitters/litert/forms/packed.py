@@ -24,7 +24,7 @@ def packed_bits(writer: Writer, operation: WeightedOperation) -> int:
     """Width in which the kernel's integers are stored: 2, 4 or 8."""
     kernel = operation.weight.kernel
     lowest, highest = int(kernel.min()), int(kernel.max())
-    if writer.real or operation.weight.grid.bits > max(_WIDTHS):
+    if writer.real or operation.weight.grid.bits > max(_WIDTHS) or writer.is_wide(operation.inputs[0]):
         return 8
     fitting = [bits for bits in _WIDTHS if fits_bits(lowest, highest, bits)]
     return min(fitting, default=8)

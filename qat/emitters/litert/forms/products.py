@@ -17,7 +17,9 @@ def matmul(writer: Writer, operation: MatMul) -> None:
     """FULLY_CONNECTED of a value and a constant, BATCH_MATMUL of two values."""
     first, second = operation.inputs
     rank = len(writer.shape(operation.output))
-    if writer.is_constant(second):
+    if not writer.real and writer.is_wide(operation.output):
+        _of_wide_values(writer, operation)
+    elif writer.is_constant(second):
         _with_constant(writer, operation, first, second, usual(rank), is_first=False)
     elif writer.is_constant(first):
         _with_constant(writer, operation, second, first, _turned(rank), is_first=True)
@@ -88,6 +90,22 @@ def _of_values(writer: Writer, operation: MatMul) -> None:
     scaled = nodes.apply("MUL", nodes.cast(sums, numpy.int64), mantissa)
     raised = nodes.apply("ADD", scaled, (1 << (shift - 1)) + (lift << shift))
     nodes.finish(operation, order, nodes.shifted(raised, shift), -lift)
+
+
+def _of_wide_values(writer: Writer, operation: MatMul) -> None:
+    """BATCH_MATMUL of int16 matrices, which rescales its sums; the factor is part of the second one's scale."""
+    order, (first, second) = usual(len(writer.shape(operation.output))), operation.inputs
+    tensors = [writer.read(first), writer.read(second)]
+    if operation.factor != 1.0:
+        shape, scale = writer.model.shape(tensors[1]), float32(writer.scale(second) * operation.factor)
+        scaled = writer.model.tensor(f"{operation.name}/scaled", shape, numpy.int16, Scaling((scale,)))
+        writer.reshape(tensors[1], scaled, shape)
+        tensors[1] = scaled
+
+    def write(target: int, _: int) -> None:
+        writer.model.operator("BATCH_MATMUL", tensors, [target], schema.BatchMatMulOptionsT())
+
+    writer.limited(operation, order, write, fuses=False)
 
 
 def _summed(writer: Writer, nodes: Integers, tensor: int, is_turned: bool, side: int) -> int:

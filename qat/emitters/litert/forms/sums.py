@@ -94,6 +94,7 @@ def reduce(writer: Writer, operation: Mean | Sum) -> None:
     count = math.prod(shape[dim - 1] for dim in operation.dims)
     last = [dim for dim in placed.order[1:] if shape[dim - 1] > 1][-len(reduced) :] == reduced if reduced else False
     last = last or count > _LARGEST_DEPTHWISE
+    last = last and not writer.is_wide(source)  # whose two kernels round apart
     order = (0, *units, *kept, *reduced) if last else (0, *units, *reduced, *kept)
     tensor = writer.read(source, order if orders.moves_data(shape, placed.order, order) else placed.order)
     target_shape = writer.shape(operation.output)
@@ -167,11 +168,16 @@ def weight_and_bias(
         weight = writer.model.packed_constant(f"{name}/weight", kernel, bits, scaling)
     else:
         weight = writer.model.constant(f"{name}/weight", kernel, scaling)
-    bias = writer.model.constant(f"{name}/bias", array_of(operation.bias), Scaling(tuple(units.tolist())))
-    return [weight, bias]
+    bias = array_of(operation.bias).astype(_bias_type(writer, operation))
+    return [weight, writer.model.constant(f"{name}/bias", bias, Scaling(tuple(units.tolist())))]
 
 
-def _ones(writer: Writer, operation, shape: tuple[int, ...], share: float) -> list[int]:
+def _bias_type(writer: Writer, operation: ComputingOperation) -> type:
+    """Kernels of 16-bit codes add 64-bit numbers."""
+    return numpy.int64 if writer.is_wide(operation.inputs[0]) else numpy.int32
+
+
+def _ones(writer: Writer, operation: ComputingOperation, shape: tuple[int, ...], share: float) -> list[int]:
     """A weight of ones that stand for `share`, and a bias of zeros."""
     channels = shape[-1] if len(shape) == 4 else shape[0]
     axis = 3 if len(shape) == 4 else 0
@@ -181,5 +187,6 @@ def _ones(writer: Writer, operation, shape: tuple[int, ...], share: float) -> li
     scale = writer.scale(operation.inputs[0])
     unit = float32(float32(scale) * float32(share))
     weight = writer.model.constant("ones", numpy.ones(shape, numpy.int8), Scaling((share,) * channels, 0, axis))
-    bias = writer.model.constant("zeros", numpy.zeros(channels, numpy.int32), Scaling((unit,) * channels))
+    zeros = numpy.zeros(channels, _bias_type(writer, operation))
+    bias = writer.model.constant("zeros", zeros, Scaling((unit,) * channels))
     return [weight, bias]

@@ -59,14 +59,18 @@ def table(writer: Writer, operation: Table) -> None:
 
 
 def _places(writer: Writer, operation: Table, order) -> tuple[numpy.ndarray, int]:
-    """(int8 entries (n,), a tensor of places among them) of a look-up."""
+    """(entries (n,) of the output's type, a tensor of places among them) of a look-up."""
     source, name = operation.inputs[0], operation.name
     shape = writer.model.shape(writer.held(source).tensor)
     tensor = writer.read(source, order)
     codes = codes_array(operation.codes).reshape(-1, operation.codes.shape[-1]) + writer.offset(operation.output)
     if writer.holds_indices(source):
-        places = tensor
-        span, first = codes.shape[1], 0
+        places, span = tensor, codes.shape[1]
+    elif writer.is_wide(source):
+        wide, span = cast(writer, tensor, numpy.int32, f"{name}/i"), codes.shape[1]
+        places = writer.model.tensor(f"{name}/p", shape, numpy.int32)
+        operands = [wide, writer.numbers([-writer.grid(source).quant_min - writer.offset(source)])]
+        writer.model.operator("ADD", operands, [places], schema.AddOptionsT())
     else:
         counted = writer.model.tensor(f"{name}/u", shape, numpy.uint8)
         writer.model.operator("BITCAST", [tensor], [counted], schema.BitcastOptionsT())
@@ -81,7 +85,7 @@ def _places(writer: Writer, operation: Table, order) -> tuple[numpy.ndarray, int
         constant = writer.numbers(firsts.transpose(order))
         writer.model.operator("ADD", [places, constant], [added], schema.AddOptionsT())
         places = added
-    return codes.reshape(-1).astype(numpy.int8), places
+    return codes.reshape(-1).astype(writer.dtype(operation.output)), places
 
 
 def cast(writer: Writer, tensor: int, dtype, label: str) -> int:
