@@ -18,6 +18,7 @@ from qat.spec import QuantConfig
 from qat.targets import TargetName, config_for, target_named
 from qat.training.delivery import deliver
 from qat.training.discovery import find_network, held_out, inputs_of, is_warming_up, learning_rate, trains
+from qat.training.divergence import diverged
 from qat.training.lightning_parts import (
     final_checkpoints_only,
     forget_best,
@@ -287,10 +288,14 @@ class QATCallback(PreparedInLoops):
         self._forget_weights()
 
     def on_train_end(self, trainer, pl_module) -> None:
-        """Nothing is exported from a run that was not final; say so, and what the final one clips."""
+        """Nothing is exported from a run that was not final; say so, and what the final one clips or made diverge."""
         if self._is_final:
             if trainer.is_global_zero and self.history.entries:
-                for sentence in saturated(self.handle, self.history.entries[-1]["layers"]):
+                entries = self.history.entries
+                for sentence in (
+                    *diverged(self.handle.module, entries),
+                    *saturated(self.handle, entries[-1]["layers"]),
+                ):
                     print(f"note: {sentence}")
             return
         if self.handle is None:
