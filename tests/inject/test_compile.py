@@ -1,5 +1,7 @@
 """torch.compile of a prepared network: one graph, no recompilation at any change of phase or width but one."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -63,10 +65,27 @@ FROZEN = QuantState(
 )
 
 
-@pytest.mark.parametrize("quant", ["w8a8", "w4a4"])
-def test_only_the_freezing_of_batch_norm_compiles_again(quant):
+def gradients_of(network, handle, forward):
+    """The outputs of `forward`, and the gradients of weights and step sizes."""
+    parameters = (*network.parameters(), *handle.parameters())
+    outputs = forward(images())
+    outputs = list(outputs.values()) if isinstance(outputs, dict) else [outputs]
+    gradients = torch.autograd.grad(sum(output.square().sum() for output in outputs), parameters)
+    return [*(output.detach() for output in outputs), *gradients]
+
+
+def assert_agree(compiled, eager, **tolerances):
+    for one, other in zip(compiled, eager, strict=True):
+        assert torch.allclose(one, other, **tolerances)
+
+
+def test_only_the_freezing_of_batch_norm_compiles_again_and_steps_agree_with_eager_ones():
     network, backend = Residual(), Counting()
-    handle = qat.prepare(network, images(), quant)
+    handle = qat.prepare(network, images(), "w4a4")  # edges at 8 bits are observed, the others learn
+    assert {type(quantizer).__name__ for quantizer in handle.quantizers.values()} == {
+        "LearnedFakeQuantize",
+        "ObservedFakeQuantize",
+    }
     network(images())  # ranges and step sizes start in eager code
     compiled = torch.compile(network, fullgraph=True, backend=backend)
     counts = []
@@ -75,23 +94,11 @@ def test_only_the_freezing_of_batch_norm_compiles_again(quant):
         for _ in range(2):
             compiled(images()).sum().backward()
         counts.append(backend.graphs)
+        if state == PHASES[-2]:
+            step, expected = (gradients_of(network, handle, forward) for forward in (compiled, network))
+            assert_agree(step, expected, rtol=1e-4, atol=1e-6)
     assert counts[:-1] == [1] * len(PHASES)
     assert counts[-1] == 2
-
-
-def test_compiled_and_eager_training_steps_agree():
-    results = []
-    for compile_it in (False, True):
-        network = Residual()
-        handle = qat.prepare(network, images(), "w4a4")
-        network(images())
-        handle.set_state(QuantState(observe=False))
-        forward = torch.compile(network, fullgraph=True, backend="eager") if compile_it else network
-        output = forward(images())
-        output.square().sum().backward()
-        results.append([output.detach(), *(parameter.grad for parameter in network.parameters())])
-    for eager, compiled in zip(*results, strict=True):
-        assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-6)
 
 
 def test_weights_that_a_schedule_turns_on_start_alike_compiled_and_eager():
@@ -110,7 +117,7 @@ def test_weights_that_a_schedule_turns_on_start_alike_compiled_and_eager():
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_network_compiled_before_is_quantized_all_the_same(in_place):
-    network = Residual()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
     if in_place:
         network.compile(backend="eager")
         compiled = network
@@ -121,7 +128,7 @@ def test_a_network_compiled_before_is_quantized_all_the_same(in_place):
     compiled(images())
     quantized = compiled(images())
     assert not torch.allclose(floats, quantized)
-    levels = quantized.detach() / handle.quantizers["linear.output"].scale
+    levels = quantized.detach() / handle.quantizers["1.output"].scale
     assert torch.allclose(levels, levels.round(), atol=1e-4)
 
 
@@ -175,10 +182,9 @@ class Lists(nn.Module):
         return {"logits": self.linear(torch.cat([x, 0.5 + x], 1).mean((2, 3))), "features": x}
 
 
-@pytest.mark.parametrize("quant", ["w8a8", "w4a4"])
-def test_through_aot_autograd_nothing_recompiles_either(quant):
+def test_through_aot_autograd_nothing_recompiles_either_and_steps_agree_with_eager_ones():
     network = Lists()
-    handle = qat.prepare(network, images(), quant)
+    handle = qat.prepare(network, images(), "w4a4")
     network(images())
     torch._dynamo.utils.counters.clear()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
@@ -186,25 +192,12 @@ def test_through_aot_autograd_nothing_recompiles_either(quant):
         handle.set_state(state)
         for _ in range(2):
             compiled(images())["logits"].sum().backward()
+    handle.set_state(QuantState(observe=False))
+    step, expected = (gradients_of(network, handle, forward) for forward in (compiled, network))
+    assert_agree(step, expected, rtol=1e-4, atol=1e-5)
     counters = torch._dynamo.utils.counters
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == 1
-
-
-def test_every_kind_of_call_trains_alike_compiled_and_eager():
-    results = []
-    for compile_it in (False, True):
-        network = Lists()
-        handle = qat.prepare(network, images(), "w4a4")
-        network(images())
-        handle.set_state(QuantState(observe=False))
-        forward = torch.compile(network, fullgraph=True, backend="aot_eager") if compile_it else network
-        output = forward(images())
-        (output["logits"].square().sum() + output["features"].sum()).backward()
-        parameters = (*network.parameters(), *handle.parameters())
-        results.append([*(value.detach() for value in output.values()), *(parameter.grad for parameter in parameters)])
-    for eager, compiled in zip(*results, strict=True):
-        assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-5)
 
 
 def test_the_steps_of_a_recurrent_layer_train_alike_compiled_and_eager():
@@ -305,10 +298,10 @@ def test_a_network_that_breaks_the_graph_is_refused_while_it_is_quantized(in_pla
         assert torch.equal(compiled(x), network.b(torch.relu(network.a(x))))
 
 
-@pytest.mark.parametrize("quant", ["w8a8", "w4a4"])
-def test_batches_of_any_size_are_compiled_once_for_all_sizes(quant):
+def test_batches_of_any_size_are_compiled_once_for_all_sizes():
     network, backend = Residual(), Counting()
-    handle = qat.prepare(network, images(), quant)
+    wide = qat.Rule("conv1", activation_bits=8)  # is observed, where the layers behind it learn
+    handle = qat.prepare(network, images(), dataclasses.replace(qat.QuantConfig.parse("w4a4"), rules=[wide]))
     large = torch.randn(150, 2, 6, 6)  # 4 * 36 values of 150 images are more than a histogram samples
     network(large)
     compiled = torch.compile(network, fullgraph=True, backend=backend)
@@ -324,8 +317,10 @@ def encoder_layer():
     return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
 
 
-@pytest.mark.parametrize("make", [encoder_layer, lambda: nn.TransformerEncoder(encoder_layer(), 2)])
-@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize(
+    ("make", "enabled"),
+    [(encoder_layer, True), (encoder_layer, False), (lambda: nn.TransformerEncoder(encoder_layer(), 1), True)],
+)
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")
 def test_a_compiled_transformer_layer_does_not_take_its_fast_path_in_eval_mode(make, enabled):
     torch.manual_seed(0)
