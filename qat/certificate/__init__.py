@@ -19,7 +19,7 @@ from qat.errors import ExportError
 from qat.files import write_whole
 from qat.integer.program import IntegerProgram
 from qat.integer.semantics import for_runtime
-from qat.verification.accumulators import ACCUMULATOR_BITS, reaches
+from qat.verification.accumulators import ACCUMULATOR_BITS, WIDE_ACCUMULATOR_BITS, reaches
 from qat.verification.codes import compare
 from qat.verification.report import Mismatch, VerificationReport
 
@@ -158,9 +158,11 @@ def _margin(found) -> dict:
     """Bits of the widest accumulator of all, for any input and for data, of those there are."""
     found = list(found)
     seen = [reach.data for reach in found if reach.data is not None]
+    worst = max((reach.worst_case for reach in found), default=None)
+    is_wide = worst is not None and worst > ACCUMULATOR_BITS
     return {
-        "available": ACCUMULATOR_BITS,
-        "worst_case": max((reach.worst_case for reach in found), default=None),
+        "available": WIDE_ACCUMULATOR_BITS if is_wide else ACCUMULATOR_BITS,
+        "worst_case": worst,
         "data": max(seen, default=None),
     }
 

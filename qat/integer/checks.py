@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qat.errors import ProgramError
 from qat.integer.lengths import Length, lengths_in
 from qat.integer.operations import ComputingOperation, Operation
+from qat.integer.operations.base import INT32_MAX
 from qat.integer.values import Constant, IndexRange, Value
 
 if TYPE_CHECKING:
@@ -165,9 +166,11 @@ def accumulator_reach(operation: ComputingOperation, known: Known) -> int:
 def _check_accumulator(operation: Operation, known: Known) -> None:
     if not isinstance(operation, ComputingOperation):
         return
-    reach, limit = accumulator_reach(operation, known), operation.accumulator_limit
+    sources, output = [known[name] for name in operation.inputs], known[operation.output]
+    reach, limit = operation.reach(sources, output), operation.accumulator_limit(sources, output)
     if reach > limit:
+        kind = "int32" if limit == INT32_MAX else "sums of wide codes"
         raise operation.error(
-            f"can accumulate up to {reach}, beyond the {limit} of int{(limit + 1).bit_length()}; give it fewer weight "
+            f"can accumulate up to {reach}, beyond the {limit} of {kind}; give it fewer weight "
             "or activation bits, or look for a batch norm whose scale is near 0"
         )

@@ -30,8 +30,8 @@ MIN_EXPONENT, MAX_EXPONENT = -126 - (MANTISSA_BITS - 1), 31 - MANTISSA_BITS
 _FAST_SHIFT = 40
 #: Widest codes that runtimes have kernels for, which round in float32.
 NARROW_BITS = 8
-#: From this shift on every product of a 31-bit sum and a mantissa is rounded to 0.
-LONGEST_SHIFT = 31 + MANTISSA_BITS + 1
+#: From these shifts on every product of a mantissa and a sum of 31 bits, or of 37, is rounded to 0.
+LONGEST_SHIFT, LONGEST_WIDE_SHIFT = 31 + MANTISSA_BITS + 1, 37 + MANTISSA_BITS + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +163,8 @@ def taken_apart(factors: Tensor) -> tuple[Tensor, Tensor]:
 def requantize(accumulators: Tensor, multiplier: Multiplier, grid: Grid, clamp_min: int, clamp_max: int) -> Tensor:
     """`clamp(round(fl32(fl32(acc) * M)) + zero_point)`, ties to even; to wide codes as `round_once` does.
 
-    accumulators: int32 or int64 (..., O), below 2^31; the channels of `multiplier` lie along the last dimension.
+    accumulators: int32 or int64 (..., O), below 2^31, for wide codes below 2^37; the channels of `multiplier` lie along
+    the last dimension.
     Returns codes of `grid.dtype`, in clamp_min..clamp_max.
     """
     if grid.bits > NARROW_BITS:
@@ -192,10 +193,10 @@ def requantize_once(sums: Tensor, multiplier: Multiplier, grid: Grid, clamp_min:
 def round_once(sums: Tensor, mantissa: Tensor, exponent: Tensor) -> Tensor:
     """`floor(sums * mantissa * 2**exponent + 1/2)`, int64.
 
-    sums: whole numbers below 2^31. mantissa, exponent: those of float32 factors, which broadcast.
+    sums: whole numbers below 2^37. mantissa, exponent: those of float32 factors, which broadcast.
     """
     products = sums.to(torch.int64) * mantissa.to(torch.int64)
-    shift = (-exponent.to(torch.int64)).clamp(max=LONGEST_SHIFT)
+    shift = (-exponent.to(torch.int64)).clamp(max=LONGEST_WIDE_SHIFT)
     half = (torch.ones_like(shift) << shift.clamp(min=0)) >> 1
     return (products + half >> shift.clamp(min=0)) << (-shift).clamp(min=0)
 

@@ -24,8 +24,9 @@ REDUCED, SINGLE, DOUBLE = KINDS = ("reduced", "single", "double")
 #: Bits of a mantissa, and of those that 64-bit sums are multiplied by.
 MANTISSA_BITS, REDUCED_BITS = 31, 15
 _BITS = {REDUCED: REDUCED_BITS, SINGLE: MANTISSA_BITS, DOUBLE: MANTISSA_BITS}
-#: Powers of two that kernels multiply a mantissa of 1/2 to below 1 by.
-MIN_SHIFT, MAX_SHIFT = -31, 7
+#: Powers of two that kernels multiply a mantissa of 1/2 to below 1 by; 32-bit numbers are raised by up to 30 bits.
+MIN_SHIFT = -31
+_MAX_SHIFT = {REDUCED: 7, SINGLE: 7, DOUBLE: 30}
 #: Codes are raised by so much before they are added.
 SUM_SHIFT = 15
 
@@ -55,9 +56,10 @@ class FixedMultiplier:
         low, high = 2 ** (bits - 1), 2**bits - 1
         if int(self.mantissa.min()) < low or int(self.mantissa.max()) > high:
             raise ProgramError(f"multiplier mantissas of kind {self.kind!r} must lie in {low}..{high}.")
-        if int(self.exponent.min()) < MIN_SHIFT - bits or int(self.exponent.max()) > MAX_SHIFT - bits:
+        if int(self.exponent.min()) < MIN_SHIFT - bits or int(self.exponent.max()) > _MAX_SHIFT[self.kind] - bits:
             raise ProgramError(
-                f"multiplier exponents of kind {self.kind!r} must lie in {MIN_SHIFT - bits}..{MAX_SHIFT - bits}."
+                f"multiplier exponents of kind {self.kind!r} must lie in "
+                f"{MIN_SHIFT - bits}..{_MAX_SHIFT[self.kind] - bits}."
             )
 
     @classmethod
@@ -71,11 +73,11 @@ class FixedMultiplier:
         weight_scale = torch.as_tensor(weight_scale, dtype=torch.float32).reshape(-1)
         mantissa, exponent = factor_parts(kind, torch.tensor(input_scale), weight_scale, torch.tensor(output_scale))
         shift = exponent + _BITS[kind]
-        if int(shift.min()) < MIN_SHIFT or int(shift.max()) > MAX_SHIFT:
+        if int(shift.min()) < MIN_SHIFT or int(shift.max()) > _MAX_SHIFT[kind]:
             raise ProgramError(
                 f"a multiplier lies in 2^{int(shift.min()) - 1}..2^{int(shift.max())}, and kernels of 16-bit codes "
-                f"take 2^{MIN_SHIFT - 1} to below 2^{MAX_SHIFT}: the scales of the operation's inputs, weights and "
-                "output lie too far apart; look for a range that collapsed while it was observed."
+                f"take 2^{MIN_SHIFT - 1} to below 2^{_MAX_SHIFT[kind]}: the scales of the operation's inputs, weights "
+                "and output lie too far apart; look for a range that collapsed while it was observed."
             )
         return cls(mantissa.to(torch.int32), exponent.to(torch.int32), kind)
 

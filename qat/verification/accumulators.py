@@ -13,8 +13,8 @@ from qat.integer.program import IntegerProgram
 from qat.integer.values import AnyGrid
 
 _CONVOLUTIONS = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
-#: Bits of the accumulators of all runtimes.
-ACCUMULATOR_BITS = 32
+#: Bits of the accumulators of all runtimes, and of those for sums of products of 16-bit codes, where one has them.
+ACCUMULATOR_BITS, WIDE_ACCUMULATOR_BITS = 32, 64
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def largest_seen(program: IntegerProgram, tensors: Mapping[str, Tensor], samples
 def _sums(operation: Operation, operands: Sequence[Tensor], grids: Sequence[AnyGrid]) -> Tensor | None:
     """The accumulators of an operation, whole numbers; None where it has none.
 
-    In float64, which holds every whole number below 2^53; accumulators stay below 2^31.
+    In float64, which holds every whole number below 2^53; accumulators stay below 2^37.
     """
     match operation:
         case Conv():

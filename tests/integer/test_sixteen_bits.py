@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from qat.emitters import emitter_of
 from qat.errors import ProgramError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.fixed_point import Multiplier, SumMultipliers
@@ -132,3 +133,26 @@ def test_a_program_of_fixed_factors_is_stored_and_is_a_module(tmp_path):
     x = torch.randn(3, 4, 6) * 1000
     expected = litert({"x": x})
     assert torch.equal(read({"x": x}), expected) and torch.equal(litert.to_module()(x), expected)
+
+
+def sums(count, grid):
+    """One sum of `count` products with the weight 127."""
+    builder = ProgramBuilder()
+    weight = Weight(torch.full((1, count), 127, dtype=torch.int8), WeightGrid(8), torch.full((1,), 0.01))
+    builder.output("y", builder.linear("linear", builder.input("x", (count,), WIDE), weight, grid))
+    return builder.build()
+
+
+def test_sums_of_wide_products_have_64_bits():
+    coarse = Grid(float32(1.27 * 4096), 0, -32767, 32767)
+    made = sums(4096, coarse)
+    x = torch.full((1, 4096), 15000.0)  # codes of 30000, whose sum is 4096 * 127 * 30000 = 15605760000
+    for program in (made, made.to_module(), for_runtime(made, "litert"), for_runtime(made, "litert").to_module()):
+        result = program(x) if isinstance(program, torch.nn.Module) else program({"x": x})
+        assert torch.equal(result, torch.tensor([[15000 * coarse.scale]]))
+    (sentence,) = emitter_of("c").refusals(made)
+    assert "adds up to 17045131264, beyond int32" in sentence
+    with pytest.raises(ProgramError, match="accumulate up to 17045131264, beyond the 2147483647 of int32"):
+        sums(4096, Grid(float32(1.27 * 2**20), 0, -128, 127))
+    with pytest.raises(ProgramError, match="beyond the 137438953471 of sums of wide codes"):
+        sums(2**16, coarse)

@@ -31,8 +31,10 @@ from qat.emitters.refused import in_one_sentence
 from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.errors import ConfigurationError, ExportError
 from qat.files import written_whole
+from qat.integer.checks import accumulator_reach
 from qat.integer.fixed_point import SumMultipliers
-from qat.integer.operations import Add, FloatIsland, Operation
+from qat.integer.operations import Add, Conv, FloatIsland, Linear, MatMul, Operation
+from qat.integer.operations.base import INT32_MAX
 from qat.integer.program import IntegerProgram
 from qat.integer.sixteen_bits import FixedMultiplier
 
@@ -60,9 +62,18 @@ def refusals(program: IntegerProgram) -> list[str]:
                 )
             elif type(operation) not in FORMS:
                 found.append(f"{named} has no form in C; export it for another runtime.")
+            elif (reach := _reach(part, operation)) > INT32_MAX:
+                found.append(f"{named} adds up to {reach}, beyond int32; give it fewer weight or activation bits.")
             elif _rounds_otherwise(operation):
                 found.append(f"{named} rounds as another runtime does; qat.export gives it the usual rounding first.")
     return found
+
+
+def _reach(part: IntegerProgram, operation: Operation) -> int:
+    """The largest magnitude of its accumulators; sums of products of 16-bit codes may be wider than C has them."""
+    if not isinstance(operation, Conv | Linear | MatMul):
+        return 0
+    return accumulator_reach(operation, part.named)
 
 
 def _rounds_otherwise(operation: Operation) -> bool:

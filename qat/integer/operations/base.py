@@ -14,12 +14,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from qat.errors import ProgramError
-from qat.integer.fixed_point import Multiplier
+from qat.integer.fixed_point import NARROW_BITS, Multiplier
 from qat.integer.geometry import Shape
 from qat.integer.sixteen_bits import FixedMultiplier
 from qat.integer.values import AnyGrid, Constant, Grid, Value, check_name
 
 INT32_MAX = 2**31 - 1
+#: Sums of products of 16-bit codes are added in 64 bits, and stay inside of them times a mantissa.
+WIDE_MAX = 2**37 - 1
 #: What a sum, a product or a code is rescaled by: as float32 does it, or as kernels of 16-bit codes.
 AnyMultiplier = Multiplier | FixedMultiplier
 
@@ -80,8 +82,9 @@ class ComputingOperation(Operation):
     clamp_min: int
     clamp_max: int
 
-    #: What no accumulator may exceed, for any input.
-    accumulator_limit: ClassVar[int] = INT32_MAX
+    def accumulator_limit(self, sources: Sequence[Value | Constant], output: Value) -> int:
+        """What no accumulator may exceed, for any input."""
+        return INT32_MAX
 
     def reach(self, sources: Sequence[Value | Constant], output: Value) -> int:
         """Largest magnitude that an accumulator can take, for any input."""
@@ -126,6 +129,12 @@ def check_single(operation: Operation, multiplier: AnyMultiplier) -> None:
     """Refuse all but one multiplier."""
     if multiplier.mantissa.shape != (1,):
         raise operation.error(f"has {multiplier.mantissa.numel()} multipliers; it takes a single one")
+
+
+def limit_of_products(sources: Sequence[Value | Constant], output: Value) -> int:
+    """What no sum of products may exceed: the limit of int32, of codes of more than 8 bits that stay so `WIDE_MAX`."""
+    wide = output.grid.bits > NARROW_BITS and any(source.grid.bits > NARROW_BITS for source in sources)
+    return WIDE_MAX if wide else INT32_MAX
 
 
 def largest_reach(grid: Grid) -> int:

@@ -6,13 +6,20 @@ from typing import ClassVar
 
 from qat.integer.fixed_point import Multiplier
 from qat.integer.geometry import broadcast_shape
-from qat.integer.operations.base import AnyMultiplier, ComputingOperation, check_single, largest_reach
+from qat.integer.operations.base import (
+    AnyMultiplier,
+    ComputingOperation,
+    check_single,
+    largest_reach,
+    limit_of_products,
+)
 from qat.integer.values import float32
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MatMul(ComputingOperation):
-    """(..., M, K) @ (..., K, N) times `factor`; leading dimensions broadcast, ranks are equal. Accumulates in int32.
+    """(..., M, K) @ (..., K, N) times `factor`; leading dimensions broadcast, ranks are equal. Accumulates in int32, of
+    wide codes in int64.
 
     factor: float32, positive. multiplier: (1,), `MatMul.multiplier_of(...)` of the scales. rounds_once: whether sums
     are rescaled in integers, rounded once (`fixed_point.requantize_once`), not as float32 does.
@@ -49,6 +56,9 @@ class MatMul(ComputingOperation):
 
     def check_between(self, sources, output):
         self.check_multiplier(sources, output)
+
+    def accumulator_limit(self, sources, output):
+        return limit_of_products(sources, output)
 
     def reach(self, sources, output):
         return sources[0].shape[-1] * math.prod(largest_reach(source.grid) for source in sources)

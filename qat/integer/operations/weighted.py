@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from qat.integer.geometry import Shape, check_window, count_windows
-from qat.integer.operations.base import AnyMultiplier, ComputingOperation
+from qat.integer.operations.base import AnyMultiplier, ComputingOperation, limit_of_products
 from qat.integer.values import Weight, check_dtype
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WeightedOperation(ComputingOperation):
-    """Sums of products with constant weights, plus a bias, in int32; then requantized per output channel.
+    """Sums of products with constant weights, plus a bias, in int32, of wide codes in int64; then requantized per
+    output channel.
 
     weight: (O, ...). bias: int32 (O,), in units of input scale * weight scale.
     multiplier: (O,), `Multiplier.from_scales(input_scale, weight.scale, output_scale)`.
@@ -36,6 +37,9 @@ class WeightedOperation(ComputingOperation):
 
     def check_between(self, sources, output):
         self.check_multiplier(sources, output)
+
+    def accumulator_limit(self, sources, output):
+        return limit_of_products(sources, output)
 
     def reach(self, sources, output):
         low, high = sources[0].grid.reach
