@@ -85,7 +85,7 @@ class QATCallback(PreparedInLoops):
         named = target_named(target)
         if named is not None:
             named.check(self.config)
-        check_nonlinear(nonlinear)
+        check_nonlinear(nonlinear, named.runtimes if named is not None else ())
         self.nonlinear, self.image_input = nonlinear, image_input
         self.export_dir = None if export_dir is None else Path(export_dir)
         self.program = None

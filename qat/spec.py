@@ -58,6 +58,7 @@ class QuantSpec:
     bits: width of a code, 2 to 8 or 16.
     signed: codes run from negative to positive, else from 0.
     symmetric: zero_point is 0 (signed) or fixed by the sign; otherwise affine, the zero_point is chosen.
+        Either may be None: as the runtimes take it that `target` names (`qat.targets.config_for`); of weights True.
     granularity: one scale per tensor, per output channel, or per group of `group_size` weights of a channel.
     observer: which statistic sets an observed range; None: by width, `observer_for`.
         minmax: the smallest and the largest value ever seen. moving_average: the mean over batches of those of each.
@@ -70,8 +71,8 @@ class QuantSpec:
     """
 
     bits: int = 8
-    signed: bool = True
-    symmetric: bool = True
+    signed: bool | None = True
+    symmetric: bool | None = True
     granularity: str = "per_tensor"
     group_size: int | None = None
     observer: str | None = None
@@ -80,8 +81,9 @@ class QuantSpec:
 
     def __post_init__(self):
         check_bits(self.bits, "bits")
-        _check_type(self.signed, bool, "signed")
-        _check_type(self.symmetric, bool, "symmetric")
+        for name in ("signed", "symmetric"):
+            if getattr(self, name) is not None:
+                _check_type(getattr(self, name), bool, name)
         _check_choice(self.granularity, GRANULARITIES, "granularity")
         if self.observer is not None:
             _check_choice(self.observer, OBSERVERS, "observer")
@@ -151,13 +153,26 @@ class QuantSpec:
         """Whether the step size is trained by gradient."""
         return self.method == "learned" or (self.method is None and self.bits < OBSERVED_FROM_BITS)
 
+    @property
+    def kind(self) -> str:
+        """In words: "signed symmetric", "unsigned affine"."""
+        return f"{'signed' if self.signed else 'unsigned'} {'symmetric' if self.symmetric else 'affine'}"
+
     def with_bits(self, bits: int) -> "QuantSpec":
         """The same grid at another width."""
         return dataclasses.replace(self, bits=bits)
 
+    def settled(self, symmetric: bool) -> "QuantSpec":
+        """The same grid with what it leaves open (None) decided: signed and symmetric, or unsigned and affine.
+
+        Where only `signed` is open, a symmetric grid becomes a signed one.
+        """
+        symmetric = symmetric if self.symmetric is None else self.symmetric
+        return dataclasses.replace(self, signed=symmetric if self.signed is None else self.signed, symmetric=symmetric)
+
 
 WEIGHT = QuantSpec(granularity="per_channel")
-ACTIVATION = QuantSpec(signed=False, symmetric=False)
+ACTIVATION = QuantSpec(signed=None, symmetric=None)
 
 #: Weights of a group where a preset has groups: a float16 scale then costs half a bit a weight.
 GROUP_SIZE = 32
@@ -225,7 +240,8 @@ class QuantConfig:
         _check_choice(self.activations, ACTIVATIONS, "activations")
         _check_choice(self.storage, STORAGES, "storage")
         if self.weight is not None:
-            object.__setattr__(self, "weight", as_kind(QuantSpec, self.weight, "weight"))
+            weight = as_kind(QuantSpec, self.weight, "weight")
+            object.__setattr__(self, "weight", weight.settled(symmetric=True))
         object.__setattr__(self, "activation", as_kind(QuantSpec, self.activation, "activation"))
         if isinstance(self.rules, str | Mapping) or not isinstance(self.rules, Iterable):
             raise ConfigurationError(f"rules is {self.rules!r}; write a list of qat.Rule, empty for none.")

@@ -53,12 +53,9 @@ class Target:
         )
 
     def config(self, quant: str | QuantConfig) -> QuantConfig:
-        """The config of a preset, with the activations that this target takes; a config as it is."""
+        """The config that `quant` is here: with activations as this target takes them, where it leaves that open."""
         config = QuantConfig.parse(quant)
-        if isinstance(quant, str) and self._needs_symmetric(config.activation):
-            activation = dataclasses.replace(config.activation, signed=True, symmetric=True)
-            return dataclasses.replace(config, activation=activation)
-        return config
+        return _settled(config, symmetric=self._needs_symmetric(config.activation))
 
     def check(self, config: QuantConfig) -> None:
         """Refuse a config with a grid that this runtime has no kernel for."""
@@ -95,21 +92,20 @@ class Target:
             )
         if what == "weight" and (not spec.symmetric or not spec.signed):
             raise ConfigurationError(
-                f"the weight grid is {'signed' if spec.signed else 'unsigned'} "
-                f"{'symmetric' if spec.symmetric else 'affine'}, but {self.name} needs signed symmetric weights; "
-                "set signed=True, symmetric=True."
+                f"the weight grid is {spec.kind}, but {self.name} needs signed symmetric weights; set "
+                "weight.signed=True, weight.symmetric=True."
             )
         if what == "activation" and self._needs_symmetric(spec) and not (spec.signed and spec.symmetric):
             raise ConfigurationError(
-                f"the activation grid is {'signed' if spec.signed else 'unsigned'} "
-                f"{'symmetric' if spec.symmetric else 'affine'}, but {self.name} needs signed symmetric activations"
-                f"{'' if self.symmetric_activations else f' above {self.symmetric_above} bits'}; "
-                "set activation.signed=True, activation.symmetric=True."
+                f"the activation grid is {spec.kind}, but {self.name} needs signed symmetric activations"
+                f"{'' if self.symmetric_activations else f' above {self.symmetric_above} bits'}; leave "
+                "activation.signed and activation.symmetric open (None, null in a recipe), or set both to True."
             )
         if what == "activation" and spec.midrise:
+            remedy = "" if self._needs_symmetric(spec) else ", or signed=False, symmetric=False"
             raise ConfigurationError(
                 f"the activation grid is signed and symmetric with 2 bits, whose levels at odd half steps {self.name} "
-                "has no kernel for; use 3 bits or more, or signed=False, symmetric=False."
+                f"has no kernel for; use 3 bits or more{remedy}."
             )
         allowed = self.granularities if what == "weight" else ("per_tensor",)
         if spec.granularity not in allowed:
@@ -181,6 +177,10 @@ def target_named(name: TargetName) -> Target | None:
 
 
 def config_for(quant: str | QuantConfig, target: TargetName) -> QuantConfig:
-    """The config that `quant` is for `target`: of a preset the grids that its runtimes take."""
+    """The config that `quant` is for `target`: what it leaves open (None) as all runtimes take it."""
     named = target_named(target)
-    return QuantConfig.parse(quant) if named is None else named.config(quant)
+    return _settled(QuantConfig.parse(quant), symmetric=False) if named is None else named.config(quant)
+
+
+def _settled(config: QuantConfig, symmetric: bool) -> QuantConfig:
+    return dataclasses.replace(config, activation=config.activation.settled(symmetric))

@@ -68,6 +68,14 @@ def test_a_grid_that_cannot_be_is_refused_where_it_is_written(settings, message)
         QuantSpec(**settings)
 
 
+def test_what_a_grid_leaves_open_is_settled_and_the_rest_stays():
+    assert QuantSpec(signed=None, symmetric=None).settled(symmetric=True) == QuantSpec()
+    assert QuantSpec(signed=None, symmetric=None).settled(symmetric=False) == QuantSpec(signed=False, symmetric=False)
+    assert QuantSpec(signed=None).settled(symmetric=False) == QuantSpec()  # an unsigned one has nothing below 0
+    assert QuantSpec(symmetric=None).settled(symmetric=False) == QuantSpec(symmetric=False)
+    assert QuantConfig(weight=QuantSpec(signed=None, symmetric=None)).weight == QuantSpec()
+
+
 @pytest.mark.parametrize("weight", [2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("activation", [2, 8, 16])
 def test_presets(weight, activation):

@@ -67,14 +67,36 @@ def test_a_target_is_a_runtime_or_different_ones(name):
         target_named(name)
 
 
-def test_presets_have_the_activations_of_the_target():
-    assert config_for("w4a8", "tensorrt") == QuantConfig(
-        weight=QuantSpec(bits=4, granularity="per_channel"),
-        activation=QuantSpec(bits=8),
-    )
-    assert config_for("w4a8", ["onnxruntime", "litert"]) == config_for("w4a8", None) == QuantConfig.parse("w4a8")
-    with pytest.raises(ConfigurationError, match="the activation grid is unsigned affine, but tensorrt needs signed"):
-        TARGETS["tensorrt"].check(QuantConfig.parse("w8a8"))
+@pytest.mark.parametrize("target", [None, "onnxruntime", ["onnxruntime", "litert"], "tensorrt", ["c", "tensorrt"]])
+@pytest.mark.parametrize("quant", ["w4a4", QuantConfig(weight={"bits": 4}, rules=[Rule("a", weight_bits=8)])])
+def test_what_a_config_leaves_open_is_as_the_target_takes_it(quant, target):
+    config = config_for(quant, target)
+    symmetric = target is not None and "tensorrt" in target
+    assert (config.activation.signed, config.activation.symmetric) == (symmetric, symmetric)
+    assert (config.weight, config.rules) == (QuantConfig.parse(quant).weight, QuantConfig.parse(quant).rules)
+    assert config_for(config, target) == config
+    if target is not None:
+        target_named(target).check(config)
+
+
+def test_wide_activations_are_on_both_sides_of_0_where_only_those_run():
+    assert config_for("w8a16", "litert").activation.kind == "signed symmetric"
+    assert config_for("w8a8", "litert").activation.kind == "unsigned affine"
+
+
+@pytest.mark.parametrize("chosen", [{"signed": False}, {"symmetric": False}, {"signed": False, "symmetric": False}])
+def test_what_a_config_decides_against_its_target_is_refused(chosen):
+    config = QuantConfig(activation={"signed": None, "symmetric": None} | chosen)
+    config_for(config, "onnxruntime")
+    with pytest.raises(
+        ConfigurationError, match=r"but tensorrt needs signed symmetric activations; leave activation\.s"
+    ):
+        TARGETS["tensorrt"].check(config_for(config, "tensorrt"))
+
+
+def test_two_bits_around_0_have_no_kernel_whoever_chose_them():
+    with pytest.raises(ConfigurationError, match="tensorrt has no kernel for; use 3 bits or more.$"):
+        TARGETS["tensorrt"].check(config_for("w2a2", "tensorrt"))
 
 
 @pytest.mark.parametrize("name", ["w8-dynamic", "w4-weight-only", "fp16"])

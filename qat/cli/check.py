@@ -68,10 +68,10 @@ def check(config: DictConfig) -> tuple[str, PreparationError | None]:
     Nothing is trained and nothing written. Of a network that is refused the preflight shows what a simulation would do.
     """
     parts.check_complete(config)
+    config = parts.settled(config)
     runtimes = parts.runtimes_of(config)
     for runtime in runtimes:
         emitter_of(runtime)  # what is not installed shows before the training
-    parts.nonlinear_of(config)
     pytorch_lightning.seed_everything(config.seed, verbose=False)
     data, model = parts.data_of(config), parts.model_of(config)
     data.setup("fit")

@@ -1,5 +1,6 @@
 """From a composed config to the objects it names; the only place that knows what the config's keys mean."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -11,15 +12,18 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 import qat
 from qat.cli.failure import ConfigErrors, as_sentence
-from qat.emitters import check_nonlinear
+from qat.emitters import NONLINEAR, check_nonlinear
 from qat.errors import ConfigurationError
+from qat.files import write_whole
 from qat.integer.images import ImageScaling
 from qat.real.program import RealProgram
 from qat.real.storage import JSON_NAME as REAL_PROGRAM_JSON
-from qat.targets import target_named
+from qat.targets import config_for, target_named
 
 #: In the folder of a run: what training leaves to go on from.
 CHECKPOINTS = Path("checkpoints")
+#: Likewise: its settings.
+SETTINGS = Path(".hydra/config.yaml")
 
 #: What exported files take: the network's own numbers, or raw pictures.
 INPUTS = ("real", "uint8_image")
@@ -50,6 +54,27 @@ def check_complete(config: DictConfig) -> None:
         endless = setting == "trainer.max_epochs" and value == -1  # of which max_steps makes an end
         if value is not None and not endless and not (type(value) is int and value >= least):
             raise ConfigurationError(f"{setting} is {value!r}; set it to a whole number from {least} on.")
+
+
+def settled(config: DictConfig) -> DictConfig:
+    """The recipe with what it leaves to its target decided: runtimes in `export`, and in `quant` every grid.
+
+    Raises `ConfigurationError` where what it does decide is nothing that the target runs.
+    """
+    config = copy.deepcopy(config)
+    runtimes = runtimes_of(config)
+    config.export.runtime = list(runtimes) if len(runtimes) > 1 else runtimes[0]
+    quant = config_for(quant_of(config), runtimes)
+    target_named(runtimes).check(quant)
+    check_nonlinear(nonlinear_of(config), runtimes)
+    config.quant = {"_target_": "qat.QuantConfig", "_convert_": "all", **dataclasses.asdict(quant)}
+    return config
+
+
+def keep(config: DictConfig, run_dir: Path) -> None:
+    """Write `config` as the settings of a run, for `saved_config`, where Hydra keeps some."""
+    if (run_dir / SETTINGS).is_file():
+        write_whole(run_dir / SETTINGS, OmegaConf.to_yaml(config).encode())
 
 
 def data_of(config: DictConfig) -> pytorch_lightning.LightningDataModule:
@@ -99,15 +124,16 @@ def callback_of(
 
 
 def runtimes_of(config: DictConfig) -> tuple[str, ...]:
-    """The runtimes to export for: `export.runtime`, one or a list of them."""
-    named = config.export.runtime
+    """The runtimes to export for: `target`, or else `export.runtime`, one or a list of them."""
+    named = config.export.runtime if config.get("target") is None else config.target
     target = target_named([named] if isinstance(named, str) else list(named or ()))
     return target.runtimes
 
 
 def nonlinear_of(config: DictConfig) -> str:
-    """How softmax, normalization and division are exported, checked; runs of before there was a choice are integer."""
-    nonlinear = config.export.get("nonlinear", "integer")
+    """How softmax, normalization and division are exported, checked; as integers where the config does not say."""
+    nonlinear = config.export.get("nonlinear")
+    nonlinear = NONLINEAR[0] if nonlinear is None else nonlinear
     check_nonlinear(nonlinear)
     return nonlinear
 
@@ -154,10 +180,10 @@ def program_of(folder: Path) -> "qat.IntegerProgram | RealProgram":
 
 def saved_config(run_dir: Path) -> DictConfig:
     """The config of a finished run, as its folder keeps it. Raises `ConfigurationError` if this is no such folder."""
-    path = run_dir / ".hydra" / "config.yaml"
+    path = run_dir / SETTINGS
     if not path.is_file():
         raise ConfigurationError(
-            f"{str(run_dir)!r} is not the folder of a run: it has no .hydra/config.yaml; give a folder that qat-train "
+            f"{str(run_dir)!r} is not the folder of a run: it has no {SETTINGS}; give a folder that qat-train "
             "made, such as outputs/digits_cnn/<date>."
         )
     try:

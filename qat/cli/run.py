@@ -19,6 +19,7 @@ from qat.cli.companions import deliver_companions, write_files
 from qat.emitters import emitter_of, export_all, exported_in, remove_exported
 from qat.errors import ConfigurationError, MissingExtraError
 from qat.inject.handle import Handle
+from qat.inject.undisturbed import undisturbed
 from qat.integer.image_input import with_image_input
 from qat.integer.program import IntegerProgram
 from qat.models.checkpoint import check_resumable
@@ -27,9 +28,8 @@ from qat.report.files import INTEGER, PREDICTIONS_PNG, write_or_remove
 from qat.report.records import TAKEN_OUT
 from qat.report.run import read
 from qat.report.tables import certificate_line, run_table
-from qat.targets import target_named
 from qat.training.delivery import certify, refuse_unequal, write_page, write_report
-from qat.training.discovery import find_network
+from qat.training.discovery import find_network, inputs_of
 from qat.verification import verify_files
 
 #: The split that is held out of training and of every choice made while training.
@@ -57,13 +57,11 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
     recipe: its name, for the report. Raises `QATError` for what the user can mend.
     """
     parts.check_complete(config)
+    config = parts.settled(config)
+    parts.keep(config, run_dir)
     runtimes = parts.runtimes_of(config)
     for runtime in runtimes:
         emitter_of(runtime)  # what is not installed shows before the training
-    parts.nonlinear_of(config)
-    quant = parts.quant_of(config)
-    if not quant.is_integer:
-        target_named(runtimes).check(quant)
     if config.get("threads") is not None:
         torch.set_num_threads(config.threads)
     pytorch_lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -90,11 +88,16 @@ def run_recipe(config: DictConfig, run_dir: Path, recipe: str) -> None:
         seed=config.seed,
         epochs=trained.epochs,
         split=SPLIT,
-        conditions={**report.conditions, "float_metrics": trained.float_weights},
+        conditions={**report.conditions, **_grids(trained.handle.config), "float_metrics": trained.float_weights},
     )
     certify(trained.program, run_dir / INTEGER, files, report, SPLIT)
     _report(run_dir, files)
     refuse_unequal(report, files)
+
+
+def _grids(quant: "qat.QuantConfig") -> dict[str, str]:
+    """What the activations' grids are, which a recipe may leave to its target."""
+    return {"activation_grids": quant.activation.kind} if quant.is_integer else {}
 
 
 def verify_split(
@@ -153,6 +156,8 @@ def _train_quantized(config: DictConfig, run_dir: Path, data, model) -> Trained:
 
 def _train_then_quantize(config: DictConfig, run_dir: Path, data, model) -> Trained:
     """Training in float, then quantization from batches of training data."""
+    if config.trainer.max_epochs != 0:
+        _refuse_before_training(config, data, model)
     trainer = parts.trainer_of(config, run_dir, [])
     trainer.fit(model, datamodule=data, ckpt_path=config.get("resume"))
     network = find_network(model, None).eval()
@@ -175,6 +180,16 @@ def _train_then_quantize(config: DictConfig, run_dir: Path, data, model) -> Trai
         float_weights="trained, before quantization",
         epochs=trainer.current_epoch,
     )
+
+
+def _refuse_before_training(config: DictConfig, data, model) -> None:
+    """Prepare a copy of the network, from one batch, to tell what its runtimes cannot run before it is trained."""
+    network = find_network(model, None)
+    with undisturbed(network):
+        data.prepare_data()
+        data.setup("fit")
+        inputs = inputs_of(next(iter(data.train_dataloader())), network)
+        qat.prepare(copy.deepcopy(network), inputs, parts.quant_of(config), parts.runtimes_of(config)).remove()
 
 
 def _draw_predictions(program: IntegerProgram, run_dir: Path, data, model) -> None:

@@ -135,9 +135,15 @@ def remove_exported(directory: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def check_nonlinear(nonlinear: str) -> None:
-    """Raise `ConfigurationError` for anything but one of `NONLINEAR`."""
+def check_nonlinear(nonlinear: str, runtimes: Iterable[str] = ()) -> None:
+    """Raise `ConfigurationError` for anything but one of `NONLINEAR`, or where one of `runtimes` has no islands."""
     ExportOptions(nonlinear)
+    without = [runtime for runtime in runtimes if not runtime_named(runtime).islands]
+    if nonlinear == "float_island" and without:
+        raise ConfigurationError(
+            f"nonlinear is {nonlinear!r}, but files for {' and '.join(without)} compute with integers alone; use "
+            "'integer'."
+        )
 
 
 def runtime_named(name: str) -> Runtime:

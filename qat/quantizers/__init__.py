@@ -58,7 +58,7 @@ def _decided(spec: QuantSpec, name: str, role: str, nonnegative: bool) -> QuantS
     if nonnegative and (fits_int8 or not (spec.signed and spec.symmetric)):
         return dataclasses.replace(spec, signed=False, symmetric=True)
     if not spec.signed:
-        return dataclasses.replace(spec, symmetric=False)
+        return dataclasses.replace(spec, signed=False, symmetric=False)
     return spec
 
 

@@ -66,6 +66,9 @@ def preflight(handle: Handle, schedule: Schedule | None, progress: Progress) -> 
         }[handle.config.activations] + "; the file will not be integer"
     counts = f"{roles.count('weight')} weights and {roles.count('activation')} activations"
     buffer.write(f"{counts} are quantized; {rest}\n")
+    if handle.config.is_integer:
+        weight, activation = handle.config.weight, handle.config.activation
+        buffer.write(f"grids: weights {weight.kind} {weight.granularity}, activations {activation.kind}\n")
     if schedule is None:
         return buffer.getvalue()
     buffer.write(f"schedule: {describe(schedule, handle.config.weight.bits, handle.config.activation.bits)}\n")

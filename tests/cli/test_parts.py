@@ -62,3 +62,37 @@ def test_softmax_and_norms_are_exported_as_integers_unless_islands_are_chosen():
     assert parts.nonlinear_of(OmegaConf.create({"export": {"runtime": "onnxruntime"}})) == "integer"
     with pytest.raises(ConfigurationError, match="nonlinear is 'float'; choose one of integer, float_island"):
         parts.nonlinear_of(compose_recipe("digits_cnn", ["export.nonlinear=float"]))
+    with pytest.raises(ConfigurationError, match="files for c and litert compute with integers alone"):
+        parts.settled(compose_recipe("digits_cnn", ["target=[onnxruntime,c,litert]", "export.nonlinear=float_island"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "runtimes", "kind"),
+    [
+        ([], "onnxruntime", "unsigned affine"),
+        (["export=tensorrt"], "tensorrt", "signed symmetric"),
+        (["export.runtime=tensorrt", "quant=w4a4"], "tensorrt", "signed symmetric"),
+        (["target=[onnxruntime,litert]"], ["onnxruntime", "litert"], "unsigned affine"),
+        (["target=[litert,c,tensorrt]", "+quant.weight={bits:4}"], ["litert", "c", "tensorrt"], "signed symmetric"),
+    ],
+)  # fmt: skip
+def test_one_key_gives_the_scheme_that_all_runtimes_take_and_it_stands_in_the_saved_config(
+    overrides, runtimes, kind, tmp_path
+):
+    composed = compose_recipe("digits_ptq", overrides)
+    config = parts.settled(composed)
+    (tmp_path / parts.SETTINGS.parent).mkdir()
+    OmegaConf.save(composed, tmp_path / parts.SETTINGS)
+    parts.keep(config, tmp_path)
+    saved = parts.saved_config(tmp_path)
+    assert saved == config == parts.settled(saved)
+    assert saved.export.runtime == runtimes
+    assert parts.quant_of(saved).activation.kind == kind
+    assert saved.quant.activation.signed is saved.quant.activation.symmetric is (kind == "signed symmetric")
+
+
+def test_a_scheme_that_the_target_does_not_run_is_refused_before_anything_is_built():
+    for recipe in ("digits_ptq", "digits_cnn"):
+        config = compose_recipe(recipe, ["target=[onnxruntime,tensorrt]", "quant.activation.symmetric=false"])
+        with pytest.raises(ConfigurationError, match="unsigned affine, but onnxruntime and tensorrt needs signed"):
+            parts.settled(config)

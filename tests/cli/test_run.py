@@ -126,6 +126,16 @@ def test_another_kind_of_input_is_refused_before_training(tmp_path, qat_train):
     assert "export.input is 'jpeg'; choose one of real, uint8_image" in result.stderr.splitlines()[-1]
 
 
+def test_what_a_runtime_cannot_run_is_refused_before_a_network_is_trained_that_is_quantized_afterwards(
+    tmp_path, qat_train
+):
+    rule = "quant.rules=[{name: conv2, quantize: false}]"
+    result = qat_train(tmp_path, "-cn", "digits_ptq", "hydra.run.dir=run", "target=[onnxruntime,litert]", rule)
+    assert result.returncode == 1
+    assert "litert cannot run this network: FloatIsland 'conv2'" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_data_that_is_no_picture_is_refused_before_training():
     config = compose_recipe("topics_gpt_w8a8", ["export.input=uint8_image"])
     with pytest.raises(ConfigurationError, match="TextDataModule has no image_scaling, .* or set export.input=real"):
