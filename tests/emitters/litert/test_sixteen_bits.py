@@ -1,13 +1,16 @@
 """Files of 16-bit codes: the arithmetic of `qat.integer.sixteen_bits` beside the kernels of the runtime."""
 
 import pytest
+import pytorch_lightning
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, TensorDataset
 
+import qat
 import qat.emitters.litert as emitter
 from qat.emitters.samples import outputs_by_name, random_inputs
-from qat.errors import ProgramError
+from qat.errors import ConfigurationError, PreparationError, ProgramError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.operations import table_codes
 from qat.integer.semantics import for_runtime
@@ -110,7 +113,7 @@ def moved(builder, x):
 )
 @pytest.mark.parametrize("codes", [False, True])
 def test_operations(export, write, kinds, codes):
-    found = export(write, grid=WIDE, codes=codes and write is not test_operations)
+    found = export(write, grid=WIDE, codes=codes)
     assert found.differing() == 0
     assert inside(found.kinds) == kinds
 
@@ -129,3 +132,69 @@ def test_rows_of_8_bits_are_widened(export):
         shape=(3,), grid=IndexRange(9),
     )  # fmt: skip
     assert found.differing() == 0 and found.kinds[-4:] == ["CAST", "MUL", "MAXIMUM", "DEQUANTIZE"]
+
+
+class Small(torch.nn.Module):
+    """A convolution for all channels and one for each, a sum, a product with a gate, two lines and a matrix product."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = torch.nn.Conv2d(1, 6, 3, padding=1), torch.nn.BatchNorm2d(6)
+        self.each, self.head = torch.nn.Conv2d(6, 6, 3, padding=1, groups=6), torch.nn.Linear(12, 3)
+
+    def forward(self, images):
+        x = torch.nn.functional.max_pool2d(torch.relu(self.norm(self.stem(images))), 2)
+        y = self.each(x)
+        x = torch.nn.functional.gelu(x + y) * torch.sigmoid(y)
+        rows = x.flatten(2)
+        mixed = (rows @ rows.transpose(1, 2)).mean(2) * 0.1
+        return self.head(torch.cat([x.mean((2, 3)), mixed], 1))
+
+
+class Module(pytorch_lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.network = Small()
+
+    def training_step(self, batch, _):
+        return torch.nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+
+    validation_step = training_step
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+def test_a_network_that_is_trained_with_16_bits_is_its_file_on_every_code(tmp_path):
+    labels = torch.arange(24) % 3
+    images = torch.rand(24, 1, 8, 8) + labels.view(-1, 1, 1, 1) * 0.5
+    loader = DataLoader(TensorDataset(images, labels), 8)
+    callback = qat.QATCallback("w8a16", qat.Schedule(start=0, freeze_observers=1, freeze_batch_norm=1), target="litert")
+    module = Module()
+    trainer = pytorch_lightning.Trainer(
+        accelerator="cpu", default_root_dir=tmp_path, callbacks=[callback], logger=False, max_epochs=2,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(module, loader, loader)
+    grids = {value.grid for value in callback.program.values}
+    assert all((grid.zero_point, grid.quant_min, grid.quant_max) == (0, *ENDS) for grid in grids)
+    assert callback.report.ok and callback.report.mismatches["fake_quant"].differing == 0
+    assert callback.report.files["litert"].mismatch.differing == 0
+    path = tmp_path / "integer" / "model.tflite"
+    assert emitter.float_ops(path) == [] and "int8" in set(emitter.weight_types(path).values())
+    assert {entry.dtype for entry in emitter.operations(path)} == {"float32", "int16", "int32"}
+
+
+def test_activations_that_no_kernel_takes_are_refused_before_training():
+    images = torch.rand(2, 1, 8, 8)
+    affine = qat.QuantConfig(activation=qat.QuantSpec(bits=16, signed=False, symmetric=False))
+    with pytest.raises(ConfigurationError, match="litert needs signed symmetric activations above 8 bits"):
+        qat.prepare(Small(), images, quant=affine, target="litert")
+    mixed = qat.QuantConfig(activation=qat.QuantSpec(bits=16), rules=(qat.Rule("0", activation_bits=8),))
+    layers = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 4, 3))
+    with pytest.raises(PreparationError, match="Conv '0' .*: LiteRT has kernels for codes of one width"):
+        qat.prepare(layers, images, quant=mixed, target="litert")
+    with pytest.raises(PreparationError, match="LiteRT has no kernel of 16-bit codes for it; quantize the network's"):
+        qat.prepare(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Softmax(1)), images, "w8a16", "litert")
+    with pytest.raises(ConfigurationError, match="integer kernels up to 8 bits"):
+        qat.prepare(Small(), images, "w8a16", ["litert", "onnxruntime"])
