@@ -30,11 +30,9 @@ BOUNDS = {
 def offset_of(grid: Grid) -> int:
     """What a tensor adds to a code.
 
-    Of a narrower grid than int8 the end that no relu limits is an end of it; tensors of wider codes have zero point 0.
+    The last code of a grid is the end of int8, as no relu limits it; tensors of wider codes have zero point 0.
     """
-    if is_wide(grid):
-        return -grid.zero_point
-    return HIGH - grid.quant_max if grid.zero_point == grid.quant_min else LOW - grid.quant_min
+    return -grid.zero_point if is_wide(grid) else HIGH - grid.quant_max
 
 
 def is_wide(grid: AnyGrid) -> bool:

@@ -37,10 +37,10 @@ def plain(kinds):
     [
         ({}, ["CONV_2D"]),
         ({"padding": ((1, 1), (1, 1))}, ["CONV_2D"]),
-        ({"padding": ((1, 1), (1, 1)), "stride": (2, 2)}, ["PAD", "CONV_2D"]),
-        ({"padding": ((0, 1), (0, 1)), "stride": (2, 2)}, ["CONV_2D"]),
+        ({"padding": ((1, 1), (1, 1)), "stride": (2, 2)}, ["RESHAPE", "PAD", "CONV_2D"]),
+        ({"padding": ((0, 1), (0, 1)), "stride": (2, 2)}, ["RESHAPE", "CONV_2D"]),
         ({"padding": ((2, 2), (2, 2)), "dilation": (2, 2)}, ["CONV_2D"]),
-        ({"padding": ((2, 0), (0, 1)), "stride": (1, 2)}, ["PAD", "CONV_2D"]),
+        ({"padding": ((2, 0), (0, 1)), "stride": (1, 2)}, ["RESHAPE", "PAD", "CONV_2D"]),
         ({"clamp": (131, 255)}, ["CONV_2D"]),
     ],
 )

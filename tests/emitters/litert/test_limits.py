@@ -12,9 +12,11 @@ def test_eight_bits_fill_int8():
     assert offset_of(Grid(1.0, 7, -128, 127)) == 0
 
 
-def test_four_bits_have_an_end_of_int8_where_no_relu_can_limit_them():
-    assert offset_of(Grid(1.0, 0, 0, 15)) == 112  # 15 is 127, and a relu keeps 0
-    assert offset_of(Grid(1.0, 8, 0, 15)) == -128
+def test_fewer_codes_end_where_int8_ends_since_a_relu_keeps_them_above_zero():
+    assert offset_of(Grid(1.0, 0, 0, 15)) == 112
+    assert offset_of(Grid(1.0, 8, 0, 15)) == 112
+    assert offset_of(Grid(1.0, 0, -127, 127)) == 0
+    assert stages(Grid(1.0, 0, -127, 127), 0, 127, fuses=True) == [Stage(0, Activation.RELU)]
 
 
 def test_limits_that_are_those_of_int8_cost_nothing():

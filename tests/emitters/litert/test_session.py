@@ -208,7 +208,7 @@ def test_metadata_of_a_model_is_found_by_name(tmp_path):
 
 def test_what_xnnpack_runs_is_told(tmp_path):
     builder = ProgramBuilder()
-    y = builder.slice("s", conv(builder, builder.input("image", (3, 6, 7), BYTE)), (0, 0, 0), (5, 4, 5), (1, 2, 1))
+    y = builder.slice("s", conv(builder, builder.input("image", (3, 6, 7), BYTE)), (0, 0, 0), (5, 4, 5), (1, 3, 1))
     builder.output("scores", y)
     emitter.emit(for_runtime(builder.build(), "litert"), tmp_path / "model.tflite")
     inside, outside = emitter.delegated_ops(tmp_path / "model.tflite")

@@ -68,17 +68,11 @@ def as_matrix_product(writer: Writer, operation: Conv) -> bool:
 
 def _padded(writer: Writer, operation: Conv, tensor: int, sizes, window: windows.Window) -> int:
     """What the windows lie in; of a stride it has a multiple, of zeros that no window reads."""
-    pads = [
+    pads = tuple(
         (before, after + -(size + before + after) % step)
         for size, (before, after), step in zip(sizes, window.padding, window.stride, strict=False)
-    ]
-    if not any(map(any, pads)):
-        return tensor
-    source = operation.inputs[0]
-    height, width = (size + sum(pair) for size, pair in zip(sizes, pads, strict=False))
-    wide = writer.like(source, f"{source}/padded", (1, height, width, sizes[2]))
-    writer.model.operator("PAD", [tensor, writer.numbers(((0, 0), *pads, (0, 0)))], [wide], schema.PadOptionsT())
-    return wide
+    )
+    return windows.widened(writer, operation.inputs[0], tensor, pads)
 
 
 def _side_by_side(writer: Writer, operation: Conv, tensor: int, window: windows.Window, counts) -> int:

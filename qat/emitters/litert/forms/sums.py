@@ -29,16 +29,18 @@ def convolution(writer: Writer, operation: Conv) -> None:
     if not writer.real and as_matrix_product(writer, operation):
         return
     weight = windows.flat_weight(operation.weight.kernel)
-    depthwise = windows.is_depthwise(operation)
-    if depthwise:
-        weight = weight.permute(1, 2, 3, 0)  # (1, height, width, outputs)
-    else:
-        weight = weight.permute(0, 2, 3, 1)
-    scales = operation.weight.scale
-    constants = weight_and_bias(writer, operation, array_of(weight), scales, 3 if depthwise else 0)
-    multiples = len(scales) // operation.groups if depthwise else None
     window = windows.Window.of(operation.kernel_size, operation.stride, operation.padding, operation.dilation)
-    windows.convolve(writer, operation, window, constants, multiples)
+    scales = operation.weight.scale
+    if windows.is_depthwise(operation):
+        weight = array_of(weight.permute(1, 2, 3, 0))  # (1, height, width, outputs)
+        constants = weight_and_bias(writer, operation, weight, scales, 3)
+        windows.convolve(writer, operation, window, constants, len(scales) // operation.groups)
+        return
+    weight = array_of(weight.permute(0, 2, 3, 1))
+    plain = operation.groups == 1 and not writer.real and not writer.is_wide(operation.inputs[0])
+    strip = windows.Strip.of(window, windows.sizes_of(writer, operation.inputs[0])) if plain else None
+    constants = weight_and_bias(writer, operation, weight if strip is None else strip.weight(weight), scales, 0)
+    windows.convolve(writer, operation, window, constants, None, strip)
 
 
 def linear(writer: Writer, operation: Linear) -> None:

@@ -7,14 +7,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy
 from torch import Tensor
 
 from qat.emitters.litert import orders
+from qat.emitters.litert.forms import cuts
 from qat.emitters.litert.model import schema
 from qat.emitters.litert.writer import Writer
 from qat.integer.operations import AveragePool, ComputingOperation, Conv, MaxPool
 
 Pair = tuple[int, int]
+#: How many channels of 8 bits XNNPACK's kernels take at once, with VNNI on x86 and I8MM on ARM.
+_BLOCK = 8
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
 
 
@@ -65,27 +69,79 @@ def flat_weight(kernel: Tensor) -> Tensor:
     return kernel if kernel.dim() == 4 else kernel.unsqueeze(2)
 
 
+def sizes_of(writer: Writer, name: str) -> tuple[int, int, int]:
+    """(height, width, channels) of a value (channels, *spatial)."""
+    shape = writer.shape(name)
+    return (*((1,) * (3 - len(shape))), *shape[1:], shape[0])
+
+
 def source_of(writer: Writer, name: str) -> tuple[int, tuple[int, int, int]]:
     """The tensor (N, height, width, channels) of a value (channels, *spatial), and (height, width, channels)."""
-    shape = writer.shape(name)
+    shape, sizes = writer.shape(name), sizes_of(writer, name)
     tensor = writer.read(name, orders.channels_last(len(shape)))
-    sizes = (*((1,) * (3 - len(shape))), *shape[1:], shape[0])
     if len(shape) == 2:
         flat, tensor = tensor, writer.like(name, f"{name}/flat", (1, *sizes))
         writer.reshape(flat, tensor, (1, *sizes))
     return tensor, sizes
 
 
-def padded(writer: Writer, name: str, tensor: int, sizes: tuple[int, int, int], window: Window) -> tuple[int, int]:
+def padded(writer: Writer, name: str, tensor: int, window: Window) -> tuple[int, int]:
     """(tensor, padding that the operator has) of what the windows lie in."""
-    kind = window.kind(sizes[:2])
+    kind = window.kind(writer.model.shape(tensor)[1:3])
     if kind is not None:
         return tensor, kind
-    (top, bottom), (left, right) = window.padding
-    wide = writer.like(name, f"{name}/padded", (1, sizes[0] + top + bottom, sizes[1] + left + right, sizes[2]))
-    amounts = writer.numbers(((0, 0), (top, bottom), (left, right), (0, 0)))
-    writer.model.operator("PAD", [tensor, amounts], [wide], schema.PadOptionsT())
-    return wide, VALID
+    return widened(writer, name, tensor, window.padding), VALID
+
+
+def widened(writer: Writer, name: str, tensor: int, pads: tuple[Pair, Pair]) -> int:
+    """A tensor (N, height, width, channels) of the value `name` with zeros around it. PAD, where there are any."""
+    if not any(map(any, pads)):
+        return tensor
+    _, height, width, channels = writer.model.shape(tensor)
+    wide = writer.like(name, f"{name}/padded", (1, height + sum(pads[0]), width + sum(pads[1]), channels))
+    writer.model.operator("PAD", [tensor, writer.numbers(((0, 0), *pads, (0, 0)))], [wide], schema.PadOptionsT())
+    return wide
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A convolution over strips instead of columns: as many columns as the stride are the channels of one strip.
+
+    That moves no code. Kernels multiply blocks of `_BLOCK` channels, which fewer channels leave empty for the most
+    part. window: over strips. columns: in each. first: weights of 0 before the first column of the kernel.
+    """
+
+    window: Window
+    columns: int
+    first: int
+
+    @classmethod
+    def of(cls, window: Window, sizes: tuple[int, int, int]) -> "Strip | None":
+        """None where a kernel would have no fewer blocks. sizes: (height, width, channels) of the input."""
+        (height, width), (down, step), channels = window.size, window.stride, sizes[2]
+        if step == 1 or window.dilation[1] > 1 or sizes[1] % step:
+            return None
+        before = window.padding[1][0]
+        first = -before % step
+        strips, left = -(-(first + width) // step), (before + first) // step
+        right = window.counts(sizes[:2])[1] - 1 + strips - left - sizes[1] // step
+        if right < 0 or strips * -(-step * channels // _BLOCK) >= width * -(-channels // _BLOCK):
+            return None
+        narrow = Window((height, strips), (down, 1), (window.padding[0], (left, right)), window.dilation)
+        return cls(narrow, step, first)
+
+    def weight(self, weight: numpy.ndarray) -> numpy.ndarray:
+        """The kernel over strips, from that over columns, (outputs, height, width, channels)."""
+        outputs, height, width, channels = weight.shape
+        strips = self.window.size[1]
+        last = strips * self.columns - self.first - width
+        wide = numpy.pad(weight, ((0, 0), (0, 0), (self.first, last), (0, 0)))
+        return wide.reshape(outputs, height, strips, self.columns * channels)
+
+    def source(self, writer: Writer, name: str, tensor: int) -> int:
+        """The strips of a tensor of the value `name`."""
+        _, height, width, channels = writer.model.shape(tensor)
+        return cuts.in_shape(writer, name, tensor, (1, height, width // self.columns, self.columns * channels))
 
 
 def finish(
@@ -112,13 +168,23 @@ def finish(
 
 
 def convolve(
-    writer: Writer, operation: Conv | AveragePool, window: Window, constants: list[int], multiples: int | None
+    writer: Writer,
+    operation: Conv | AveragePool,
+    window: Window,
+    constants: list[int],
+    multiples: int | None,
+    strip: Strip | None = None,
 ) -> None:
-    """A convolution with (weight, bias). multiples: outputs per channel of a depthwise one, else None."""
+    """A convolution with (weight, bias). multiples: outputs per channel of a depthwise one, else None.
+
+    strip: what the weight is over instead of `window`.
+    """
     source = operation.inputs[0]
     tensor, sizes = source_of(writer, source)
     counts = window.counts(sizes[:2])
-    tensor, padding = padded(writer, source, tensor, sizes, window)
+    if strip is not None:
+        tensor, window = strip.source(writer, source, tensor), strip.window
+    tensor, padding = padded(writer, source, tensor, window)
 
     def write(target: int, activation: int) -> None:
         operands = [tensor, *constants]
