@@ -46,7 +46,7 @@ def accumulate(
         x = first_operand(args, kwargs)
         resampling = resampling_of(operation.name, args, kwargs, tuple(x.shape[1:]), tuple(result.shape[1:]))
         if resampling is not None:
-            return result, _resampled(x, source, resampling)
+            return result, _resampled(x, source, resampling, semantics)
     match operation.name:
         case "matmul" | "bmm" | "mm":
             return _product(function, args, kwargs, result, grids, semantics)
@@ -155,13 +155,13 @@ def _quotient(args: tuple, kwargs: dict, grids) -> Computed:
     return Computed(divide_between(*(grids[slot] for slot in slots)), codes, tuple(grids[slot] for slot in slots))
 
 
-def _resampled(x: Tensor, grid: Grid, resampling: Resampling) -> Computed:
+def _resampled(x: Tensor, grid: Grid, resampling: Resampling, semantics: Semantics) -> Computed:
     codes = codes_of(x, grid)
     *inner, last = resampling.stages(tuple(x.shape[1:]))
     for stage in inner:
-        codes, grid = stage.run(codes, grid)
+        codes, grid = stage.run(codes, grid, semantics)
     operands = last.operands(last.viewed(codes), last.codes[None].to(codes.device))
-    return Computed(last.make(grid), operands, last.operands(grid, last.grid))
+    return Computed(last.make(grid, semantics), operands, last.operands(grid, last.grid))
 
 
 def _negative(operand, grid: Grid | None) -> tuple:

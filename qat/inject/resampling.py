@@ -17,6 +17,7 @@ from torch import Tensor
 from qat.integer.geometry import per_dimension
 from qat.integer.kernels import compute
 from qat.integer.program import MatMul
+from qat.integer.semantics import USUAL, Semantics
 from qat.integer.values import Grid, float32
 
 #: Largest span of the codes of a matrix: one less than 8 bits hold, since rounding may add a step.
@@ -139,7 +140,7 @@ class Stage:
         """(value, constant) in the order of the product."""
         return (constant, value) if self.constant_first else (value, constant)
 
-    def make(self, source: Grid):
+    def make(self, source: Grid, semantics: Semantics = USUAL):
         """Makes the operation for a value on `source`, as `qat.inject.nonlinear` describes it."""
         first, second = self.operands(source, self.grid)
 
@@ -148,7 +149,9 @@ class Stage:
             return MatMul(
                 **(names or {"name": "_", "source": "", "inputs": ("_0", "_1"), "output": "_"}), clamp_min=clamp_min,
                 clamp_max=clamp_max, factor=factor,
-                multiplier=MatMul.multiplier_of(first.scale, second.scale, factor, grid.scale),
+                multiplier=semantics.multiplier(
+                    MatMul, (first, second, grid), (first.scale, float32(second.scale * factor), grid.scale)
+                ),
             )  # fmt: skip
 
         return make
@@ -165,10 +168,10 @@ class Stage:
         zero_point = source.quant_min + round(-reach[0] / widening)
         return Grid(float32(source.scale * widening), zero_point, source.quant_min, source.quant_max)
 
-    def run(self, codes: Tensor, source: Grid) -> tuple[Tensor, Grid]:
+    def run(self, codes: Tensor, source: Grid, semantics: Semantics = USUAL) -> tuple[Tensor, Grid]:
         """(codes (N, *result), their grid), for codes (N, ...) of a value on `source`."""
         target = self.grid_between(source)
-        operation = self.make(source)(target, target.quant_min, target.quant_max)
+        operation = self.make(source, semantics)(target, target.quant_min, target.quant_max)
         constant = self.codes[None].to(codes.device)
         made = compute(operation, self.operands(self.viewed(codes), constant), self.operands(source, self.grid), target)
         return made.reshape(len(codes), *self.result), target

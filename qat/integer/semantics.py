@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from qat.errors import ProgramError
 from qat.folding import NARROW_KERNEL_BITS, KernelWeight
@@ -39,6 +40,7 @@ from qat.integer.operations import (
     Requantize,
     Sum,
 )
+from qat.integer.operations.base import AnyMultiplier
 from qat.integer.program import Input, IntegerProgram
 from qat.integer.sixteen_bits import DOUBLE, REDUCED, SINGLE, FixedMultiplier, FixedSum
 from qat.integer.values import AnyGrid, Constant, Grid, Value, Weight, WeightGrid
@@ -79,6 +81,13 @@ class Semantics:
         grids: of its inputs and its output.
         """
         return _FIXED.get(operation) if self.fixed_point and _is_wide(*grids) else None
+
+    def multiplier(
+        self, operation: type[Operation], grids: Sequence[AnyGrid], scales: tuple[float, Tensor | float, float]
+    ) -> AnyMultiplier:
+        """What an operation multiplies by. grids: of its inputs and its output. scales: `ComputingOperation.scales`."""
+        kind = self.kind(operation, *grids)
+        return Multiplier.from_scales(*scales) if kind is None else FixedMultiplier.from_scales(kind, *scales)
 
     def kernel_grid(self, grid: WeightGrid) -> WeightGrid:
         """The grid of the integers that a kernel multiplies with, from that of weights scaled up to 8 bits."""
@@ -140,12 +149,11 @@ def rescaled(
 ) -> Operation:
     """The operation with a multiplier of the kind that the runtime's kernel has; itself where it has one."""
     held = getattr(operation, "multiplier", None)
-    kind = semantics.kind(type(operation), *(entry.grid for entry in (*sources, output)))
-    if held is None or kind == getattr(held, "kind", None):
+    grids = [entry.grid for entry in (*sources, output)]
+    if held is None or semantics.kind(type(operation), *grids) == getattr(held, "kind", None):
         return operation
-    scales = operation.scales(sources, output)
     try:
-        made = Multiplier.from_scales(*scales) if kind is None else FixedMultiplier.from_scales(kind, *scales)
+        made = semantics.multiplier(type(operation), grids, operation.scales(sources, output))
     except ProgramError as error:
         raise operation.error(f"cannot round as the runtime does: {str(error).removesuffix('.')}") from error
     return dataclasses.replace(operation, multiplier=made)

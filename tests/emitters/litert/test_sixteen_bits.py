@@ -198,3 +198,20 @@ def test_activations_that_no_kernel_takes_are_refused_before_training():
         qat.prepare(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Softmax(1)), images, "w8a16", "litert")
     with pytest.raises(ConfigurationError, match="integer kernels up to 8 bits"):
         qat.prepare(Small(), images, "w8a16", ["litert", "onnxruntime"])
+
+
+def test_layers_that_enlarge_and_embed_are_equal_on_every_code(tmp_path):
+    larger = torch.nn.Sequential(
+        torch.nn.ConvTranspose2d(2, 3, 3, stride=2), torch.nn.Upsample(scale_factor=2, mode="bilinear")
+    )
+    rows = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Hardswish(), torch.nn.Linear(8, 3))
+    for network, x in ((larger, torch.randn(5, 2, 6, 6)), (rows, torch.randint(0, 10, (5, 4)))):
+        qat.prepare(network, x, "w8a16", target="litert")
+        network(x)
+        program = qat.convert(network.eval())
+        qat.export(program, tmp_path / "model.tflite", "litert")
+        (result,) = emitter.run_session(
+            emitter.open_session(tmp_path / "model.tflite"), {program.inputs[0].name: x}
+        ).values()
+        with torch.no_grad():
+            assert torch.equal(network(x), result) and torch.equal(program(x), result)

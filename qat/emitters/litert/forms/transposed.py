@@ -1,5 +1,7 @@
 """TRANSPOSE_CONV."""
 
+import numpy
+
 from qat.emitters.litert.forms import windows
 from qat.emitters.litert.forms.sums import weight_and_bias
 from qat.emitters.litert.model import schema
@@ -30,10 +32,26 @@ def transposed_convolution(writer: Writer, operation: Conv, spread: Spread) -> N
         if tuple(counts) != tuple(sizes):
             name = f"{operation.name}/whole"
             result = writer.model.tensor(name, whole, writer.dtype(operation.output), writer.model.scaling(target))
-        writer.model.operator("TRANSPOSE_CONV", [writer.numbers(whole), weight, tensor, bias], [result], options)
+        shape = _shape(writer, operation, tensor, whole)
+        writer.model.operator("TRANSPOSE_CONV", [shape, weight, tensor, bias], [result], options)
         if result != target:
             starts = [0, *(before for before, _ in crop), 0]
             ends = writer.numbers([-1, *counts, len(operation.bias)])
             writer.model.operator("SLICE", [result, writer.numbers(starts), ends], [target], schema.SliceOptionsT())
 
     windows.finish(writer, operation, tuple(counts), write)
+
+
+def _shape(writer: Writer, operation: Conv, tensor: int, whole: tuple[int, ...]) -> int:
+    """The shape of the result. XNNPACK takes the batch from the input, the kernel of 16-bit codes from here."""
+    if writer.real or not writer.is_wide(operation.output):
+        return writer.numbers(whole)
+    count = writer.model.tensor(f"{operation.name}/shape", (4,), numpy.int32, dynamic=False)
+    batch = writer.model.tensor(f"{operation.name}/batch", (1,), numpy.int32, dynamic=False)
+    joined = writer.model.tensor(f"{operation.name}/sizes", (4,), numpy.int32, dynamic=False)
+    shape, joins = schema.ShapeOptionsT(), schema.ConcatenationOptionsT()
+    shape.outType = schema.TensorType.INT32
+    writer.model.operator("SHAPE", [tensor], [count], shape)
+    writer.model.operator("SLICE", [count, writer.numbers([0]), writer.numbers([1])], [batch], schema.SliceOptionsT())
+    writer.model.operator("CONCATENATION", [batch, writer.numbers(whole[1:])], [joined], joins)
+    return joined
