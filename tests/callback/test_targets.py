@@ -84,9 +84,9 @@ def test_a_layer_without_a_kernel_is_refused_before_the_first_step(tmp_path):
     callback = qat.QATCallback("w8a8", SCHEDULE, target=["onnxruntime", "litert"])
     with pytest.raises(
         PreparationError,
-        match=r"^litert cannot run this network: .*\(from norm\).* has no integer normalization; use batch norm",
+        match=r"^litert cannot run this network: .*norm.*max pool with dilation",
     ):
-        fit(callback, tmp_path, norm=nn.GroupNorm(2, 4))
+        fit(callback, tmp_path, norm=nn.MaxPool2d(3, stride=1, padding=1, dilation=2))
     assert not (tmp_path / "integer").exists()
 
 

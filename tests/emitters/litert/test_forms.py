@@ -345,7 +345,8 @@ def test_softmax_behind_a_convolution_runs_over_channels(export):
         return b.softmax("s", b.conv("c", x, weight(5, 4, 3, 3), OUTPUT), 1, Grid(float32(1 / 255), 0, 0, 255))
 
     found = export(write)
-    assert found.differing() == 0 and found.kinds.count("TRANSPOSE") == 2
+    # one for each edge, and one that takes sums apart
+    assert found.differing() == 0 and found.kinds.count("TRANSPOSE") == 3
 
 
 @pytest.mark.parametrize(("shape", "other"), [((3, 5, 8), (3, 8, 6)), ((1, 5, 8), (3, 8, 1)), ((1, 8), (8, 6)),
@@ -365,10 +366,12 @@ def test_a_product_with_a_transposed_value_needs_no_transposition(export):
         return b.matmul("m", x, b.transpose("t", "z", (0, 1, 3, 2)), Grid(float32(0.11), 120, 0, 255))
 
     found = export(write, (3, 5, 8), extra={"z": ((3, 6, 8), SIGNED)})
-    assert found.differing() == 0 and "TRANSPOSE" not in found.kinds
+    # but the one that takes sums apart
+    assert found.differing() == 0 and found.kinds.count("TRANSPOSE") == 1
 
     def turned(b, x):
         return b.matmul("m", b.transpose("t", x, (0, 1, 3, 2)), "z", Grid(float32(0.11), 120, 0, 255))
 
     found = export(turned, (3, 8, 5), extra={"z": ((3, 8, 6), SIGNED)})
-    assert found.differing() == 0 and "TRANSPOSE" not in found.kinds
+    # but the one that takes sums apart
+    assert found.differing() == 0 and found.kinds.count("TRANSPOSE") == 1

@@ -2,7 +2,18 @@
 
 from collections.abc import Callable
 
-from qat.emitters.litert.forms import choices, elementwise, moves, products, softmax, sums, tables, windows
+from qat.emitters.litert.forms import (
+    choices,
+    division,
+    elementwise,
+    moves,
+    normalize,
+    products,
+    softmax,
+    sums,
+    tables,
+    windows,
+)
 from qat.emitters.litert.writer import Writer
 from qat.integer import operations as ops
 from qat.integer.operations import Operation
@@ -18,6 +29,9 @@ FORMS: dict[type[Operation], Callable[[Writer, Operation], None]] = {
     ops.Negate: elementwise.negate,
     ops.Table: tables.table,
     ops.Softmax: softmax.softmax,
+    ops.LogSoftmax: softmax.log_softmax,
+    ops.Divide: division.divide,
+    ops.Normalize: normalize.normalize,
     ops.Embedding: tables.embedding,
     ops.AveragePool: sums.average_pool,
     ops.Mean: sums.reduce,

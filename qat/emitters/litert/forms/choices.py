@@ -18,18 +18,25 @@ def select(writer: Writer, operation: Select) -> None:
     writer.moved("SELECT_V2", tensors, operation.output, order, schema.SelectV2OptionsT())
 
 
+def counted_mask(writer: Writer, mask: str, order: Order) -> int:
+    """A mask as int32 numbers 0 and 1."""
+    if writer.is_constant(mask):
+        codes = array_of(writer.program.value(mask).codes)
+        return writer.model.constant(mask, codes[None].transpose(order).astype(numpy.int32))
+    tensor = writer.read(mask, order)
+    wide = cast(writer, tensor, numpy.int32, f"{mask}/i")
+    counted = writer.model.tensor(f"{mask}/c", writer.model.shape(tensor), numpy.int32)
+    operands = [wide, writer.numbers([-writer.offset(mask)])]
+    writer.model.operator("ADD", operands, [counted], schema.AddOptionsT())
+    return counted
+
+
 def _chosen(writer: Writer, mask: str, order: Order) -> int:
     """A mask as truth values. The comparison of int8 numbers aborts in ai-edge-litert 2.3: they are counted first."""
     if writer.is_constant(mask):
         numbers = array_of(writer.program.value(mask).codes)[None].transpose(order)
         return writer.model.constant(mask, numbers.astype(numpy.bool_))
-    tensor = writer.read(mask, order)
-    if not writer.real:
-        wide = cast(writer, tensor, numpy.int32, f"{mask}/i")
-        counted = writer.model.tensor(f"{mask}/c", writer.model.shape(tensor), numpy.int32)
-        operands = [wide, writer.numbers([-writer.offset(mask)])]
-        writer.model.operator("ADD", operands, [counted], schema.AddOptionsT())
-        tensor = counted
+    tensor = writer.read(mask, order) if writer.real else counted_mask(writer, mask, order)
     return cast(writer, tensor, numpy.bool_, f"{mask}/b")
 
 
