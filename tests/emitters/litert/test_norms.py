@@ -70,9 +70,9 @@ def test_a_norm_over_too_many_elements_is_refused_with_its_numbers():
     builder = ProgramBuilder()
     wide = builder.normalize("n", builder.input("x", (2900, 2900), BYTE), (1, 2), TARGET, module="norm")
     builder.output("y", wide)
-    (sentence,) = refusals(for_runtime(builder.build(), "litert"))
-    assert sentence.startswith("Normalize 'n' (from norm): LiteRT adds the codes of a row in 32 bits")
-    assert "a row has 8410000 of 8 bits" in sentence and sentence.endswith("or export for onnxruntime.")
+    (found,) = map(str, refusals(for_runtime(builder.build(), "litert")))
+    assert "a row has 8410000 of 8 bits" in found and "norm" in found
+    assert "normalize fewer elements together, or export for onnxruntime" in found
 
 
 @pytest.mark.parametrize("size", [7, 1100])
