@@ -20,19 +20,23 @@ class ExportOptions:
         between integer kernels, where the runtime has them.
     labels: names of the classes, in the order of the output's last dimension; empty for none.
     channels_last: whether image inputs of runtimes with either layout are (N, H, W, C) instead of the network's own.
+    unpacked_weights: whether weights of 4 and 2 bits are stored in int8 where a runtime then takes less time: a larger
+        file that is faster.
     image_scaling: how pictures become the numbers of a real input, for the page of a browser; None: pixel / 255.
     """
 
     nonlinear: str = "integer"
     labels: tuple[str, ...] = ()
     channels_last: bool = False
+    unpacked_weights: bool = False
     image_scaling: ImageScaling | None = None
 
     def __post_init__(self):
         if self.nonlinear not in NONLINEAR:
             raise ConfigurationError(f"nonlinear is {self.nonlinear!r}; choose one of {', '.join(NONLINEAR)}.")
-        if not isinstance(self.channels_last, bool):
-            raise ConfigurationError(f"channels_last is {self.channels_last!r}; write True or False.")
+        for name in ("channels_last", "unpacked_weights"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} is {getattr(self, name)!r}; write True or False.")
         if isinstance(self.labels, str) or not isinstance(self.labels, Iterable):
             raise ConfigurationError(f"labels is {self.labels!r}; give a list of names, empty for none.")
         if self.image_scaling is not None and not isinstance(self.image_scaling, ImageScaling):

@@ -30,7 +30,7 @@ def build(program: IntegerProgram, options: ExportOptions, real: bool = False) -
     if found := refusals(program):
         raise ExportError(in_one_sentence("LiteRT", found))
     program = program.at()
-    writer = Writer(program, real)
+    writer = Writer(program, real, options.unpacked_weights)
     inputs = {edge.name: _input(writer, edge, options.channels_last) for edge in program.inputs}
     found = spreads(program)
     left_out = {name for spread in found.values() for name in spread.steps}

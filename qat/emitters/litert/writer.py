@@ -36,11 +36,15 @@ class Placed:
 
 
 class Writer:
-    """Writes operations into a model. real: as the float32 network behind the program."""
+    """Writes operations into a model.
 
-    def __init__(self, program: IntegerProgram, real: bool = False) -> None:
+    real: as the float32 network behind the program. unpacked: as `ExportOptions.unpacked_weights`.
+    """
+
+    def __init__(self, program: IntegerProgram, real: bool = False, unpacked: bool = False) -> None:
         self.program = program
         self.real = real
+        self.unpacked = unpacked
         self.model = Model()
         self._placed: dict[str, list[Placed]] = {}
         self.readers: dict[str, list] = {}

@@ -5,8 +5,9 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from qat.emitters.litert import delegated_ops
+from qat.emitters.litert import delegated_ops, weight_types
 from qat.emitters.litert.forms.windows import Strip, Window
+from qat.emitters.options import ExportOptions
 from qat.integer.values import Grid, Weight, WeightGrid, float32
 
 OUTPUT = Grid(float32(0.05), 131, 0, 255)
@@ -23,8 +24,7 @@ def test_windows_of_narrow_weights_are_cut_by_xnnpack_whatever_their_strides(exp
         max((kernel - 1) * spread + 1 + extra - low - high, 1)
         for kernel, spread, low, high, extra in zip(size, dilation, before, after, more, strict=True)
     )
-    codes = torch.randint(-8, 8, (96, 64, *size), dtype=torch.int8)
-    made = Weight(codes, WeightGrid(4, 16), torch.full((96,), 1e-4))
+    made = weight(96, 64, *size)
     window = dict(stride=stride, padding=tuple(zip(before, after, strict=True)), dilation=dilation)
     found = export(lambda b, x: b.conv("c", x, made, OUTPUT, **window), (64, *spatial))
     assert found.differing((1, 3)) == 0
@@ -58,3 +58,23 @@ def test_slices_in_steps_are_cut_by_xnnpack_where_sizes_are_multiples_of_the_ste
     assert found.differing() == 0 and delegated_ops(found.path)[1] == []
     found = export(lambda b, x: b.slice("s", x, (0, 1, 2), (4, 6, 6), (2, 4, 1)))
     assert found.differing() == 0 and delegated_ops(found.path)[1] == ["STRIDED_SLICE"]
+
+
+def test_unpacked_weights_are_those_of_windows_alone(export):
+    def write(b, x):
+        y = b.conv("c", x, weight(64, 64, 3, 3), OUTPUT)
+        return b.conv("d", y, weight(96, 64, 1, 1), OUTPUT)
+
+    def types(found):
+        return [weight_types(found.path)[name] for name in ("c/weight", "d/weight")]
+
+    assert types(export(write, (64, 5, 5))) == ["int4", "int4"]
+    found = export(write, (64, 5, 5), options=ExportOptions(unpacked_weights=True))
+    assert types(found) == ["int8", "int4"]
+    assert found.differing((1, 3)) == 0 and found.kinds.count("CONV_2D") == 1
+
+
+def weight(*shape):
+    """Of 4 bits."""
+    codes = torch.randint(-8, 8, shape, dtype=torch.int8)
+    return Weight(codes, WeightGrid(4, 16), torch.full((shape[0],), 1e-4))

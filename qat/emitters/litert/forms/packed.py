@@ -1,9 +1,10 @@
 """Weights that take their true width in the file: 4 and 2 bits.
 
-LiteRT multiplies with packed weights in matrix products alone, exactly and as fast as with int8 ones; its convolution
-of int4 weights rounds otherwise and takes 0.66 ms where that of int8 takes 0.17 ([32, 32, 64] by 64 x 3 x 3, one thread
-of ai-edge-litert 2.3). So windows are laid side by side by slices, and the convolution is a matrix product: 0.27 ms
-(`python tests/benchmarks/bench_litert_kernels.py`).
+XNNPACK multiplies with packed weights in matrix products alone, exactly and as fast as with int8 ones. Convolutions of
+int4 weights are left to LiteRT's own kernel, which unpacks them at every run, rounds twice (the product with a 31-bit
+factor to its upper 32 bits, then the shift, half up) and takes 0.69 ms where that of int8 takes 0.17 ([32, 32, 64] by
+64 x 3 x 3, one thread of ai-edge-litert 2.3). So windows are laid side by side by slices, and the convolution is a
+matrix product: 0.25 ms (`python tests/benchmarks/bench_litert_kernels.py`).
 """
 
 import numpy
@@ -36,14 +37,14 @@ def fits_bits(lowest: int, highest: int, bits: int) -> bool:
 
 
 def as_matrix_product(writer: Writer, operation: Conv) -> bool:
-    """Write a convolution of narrow weights as a matrix product; False where int8 takes no more room."""
+    """Write a convolution of narrow weights as a matrix product; False where int8 is to be, or takes no more room."""
     bits = packed_bits(writer, operation)
     if bits == 8 or operation.groups > 1:
         return False
     window = windows.Window.of(operation.kernel_size, operation.stride, operation.padding, operation.dilation)
     slices = sum(size for size in window.size if size > 1) + sum(step > 1 for step in window.stride)
     saved = operation.weight.codes.numel() * (8 - bits) // 8
-    if saved < slices * _BYTES_OF_SLICE:
+    if slices and writer.unpacked or saved < slices * _BYTES_OF_SLICE:
         return False
     source = operation.inputs[0]
     tensor, sizes = windows.source_of(writer, source)
