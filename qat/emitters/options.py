@@ -20,16 +20,16 @@ class ExportOptions:
         between integer kernels, where the runtime has them.
     labels: names of the classes, in the order of the output's last dimension; empty for none.
     channels_last: whether image inputs of runtimes with either layout are (N, H, W, C) instead of the network's own.
+    image_scaling: how pictures become the numbers of a real input, for the page of a browser; None: pixel / 255.
     unpacked_weights: whether weights of 4 and 2 bits are stored in int8 where a runtime then takes less time: a larger
         file that is faster.
-    image_scaling: how pictures become the numbers of a real input, for the page of a browser; None: pixel / 255.
     """
 
     nonlinear: str = "integer"
     labels: tuple[str, ...] = ()
     channels_last: bool = False
-    unpacked_weights: bool = False
     image_scaling: ImageScaling | None = None
+    unpacked_weights: bool = False
 
     def __post_init__(self):
         if self.nonlinear not in NONLINEAR:
