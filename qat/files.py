@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from qat.errors import ExportError
@@ -85,11 +85,13 @@ def written_together(files: Mapping[Path, Iterable[bytes | memoryview]]) -> Iter
 
 
 @contextlib.contextmanager
-def written_folder(path: Path) -> Iterator[Path]:
+def written_folder(path: Path, names: Collection[str]) -> Iterator[Path]:
     """A hidden folder `.NAME.*.tmp` beside `path` that becomes `path` when the block ends without an error.
 
-    What was there before goes then. Raises `ExportError` where the folder cannot be written to.
+    names: what such a folder holds. One that was there before goes then; raises `ExportError` where it holds anything
+    else, and where the folder cannot be written to.
     """
+    _refuse_other_folders(path, names)
     folder = None
     try:
         try:
@@ -133,6 +135,20 @@ def _refuse_others(path: Path) -> None:
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise ExportError(f"{path} is no file and is not replaced by one; choose another path.")
+
+
+def _refuse_other_folders(path: Path, names: Collection[str]) -> None:
+    """Raise `ExportError` for what a folder of `names` must not take the place of: a file, a folder of other things."""
+    if path.exists() and not path.is_dir():
+        raise ExportError(f"{path} is no folder and is not replaced by one; choose another path.")
+    try:
+        others = sorted(entry.name for entry in path.iterdir() if entry.name not in names) if path.exists() else []
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if others:
+        raise ExportError(
+            f"{path} holds {others[0]!r}, which no export wrote, so it is not replaced; choose a folder of its own."
+        )
 
 
 def _unwritable(path: Path, error: OSError) -> ExportError:

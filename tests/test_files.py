@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from qat.errors import ExportError
-from qat.files import write_whole, written_together, written_whole
+from qat.files import write_whole, written_folder, written_together, written_whole
 
 WAITING = """
 import sys, time
@@ -111,3 +111,25 @@ def test_files_of_before_stay_when_the_block_or_the_last_step_fails(tmp_path, mo
             pass
     assert sorted(os.listdir(tmp_path)) == ["model", "model.data"]
     assert (tmp_path / "model").read_bytes() == b"old" and (tmp_path / "model.data").read_bytes() == b"oldmore"
+
+
+def test_a_folder_takes_the_place_of_one_like_it_and_of_nothing_else(tmp_path):
+    def write(content, path=tmp_path / "page"):
+        with written_folder(path, ("index.html", "model")) as folder:
+            (folder / "index.html").write_text(content)
+            if content == "fails":
+                raise KeyboardInterrupt
+
+    write("old")
+    (tmp_path / "page" / "model").write_text("of an earlier export")
+    write("new")
+    assert os.listdir(tmp_path / "page") == ["index.html"]
+    (tmp_path / "page" / "thesis.txt").write_text("precious")
+    with pytest.raises(ExportError, match=r"page holds 'thesis.txt', which no export wrote, so it is not replaced"):
+        write("other")
+    with pytest.raises(ExportError, match=r"thesis.txt is no folder and is not replaced by one"):
+        write("other", tmp_path / "page" / "thesis.txt")
+    with pytest.raises(KeyboardInterrupt):
+        write("fails", tmp_path / "second")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["index.html", "page", "thesis.txt"]
+    assert (tmp_path / "page" / "index.html").read_text() == "new"

@@ -100,7 +100,8 @@ def export_run(
     qat.export(program, path, runtime=runtime, **choices, **pages)
     if output is None:
         if program.inputs != saved.inputs:
-            export_all(program, folder, [name for name in exported_in(folder) if name != runtime], **choices)
+            others = [name for name in exported_in(folder) if name != runtime]
+            export_all(program, folder, others, **choices | {"channels_last": False})
             program.save(folder)
         certificate.write(certificate.certificate(program, folder, exported_in(folder), None), folder)
     return path

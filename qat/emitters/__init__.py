@@ -28,7 +28,8 @@ class Runtime:
     the emitter needs no package of its own.
     float_network: `emit_float`, to compare the latency with. islands: `islands_in` and `IslandComparison`, for files
     that compute some operations in real numbers. both_forms: `islands_of`, for operations with an integer form and a
-    float one. real_programs: `emit_real` and `NodeComparison`, for programs that are not integer.
+    float one. real_programs: `emit_real` and `NodeComparison`, for programs that are not integer. layouts: whether
+    image inputs can be (N, H, W, C), `ExportOptions.channels_last`.
     runs_here: whether sessions are the runtime's own, so that their latency tells something.
     """
 
@@ -40,6 +41,7 @@ class Runtime:
     islands: bool = False
     both_forms: bool = False
     real_programs: bool = False
+    layouts: bool = False
     runs_here: bool = True
 
     @property
@@ -53,11 +55,11 @@ _ALL = (
         "onnxruntime", "model.onnx", "onnxruntime", ("model.onnx.data",),
         float_network=True, islands=True, both_forms=True, real_programs=True,
     ),
-    Runtime("litert", "model.tflite", "litert", float_network=True),
+    Runtime("litert", "model.tflite", "litert", float_network=True, layouts=True),
     Runtime(
         "tensorrt", "model_tensorrt.onnx", "onnxruntime", ("model_tensorrt.onnx.data",), islands=True, runs_here=False
     ),
-    Runtime("c", "model.c", beside=("model.h",)),
+    Runtime("c", "model.c", beside=("model.h",), layouts=True),
     Runtime("pytorch", "model.pt2"),
     Runtime("web", "web", "onnxruntime", float_network=True),
 )  # fmt: skip
@@ -86,7 +88,15 @@ def export(
     `ExportError` where the file cannot be written, is not integer or not equal; then no file is left under `path`.
     """
     emitter = emitter_of(runtime)
-    options = ExportOptions(nonlinear, labels, channels_last, image_scaling)
+    options = ExportOptions(
+        nonlinear=nonlinear, labels=labels, channels_last=channels_last, image_scaling=image_scaling
+    )
+    if channels_last and not RUNTIMES[runtime].layouts and not isinstance(program, RealProgram):
+        raise ConfigurationError(
+            f"channels_last is True, but {runtime} takes the network's own inputs as it does; export for "
+            f"{' or '.join(entry.name for entry in _ALL if entry.layouts)}, or take raw pictures with "
+            "program.with_image_input(channels_last=True)."
+        )
     if isinstance(program, RealProgram):
         if not RUNTIMES[runtime].real_programs:
             raise ConfigurationError(
@@ -104,7 +114,19 @@ def export(
         raise ConfigurationError(
             f"export takes an IntegerProgram, not a {type(program).__name__}; call qat.convert(module) first."
         )
+    _check_labels(program, options.labels)
     emitter.emit(for_runtime(program, runtime), path, options)
+
+
+def _check_labels(program: IntegerProgram, labels: Sequence[str]) -> None:
+    """Refuse labels of which there are more or fewer than any output has classes."""
+    classes = {edge.name: program.value(edge.value).shape[-1:] for edge in program.outputs}
+    if labels and (len(labels),) not in classes.values():
+        found = ", ".join(f"{name} {count[0] if count else 1}" for name, count in classes.items())
+        raise ConfigurationError(
+            f"there are {len(labels)} labels, but the last dimension of the outputs is another ({found}); give one "
+            "label for each class."
+        )
 
 
 def export_all(program: IntegerProgram, directory: Path, runtimes: Iterable[str], **choices) -> dict[str, Path]:
@@ -148,7 +170,7 @@ def check_nonlinear(nonlinear: str, runtimes: Iterable[str] = ()) -> None:
 
 def runtime_named(name: str) -> Runtime:
     """The runtime called `name`. Raises `ConfigurationError` for another name."""
-    if name not in RUNTIMES:
+    if not isinstance(name, str) or name not in RUNTIMES:
         raise ConfigurationError(f"runtime is {name!r}; choose one of {', '.join(RUNTIMES)}.")
     return RUNTIMES[name]
 

@@ -75,7 +75,8 @@ def test_a_file_elsewhere_leaves_the_run_as_it_is(finished, tmp_path):
 
 
 def test_the_names_of_classes_are_in_the_file(finished, tmp_path):
-    (tmp_path / "labels.txt").write_text("zero\none\n")
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    (tmp_path / "labels.txt").write_text("\n".join(names))
     arguments = ["--labels", str(tmp_path / "labels.txt"), "--output", str(tmp_path / "model.onnx")]
     assert export.main([str(finished), *arguments]) == 0
-    assert metadata(tmp_path / "model.onnx")["labels"] == ["zero", "one"]
+    assert metadata(tmp_path / "model.onnx")["labels"] == names

@@ -2,14 +2,20 @@ import sys
 
 import pytest
 import torch
+from small_programs import small_program
 
 from qat.emitters import RUNTIMES, emitter_of, export, remove_exported
 from qat.errors import ConfigurationError, MissingExtraError
+from qat.integer.values import Grid
+
+GRID = Grid(1.0, 0, 0, 255)
 
 
 def test_an_unknown_runtime_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(ConfigurationError, match="runtime is 'onyx'; choose one of onnxruntime"):
         export(None, tmp_path / "model.onnx", runtime="onyx")
+    with pytest.raises(ConfigurationError, match=r"runtime is \['c'\]; choose one of onnxruntime"):
+        export(None, tmp_path / "model.onnx", runtime=["c"])
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,15 @@ def test_a_missing_package_names_the_extra(monkeypatch, runtime, package, extra)
 def test_a_network_instead_of_a_program_is_told_the_way(tmp_path):
     with pytest.raises(ConfigurationError, match=r"takes an IntegerProgram, not a Linear; call qat.convert\(module\)"):
         export(torch.nn.Linear(2, 2), tmp_path / "model.onnx")
+
+
+def test_choices_that_would_change_nothing_are_refused(tmp_path):
+    program = small_program(lambda builder, x: builder.negate("negate", x), [(2,)], [GRID])
+    with pytest.raises(ConfigurationError, match="channels_last is True, but pytorch takes .* for litert or c"):
+        export(program, tmp_path / "model.pt2", runtime="pytorch", channels_last=True)
+    with pytest.raises(ConfigurationError, match=r"there are 3 labels, but the last .* \(y0 2\); give one"):
+        export(program, tmp_path / "model.c", runtime="c", labels=["a", "b", "c"])
+    assert list(tmp_path.iterdir()) == []
 
 
 #: What every emitter has, and what `Runtime` says that some have besides.

@@ -17,7 +17,7 @@ from qat.emitters.litert.refusals import refusals
 from qat.emitters.litert.transposed import spreads
 from qat.emitters.litert.writer import Writer
 from qat.emitters.options import ExportOptions
-from qat.emitters.refused import in_one_sentence
+from qat.emitters.refused import RefusedError
 from qat.errors import ExportError
 from qat.integer.program import Input, IntegerProgram, Output
 from qat.integer.values import IndexRange
@@ -28,7 +28,7 @@ DESCRIPTION = "integer program of lightning-qat"
 def build(program: IntegerProgram, options: ExportOptions, real: bool = False) -> bytes:
     """The file of `program` at its recorded length. real: the float32 network behind it instead."""
     if found := refusals(program):
-        raise ExportError(in_one_sentence("LiteRT", found))
+        raise RefusedError("litert", found)
     program = program.at()
     writer = Writer(program, real, options.unpacked_weights)
     inputs = {edge.name: _input(writer, edge, options.channels_last) for edge in program.inputs}

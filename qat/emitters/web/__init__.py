@@ -79,7 +79,7 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
     if refused := refusals(program):
         raise ExportError(in_one_sentence("the browser", refused))
     runtime = {f"{RUNTIME}/{name}": content for name, content in runtime_files().items()}
-    with written_folder(Path(path)) as folder:
+    with written_folder(Path(path), (MODEL, DESCRIPTION, OFFLINE, RUNTIME, *PAGE)) as folder:
         onnxruntime.emit(program, folder / MODEL, options)
         model = (folder / MODEL).read_bytes()
         described = page_description(program, options, len(model))

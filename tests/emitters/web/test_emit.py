@@ -84,7 +84,7 @@ def test_the_model_is_that_of_onnx_runtime(unpacked, tmp_path):
 def test_a_folder_that_was_there_is_replaced_or_kept(unpacked, tmp_path, monkeypatch):
     path = tmp_path / "web"
     qat.export(network(), path, runtime="web")
-    (path / "old").write_text("old")
+    (path / "ort" / "old").write_text("old")
     before = (path / "model.onnx").read_bytes()
 
     def fail(*arguments):
@@ -94,9 +94,9 @@ def test_a_folder_that_was_there_is_replaced_or_kept(unpacked, tmp_path, monkeyp
         patch.setattr("qat.emitters.onnxruntime.check", fail)
         with pytest.raises(ExportError, match="other codes"):
             qat.export(network(classes=5), path, runtime="web")
-    assert (path / "old").exists() and (path / "model.onnx").read_bytes() == before
+    assert (path / "ort" / "old").exists() and (path / "model.onnx").read_bytes() == before
     qat.export(network(classes=5), path, runtime="web")
-    assert not (path / "old").exists() and (path / "model.onnx").read_bytes() != before
+    assert not (path / "ort" / "old").exists() and (path / "model.onnx").read_bytes() != before
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
 
