@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qat.emitters import emitter_of, files_of
+from qat.emitters import emitter_of, files_of, stored_bytes
 from qat.emitters.options import FileOperation
 from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.errors import ExportError
@@ -177,7 +177,7 @@ def _file(program: IntegerProgram, runtime: str, path: Path, evidence: Evidence 
     return {
         "file": path.name,
         "sha256": {part.relative_to(path.parent).as_posix(): _sha256(part) for part in paths},
-        "bytes": sum(part.stat().st_size for part in paths),
+        "bytes": stored_bytes(runtime, path),
         "operations": _counted(operations),
         "weights": [
             {"name": entry.name, "kind": entry.kind, "dtype": entry.dtype, "bytes": entry.bytes}

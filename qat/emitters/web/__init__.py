@@ -19,7 +19,7 @@ import qat.emitters.onnxruntime as onnxruntime
 from qat.emitters.description import description
 from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.refused import in_one_sentence
-from qat.emitters.web.package import GLUE, SCRIPT, VERSION, WASM, runtime_files
+from qat.emitters.web.package import FILES, GLUE, SCRIPT, VERSION, WASM, runtime_files
 from qat.errors import ConfigurationError, ExportError
 from qat.files import written_folder
 from qat.integer.image_input import network_input
@@ -130,8 +130,8 @@ def page_description(program: IntegerProgram, options: ExportOptions, size: int)
 
 
 def files_of(path: Path) -> list[Path]:
-    """What was made of the program in the folder `path`, the model first; not the runtime, nor what holds it again."""
-    return [path / name for name in (MODEL, DESCRIPTION, *PAGE)]
+    """All that a browser runs of the folder `path`, the model first."""
+    return [path / name for name in (MODEL, DESCRIPTION, OFFLINE, *PAGE, *(f"{RUNTIME}/{name}" for name in FILES))]
 
 
 def stored_bytes(path: str | PathLike) -> int:

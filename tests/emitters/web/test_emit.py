@@ -75,7 +75,7 @@ def test_the_model_is_that_of_onnx_runtime(unpacked, tmp_path):
     assert web.float_ops(path) == []
     assert "QGemm" in {operation.kind for operation in web.operations(path)}
     assert [file.name for file in web.files_of(path)][0] == "model.onnx"
-    assert all(file.is_file() for file in web.files_of(path))
+    assert sorted(web.files_of(path)) == sorted(file for file in path.rglob("*") if file.is_file())
     assert web.stored_bytes(path) == (path / "model.onnx").stat().st_size
     with pytest.raises(ExportError, match="is the file of another program"):
         web.check_edges(session, network(classes=4), path)
