@@ -20,6 +20,7 @@ from qat.emitters.options import ExportOptions
 from qat.emitters.refused import RefusedError
 from qat.errors import ExportError
 from qat.integer.program import Input, IntegerProgram, Output
+from qat.integer.unrolled import unrolled
 from qat.integer.values import IndexRange
 
 DESCRIPTION = "integer program of lightning-qat"
@@ -29,7 +30,7 @@ def build(program: IntegerProgram, options: ExportOptions, real: bool = False) -
     """The file of `program` at its recorded length. real: the float32 network behind it instead."""
     if found := refusals(program):
         raise RefusedError("litert", found)
-    program = program.at()
+    program = unrolled(program.at())
     writer = Writer(program, real, options.unpacked_weights)
     inputs = {edge.name: _input(writer, edge, options.channels_last) for edge in program.inputs}
     found = spreads(program)
