@@ -35,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--channels-last", action="store_true", help="pictures as (N, H, W, C), where the runtime has both layouts"
     )
     parser.add_argument(
+        "--unpacked-weights",
+        action="store_true",
+        help="weights of 4 and 2 bits as int8 where the runtime is then faster: a larger file (litert)",
+    )
+    parser.add_argument(
         "--input",
         choices=parts.INPUTS,
         help="what the files of the run take: real, the network's own numbers, or uint8_image, raw pictures (default: "
@@ -54,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             nonlinear=options.nonlinear,
             labels=labels,
             channels_last=options.channels_last,
+            unpacked_weights=options.unpacked_weights,
             kind=options.input,
         )
     except QATError as error:
@@ -101,7 +107,7 @@ def export_run(
     if output is None:
         if program.inputs != saved.inputs:
             others = [name for name in exported_in(folder) if name != runtime]
-            export_all(program, folder, others, **choices | {"channels_last": False})
+            export_all(program, folder, others, **choices | {"channels_last": False, "unpacked_weights": False})
             program.save(folder)
         certificate.write(certificate.certificate(program, folder, exported_in(folder), None), folder)
     return path

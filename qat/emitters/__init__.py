@@ -30,6 +30,7 @@ class Runtime:
     that compute some operations in real numbers. both_forms: `islands_of`, for operations with an integer form and a
     float one. real_programs: `emit_real` and `NodeComparison`, for programs that are not integer. layouts: whether
     image inputs can be (N, H, W, C), `ExportOptions.channels_last`.
+    unpacked: whether narrow weights can be stored in int8, `ExportOptions.unpacked_weights`.
     runs_here: whether sessions are the runtime's own, so that their latency tells something.
     """
 
@@ -42,6 +43,7 @@ class Runtime:
     both_forms: bool = False
     real_programs: bool = False
     layouts: bool = False
+    unpacked: bool = False
     runs_here: bool = True
 
     @property
@@ -55,7 +57,7 @@ _ALL = (
         "onnxruntime", "model.onnx", "onnxruntime", ("model.onnx.data",),
         float_network=True, islands=True, both_forms=True, real_programs=True,
     ),
-    Runtime("litert", "model.tflite", "litert", float_network=True, layouts=True),
+    Runtime("litert", "model.tflite", "litert", float_network=True, unpacked=True, layouts=True),
     Runtime(
         "tensorrt", "model_tensorrt.onnx", "onnxruntime", ("model_tensorrt.onnx.data",), islands=True, runs_here=False
     ),
@@ -74,23 +76,33 @@ def export(
     labels: Sequence[str] = (),
     channels_last: bool = False,
     image_scaling: ImageScaling | None = None,
+    unpacked_weights: bool = False,
 ) -> None:
     """Write `program` to `path` for `runtime`, and check that the runtime computes the same codes.
 
     nonlinear: how softmax, its logarithm, normalization and division are computed: "integer", or as a "float_island",
     which may be faster, between integer kernels. What a rule left in float is an island in any case. A file with
     islands is not integer, and a few of their codes may be one off; all others are checked to be equal.
-    labels, channels_last, image_scaling: as for `ExportOptions`.
+    labels, channels_last, image_scaling, unpacked_weights: as for `ExportOptions`.
     A `RealProgram` becomes a file that is not integer, checked node by node; onnxruntime alone runs such files, and
-    nonlinear and channels_last are no choices of theirs.
+    nonlinear, channels_last and unpacked_weights are no choices of theirs.
 
     Raises `ConfigurationError` for an unknown choice, `MissingExtraError` where its packages are not installed,
     `ExportError` where the file cannot be written, is not integer or not equal; then no file is left under `path`.
     """
     emitter = emitter_of(runtime)
     options = ExportOptions(
-        nonlinear=nonlinear, labels=labels, channels_last=channels_last, image_scaling=image_scaling
+        nonlinear=nonlinear,
+        labels=labels,
+        channels_last=channels_last,
+        image_scaling=image_scaling,
+        unpacked_weights=unpacked_weights,
     )
+    if unpacked_weights and not RUNTIMES[runtime].unpacked:
+        raise ConfigurationError(
+            f"unpacked_weights is True, but files for {runtime} are no faster with weights of 8 bits; leave it out, or "
+            f"export for {' or '.join(entry.name for entry in _ALL if entry.unpacked)}."
+        )
     if channels_last and not RUNTIMES[runtime].layouts and not isinstance(program, RealProgram):
         raise ConfigurationError(
             f"channels_last is True, but {runtime} takes the network's own inputs as it does; export for "

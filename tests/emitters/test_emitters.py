@@ -46,6 +46,8 @@ def test_choices_that_would_change_nothing_are_refused(tmp_path):
     program = small_program(lambda builder, x: builder.negate("negate", x), [(2,)], [GRID])
     with pytest.raises(ConfigurationError, match="channels_last is True, but pytorch takes .* for litert or c"):
         export(program, tmp_path / "model.pt2", runtime="pytorch", channels_last=True)
+    with pytest.raises(ConfigurationError, match="unpacked_weights is True, but files for c are .* export for litert"):
+        export(program, tmp_path / "model.c", runtime="c", unpacked_weights=True)
     with pytest.raises(ConfigurationError, match=r"there are 3 labels, but the last .* \(y0 2\); give one"):
         export(program, tmp_path / "model.c", runtime="c", labels=["a", "b", "c"])
     assert list(tmp_path.iterdir()) == []
