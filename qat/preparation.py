@@ -2,13 +2,15 @@
 
 import copy
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from qat.emitters import emitter_of
-from qat.emitters.refused import in_one_sentence
+from qat.emitters.refused import in_one_sentence, located
 from qat.errors import ConversionError, MissingExtraError, PreparationError, QATError
+from qat.inject.addresses import short_source
 from qat.inject.handle import Handle, handle_of
 from qat.inject.prepare import prepare as inject
 from qat.inject.undisturbed import undisturbed
@@ -68,7 +70,12 @@ def refuse_without_kernels(handle: Handle) -> None:
             _LOG.warning("what %s cannot run is not known before training: %s", runtime, error)
             continue
         if refusals := emitter.refusals(for_runtime(program, runtime)):
-            raise PreparationError(in_one_sentence(runtime, refusals))
+            raise PreparationError(in_one_sentence(runtime, located(refusals, _line_of(handle))))
+
+
+def _line_of(handle: Handle) -> Callable[[str], str]:
+    """The line of the network's code that calls a layer, `file:line`, empty where it is not known."""
+    return lambda layer: short_source(handle.sources[layer]) if layer in handle.sources else ""
 
 
 def refuse_unlisted(handle: Handle) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 
 import qat
 from qat import preparation
+from qat.emitters.refused import Refusal
 from qat.errors import ConfigurationError, PreparationError
 from qat.inject.handle import handle_of
 
@@ -22,7 +23,7 @@ def refusing(monkeypatch):
 
     def refusals(program):
         convolutions = [operation for operation in program.operations if type(operation).__name__ == "Conv"]
-        return [f"Conv {entry.name!r} (from {entry.source}) has no kernel; use Linear." for entry in convolutions]
+        return [Refusal.of(entry, "there is no kernel", "use Linear") for entry in convolutions]
 
     monkeypatch.setattr(preparation, "emitter_of", lambda runtime: SimpleNamespace(refusals=refusals))
 
@@ -32,7 +33,9 @@ def refusing(monkeypatch):
 def test_what_a_runtime_cannot_run_is_refused_by_layer_before_training(refusing, examples, quant):
     module = network()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    with pytest.raises(PreparationError, match=r"^litert cannot run this network: Conv '0' \(from 0\) has no kernel;"):
+    with pytest.raises(
+        PreparationError, match=r"^litert cannot run this network: Conv '0' \(from .*:\d+\): there is no kernel; use"
+    ):
         qat.prepare(module, examples, quant, target=["onnxruntime", "litert"])
     assert handle_of(module) is None
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())

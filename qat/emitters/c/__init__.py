@@ -27,7 +27,7 @@ from qat.emitters.c.session import (
 from qat.emitters.c.source import write_sources
 from qat.emitters.c.trial import run_in_process
 from qat.emitters.options import DEFAULTS, ExportOptions
-from qat.emitters.refused import in_one_sentence
+from qat.emitters.refused import Refusal, RefusedError
 from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.errors import ConfigurationError, ExportError
 from qat.files import written_whole
@@ -49,23 +49,21 @@ CHECK_SAMPLES = 8
 _LOG = logging.getLogger("qat")
 
 
-def refusals(program: IntegerProgram) -> list[str]:
-    """What C has no form for here, a sentence each; empty where `emit` will write the program."""
+def refusals(program: IntegerProgram) -> list[Refusal]:
+    """What C has no form for here; empty where `emit` will write the program."""
     found = []
     for part in (program, *program.bodies):
         for operation in part.operations:
-            named = f"{type(operation).__name__} {operation.name!r} (from {operation.source})"
             if isinstance(operation, FloatIsland):
-                found.append(
-                    f"{named} is a float island, {operation.function}; the C source has no real numbers, so drop the "
-                    "rule that leaves it in float."
-                )
+                found.append(Refusal.of_island(operation))
             elif type(operation) not in FORMS:
-                found.append(f"{named} has no form in C; export it for another runtime.")
+                found.append(Refusal.of(operation, "it has no form in C", "export for another runtime"))
             elif (reach := _reach(part, operation)) > INT32_MAX:
-                found.append(f"{named} adds up to {reach}, beyond int32; give it fewer weight or activation bits.")
+                remedy = "give it fewer weight or activation bits"
+                found.append(Refusal.of(operation, "sums in C have 32 bits", remedy, f"here they reach {reach}"))
             elif _rounds_otherwise(operation):
-                found.append(f"{named} rounds as another runtime does; qat.export gives it the usual rounding first.")
+                remedy = "export the program with qat.export(program, path, 'c')"
+                found.append(Refusal.of(operation, "it rounds as another runtime does", remedy))
     return found
 
 
@@ -101,7 +99,7 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
             f"nonlinear is {options.nonlinear!r}, but a C source has no real numbers; use 'integer'."
         )
     if found := refusals(program):
-        raise ExportError(in_one_sentence("C", found))
+        raise RefusedError("c", found)
     program = program.at()
     sources = write_sources(program, path.stem, options.labels, options.channels_last)
     if find_compiler() is None:

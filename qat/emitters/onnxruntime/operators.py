@@ -8,8 +8,8 @@ from qat.emitters.onnxruntime.forms import FORMS, wide
 from qat.emitters.onnxruntime.forms.loops import scan
 from qat.emitters.onnxruntime.graph import Graph
 from qat.emitters.onnxruntime.islands import is_island, write_island
-from qat.emitters.onnxruntime.writer import Writer, tensor_of
-from qat.errors import ExportError
+from qat.emitters.onnxruntime.writer import Writer, refused, tensor_of
+from qat.emitters.refused import Refusal, RefusedError
 from qat.integer.operations import Loop, Operation
 from qat.integer.program import IntegerProgram
 
@@ -17,27 +17,27 @@ from qat.integer.program import IntegerProgram
 def build(program: IntegerProgram, nonlinear: str = "integer", labels: Sequence[str] = ()) -> bytes:
     """The bytes of the ONNX file. nonlinear: "integer", or "float_island" for `islands.islands_of` in real numbers.
 
-    labels: names of classes. Raises `ExportError` with all `refusals`.
+    labels: names of classes. Raises `RefusedError` with all `refusals`.
     """
     return graph_of(program, nonlinear).to_bytes(program, described(program, labels))
 
 
 def graph_of(program: IntegerProgram, nonlinear: str = "integer") -> Graph:
-    """The nodes and weights of the ONNX file. Raises `ExportError` with all `refusals`."""
-    writer, refused = _written(program, nonlinear)
-    if refused:
-        raise ExportError(" ".join(refused))
+    """The nodes and weights of the ONNX file. Raises `RefusedError` with all `refusals`."""
+    writer, found = _written(program, nonlinear)
+    if found:
+        raise RefusedError("onnxruntime", found)
     return writer.graph
 
 
-def refusals(program: IntegerProgram, nonlinear: str = "integer") -> list[str]:
-    """What of `program` the runtime has no kernel for, one sentence each; empty where it can be exported."""
+def refusals(program: IntegerProgram, nonlinear: str = "integer") -> list[Refusal]:
+    """What of `program` the runtime has no kernel for; empty where it can be exported."""
     return _written(program, nonlinear)[1]
 
 
-def _written(program: IntegerProgram, nonlinear: str) -> tuple[Writer, list[str]]:
+def _written(program: IntegerProgram, nonlinear: str) -> tuple[Writer, list[Refusal]]:
     """A writer that has taken all of `program` but what it refused, and the reasons."""
-    writer, refused = Writer(program), []
+    writer, found = Writer(program), []
     parts = (
         (functools.partial(writer.input, edge) for edge in program.inputs),
         _writes(writer, nonlinear),
@@ -47,9 +47,9 @@ def _written(program: IntegerProgram, nonlinear: str) -> tuple[Writer, list[str]
         for add in part:
             try:
                 add()
-            except ExportError as error:
-                refused.append(str(error))
-    return writer, list(dict.fromkeys(refused))
+            except RefusedError as error:
+                found += error.refusals
+    return writer, list(dict.fromkeys(found))
 
 
 def _writes(writer: Writer, nonlinear: str) -> Iterator[Callable[[], None]]:
@@ -78,5 +78,5 @@ def _write_loop(writer: Writer, loop: Loop) -> None:
 def write(writer: Writer, operation: Operation) -> None:
     """Add the nodes of one operation."""
     if type(operation) not in FORMS:
-        raise ExportError(f"{type(operation).__name__} {operation.name!r} has no ONNX Runtime form.")
+        raise refused(Refusal.of(operation, "it has no form in ONNX", "export for another runtime"))
     FORMS[type(operation)](writer, operation)

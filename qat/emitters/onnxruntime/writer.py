@@ -9,7 +9,8 @@ import numpy
 from onnx import TensorProto, helper
 
 from qat.emitters.onnxruntime.graph import Graph, array_of
-from qat.errors import ExportError
+from qat.emitters.refused import Refusal, RefusedError
+from qat.integer.fixed_point import MANTISSA_BITS
 from qat.integer.lengths import Length
 from qat.integer.operations import ComputingOperation
 from qat.integer.program import Input, IntegerProgram, Output
@@ -19,6 +20,11 @@ MICROSOFT = "com.microsoft"
 UINT8_MAX = 255
 #: What the names of tensors with codes begin with.
 CODES = "codes/"
+#: Why sums cannot become codes, and what to do.
+TOO_FINE = (
+    f"its output has steps more than 2^{MANTISSA_BITS} times finer than its sums",
+    "look for a range that collapsed",
+)
 
 
 def tensor_of(value: str) -> str:
@@ -29,6 +35,11 @@ def tensor_of(value: str) -> str:
 def is_wide(grid: AnyGrid) -> bool:
     """Whether codes of real numbers are such that uint8 cannot hold them."""
     return isinstance(grid, Grid) and grid.quant_max + grid.unsigned_offset > UINT8_MAX
+
+
+def refused(refusal: Refusal) -> RefusedError:
+    """What a form raises that has no kernel for its operation; `refusals` gathers them."""
+    return RefusedError("onnxruntime", [refusal])
 
 
 class Writer:
@@ -74,9 +85,13 @@ class Writer:
         """Refuse a grid that uint8 cannot hold."""
         if self.is_wide(name):
             grid = self.grid(name)
-            raise ExportError(
-                f"value {name!r} has codes {grid.quant_min}..{grid.quant_max}, but ONNX Runtime's integer kernels "
-                "take 8 bits; quantize its activations to at most 8 bits."
+            raise refused(
+                Refusal.of_value(
+                    name,
+                    "ONNX Runtime's integer kernels take codes of 8 bits",
+                    "quantize its activations to at most 8 bits",
+                    f"these are {grid.quant_min}..{grid.quant_max}",
+                )
             )
 
     def grid_constants(self, name: str) -> tuple[str, str]:

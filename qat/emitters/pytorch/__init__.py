@@ -18,7 +18,7 @@ from qat.emitters.pytorch.archive import archived, read
 from qat.emitters.pytorch.graph import exported
 from qat.emitters.pytorch.readback import float_nodes, float_ops, operations
 from qat.emitters.pytorch.session import check_edges, open_session, run_session, session_conditions, session_of
-from qat.emitters.refused import in_one_sentence
+from qat.emitters.refused import Refusal, RefusedError
 from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.emitters.single_file import files_of, stored_bytes
 from qat.errors import ConfigurationError, ExportError
@@ -31,13 +31,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-def refusals(program: IntegerProgram) -> list[str]:
-    """What a file of integers has no form for, a sentence each; empty where `emit` will write the program."""
-    return [
-        f"FloatIsland {island.name!r} (from {island.source}) computes {island.function} in real numbers; drop the rule "
-        "that leaves it in float, or export for onnxruntime."
-        for island in program.float_operations
-    ]
+def refusals(program: IntegerProgram) -> list[Refusal]:
+    """What a file of integers has no form for; empty where `emit` will write the program."""
+    return [Refusal.of_island(island) for island in program.float_operations]
 
 
 def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions = DEFAULTS) -> None:
@@ -47,7 +43,7 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
             f"nonlinear is {options.nonlinear!r}, but a .pt2 file computes with integers alone; use 'integer'."
         )
     if refused := refusals(program):
-        raise ExportError(in_one_sentence("PyTorch", refused))
+        raise RefusedError("pytorch", refused)
     made, graph = exported(program)
     with written_whole(Path(path), archived(graph, description(program, options.labels))) as temporary:
         check(made, temporary)

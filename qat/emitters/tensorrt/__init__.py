@@ -16,7 +16,7 @@ from qat.emitters.onnxruntime.islands import IslandCodes
 from qat.emitters.onnxruntime.model_file import files_of, stored_bytes, written
 from qat.emitters.onnxruntime.session import run_session
 from qat.emitters.options import DEFAULTS, ExportOptions
-from qat.emitters.refused import in_one_sentence
+from qat.emitters.refused import RefusedError
 from qat.emitters.samples import random_inputs
 from qat.emitters.tensorrt.check import (
     IslandComparison,
@@ -44,7 +44,7 @@ _LOG = logging.getLogger("qat")
 def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions = DEFAULTS) -> None:
     """Write `program` as a QDQ file. Raises `ExportError`, and writes none, for what `refusals` and `check` refuse."""
     if refused := refusals(program):
-        raise ExportError(in_one_sentence("TensorRT", refused))
+        raise RefusedError("tensorrt", refused)
     whole, program = program, program.at()
     with written(graph_of(program), program, Path(path), described(whole, options.labels)) as temporary:
         found = check(program, temporary)

@@ -1,7 +1,8 @@
 """What TensorRT cannot run of a program, told before anything is written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from qat.emitters.refused import Refusal
 from qat.integer import operations as ops
 from qat.integer.fixed_point import SumMultipliers
 from qat.integer.geometry import Shape
@@ -11,11 +12,10 @@ from qat.integer.values import INT8_MAX, INT8_MIN, Constant, Grid, Value
 
 #: TensorRT's tensors have eight dimensions, of which the batch is one.
 MAX_RANK = 7
-_SYMMETRIC = "train with quant.activation.signed=true quant.activation.symmetric=true, or a preset and target=tensorrt"
 
 
-def refusals(program: IntegerProgram) -> list[str]:
-    """What TensorRT does not run of `program`, a sentence each with the remedy; empty: it will be written."""
+def refusals(program: IntegerProgram) -> list[Refusal]:
+    """What TensorRT does not run of `program`; empty: it will be written."""
     found = _of_grids(program)
     for operation in program.operations:
         shapes = [program.value(name).shape for name in (*operation.inputs, *operation.outputs)]
@@ -40,22 +40,25 @@ def is_int8(value: Value | Constant) -> bool:
     return grid.zero_point == 0 and INT8_MIN <= grid.quant_min and grid.quant_max <= INT8_MAX
 
 
-def _of_grids(program: IntegerProgram) -> list[str]:
+def _of_grids(program: IntegerProgram) -> list[Refusal]:
     pixels, factors = pictures(program), _constant_factors(program)
-    others = [entry for entry in program.named.values() if not is_int8(entry) and entry.name not in pixels | factors]
-    found = []
-    if others:
-        grid = others[0].grid
-        more = f" and those of {len(others) - 1} more values" if len(others) > 1 else ""
-        found.append(
-            f"the codes {grid.quant_min}..{grid.quant_max} with zero point {grid.zero_point} of value "
-            f"{others[0].name!r}{more} are not the {INT8_MIN}..{INT8_MAX} around 0 that TensorRT's INT8 kernels take; "
-            f"{_SYMMETRIC}"
+    found = [
+        Refusal.of_value(
+            entry.name,
+            f"its codes are not the {INT8_MIN}..{INT8_MAX} around 0 that TensorRT's INT8 kernels take",
+            "prepare the network with target=tensorrt, and leave the activations' grids to it (signed and symmetric "
+            "null)",
+            f"{entry.grid.quant_min}..{entry.grid.quant_max} with zero point {entry.grid.zero_point}",
         )
+        for entry in program.named.values()
+        if not is_int8(entry) and entry.name not in pixels | factors
+    ]
     for operation in program.operations:
         looked_up = isinstance(operation, ops.Table) or operation.output in pixels
         if not looked_up and pixels.intersection(operation.inputs):
-            found.append(_said(operation, "reads pixels of 0..255; normalize them with program.with_image_input"))
+            found.append(
+                Refusal.of(operation, "it reads pixels of 0..255", "normalize them with program.with_image_input")
+            )
     return found
 
 
@@ -66,22 +69,25 @@ def _constant_factors(program: IntegerProgram) -> frozenset[str]:
     return frozenset(constants.difference(*(operation.inputs for operation in others)))
 
 
-def _of_operation(operation: Operation, shapes: Iterable[Shape]) -> list[str]:
+def _of_operation(operation: Operation, shapes: Iterable[Shape]) -> Iterator[Refusal]:
     if isinstance(operation, ops.FloatIsland):
-        why = f"computes {operation.function} in real numbers; drop the rule that leaves it so, or use onnxruntime"
+        yield Refusal.of_island(operation)
     elif isinstance(operation, ops.Loop):
-        why = "is a loop, which has no INT8 kernel; unroll it over a fixed length, or use onnxruntime"
+        yield Refusal.of(
+            operation, "loops have no INT8 kernel", "unroll it over a fixed length, or export for onnxruntime"
+        )
     elif any(len(shape) > MAX_RANK for shape in shapes):
-        why = f"has {MAX_RANK + 2} dimensions with the batch, of which TensorRT has {MAX_RANK + 1}; use fewer"
+        rank = max(map(len, shapes)) + 1
+        yield Refusal.of(
+            operation, f"TensorRT has {MAX_RANK + 1} dimensions with the batch", "use fewer", f"here are {rank}"
+        )
     elif isinstance(operation, ops.MaxPool) and set(operation.dilation) != {1}:
-        why = f"has windows of dilation {operation.dilation}; TensorRT pools without, use 1"
+        yield Refusal.of(
+            operation, "TensorRT pools windows without dilation", "use dilation 1", f"here {operation.dilation}"
+        )
     elif isinstance(operation, ops.Add) and not isinstance(operation.factors, SumMultipliers):
-        why = "rounds as another runtime does; export it with qat.export(program, path, 'tensorrt')"
-    else:
-        return []
-    return [_said(operation, why)]
-
-
-def _said(operation: Operation, why: str) -> str:
-    origin = f" (from {operation.source})" if operation.source else ""
-    return f"{type(operation).__name__} {operation.name!r}{origin} {why}"
+        yield Refusal.of(
+            operation,
+            "it rounds as another runtime does",
+            "export the program with qat.export(program, path, 'tensorrt')",
+        )

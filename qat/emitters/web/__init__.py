@@ -18,9 +18,9 @@ from typing import Any
 import qat.emitters.onnxruntime as onnxruntime
 from qat.emitters.description import description
 from qat.emitters.options import DEFAULTS, ExportOptions
-from qat.emitters.refused import in_one_sentence
+from qat.emitters.refused import Refusal, RefusedError
 from qat.emitters.web.package import FILES, GLUE, SCRIPT, VERSION, WASM, runtime_files
-from qat.errors import ConfigurationError, ExportError
+from qat.errors import ConfigurationError
 from qat.files import written_folder
 from qat.integer.image_input import network_input
 from qat.integer.images import ImageScaling
@@ -36,6 +36,7 @@ __all__ = [
 #: What the page is made of, besides the model and its runtime.
 PAGE = ("index.html", "app.js", "style.css")
 MODEL, DESCRIPTION, OFFLINE, RUNTIME = "model.onnx", "model.json", "offline.js", "ort"
+_OWN_PAGE = "export it for onnxruntime, and write a page of your own"
 #: Widest gray pictures that somebody draws rather than takes.
 LARGEST_DRAWING = 64
 
@@ -43,24 +44,26 @@ session_conditions = onnxruntime.session_conditions
 run_session = onnxruntime.run_session
 
 
-def refusals(program: IntegerProgram) -> list[str]:
-    """What the page cannot show, a sentence each; empty where `emit` will write the program."""
-    found = [
-        f"FloatIsland {island.name!r} (from {island.source}) computes {island.function} in real numbers; drop the rule "
-        "that leaves it in float, or export for onnxruntime."
-        for island in program.float_operations
-    ]
+def refusals(program: IntegerProgram) -> list[Refusal]:
+    """What the page cannot show; empty where `emit` will write the program."""
+    found = [Refusal.of_island(island) for island in program.float_operations]
     if program.lengths or len(program.inputs) != 1 or _picture(program) is None:
         taken = ", ".join(f"{edge.name} {tuple(program.value(edge.value).shape)}" for edge in program.inputs)
         found.append(
-            f"the page takes one picture of 1 or 3 channels, (channels, height, width), and the program takes {taken}; "
-            "export it for onnxruntime, and write a page of your own."
+            Refusal(
+                "the page takes one picture of 1 or 3 channels, (channels, height, width), and nothing else",
+                _OWN_PAGE,
+                f"the program takes {taken}",
+            )
         )
     if _scores(program) is None:
         made = ", ".join(f"{edge.name} {tuple(program.value(edge.value).shape)}" for edge in program.outputs)
         found.append(
-            f"the page shows the scores of classes, a real output of (classes,), and the program makes {made}; export "
-            "it for onnxruntime, and write a page of your own."
+            Refusal(
+                "the page shows the scores of classes, a real output of (classes,), and nothing else",
+                _OWN_PAGE,
+                f"the program makes {made}",
+            )
         )
     return found
 
@@ -77,7 +80,7 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
             f"nonlinear is {options.nonlinear!r}, but the page runs a file of integers alone; use 'integer'."
         )
     if refused := refusals(program):
-        raise ExportError(in_one_sentence("the browser", refused))
+        raise RefusedError("web", refused)
     runtime = {f"{RUNTIME}/{name}": content for name, content in runtime_files().items()}
     with written_folder(Path(path), (MODEL, DESCRIPTION, OFFLINE, RUNTIME, *PAGE)) as folder:
         onnxruntime.emit(program, folder / MODEL, options)

@@ -62,7 +62,7 @@ def test_a_file_that_is_not_equal_is_not_left(tmp_path, monkeypatch):
 def test_a_program_that_cannot_run_is_refused(tmp_path):
     builder = ProgramBuilder()
     builder.output("y", builder.reshape("flat", builder.input("x", (2, 2), Grid(0.5, 3, 0, 255)), (4,)))
-    with pytest.raises(ExportError, match="TensorRT cannot run this network: the codes 0..255 with zero point 3"):
+    with pytest.raises(ExportError, match=r"^tensorrt cannot run this network: value .* \(0..255 with zero point 3\)"):
         export(builder.build(), tmp_path / "model.onnx", runtime="tensorrt")
     assert not os.listdir(tmp_path)
 

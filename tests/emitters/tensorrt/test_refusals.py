@@ -1,5 +1,6 @@
 import torch
 
+from qat.emitters.refused import in_one_sentence
 from qat.emitters.tensorrt import refusals
 from qat.emitters.tensorrt.refusals import pictures
 from qat.integer.builder import ProgramBuilder
@@ -22,22 +23,23 @@ def test_what_runs_is_not_refused():
     assert refusals(program_of(lambda b, x: b.requantize("q", x, Grid(0.5, 0, 0, 15)))) == []
 
 
-def test_grids_that_are_not_int8_around_0_are_one_refusal_with_the_remedy():
-    (refusal,) = refusals(program_of(lambda b, x: b.requantize("q", x, Grid(0.5, -5, -128, 127)), Grid(0.5, 3, 0, 255)))
-    assert refusal.startswith("the codes 0..255 with zero point 3 of value 'x' and those of 1 more values are not the ")
-    assert refusal.endswith(
-        "train with quant.activation.signed=true quant.activation.symmetric=true, or a preset and target=tensorrt"
+def test_grids_that_are_not_int8_around_0_stand_together_with_the_remedy():
+    program = program_of(lambda b, x: b.requantize("q", x, Grid(0.5, -5, -128, 127)), Grid(0.5, 3, 0, 255))
+    assert in_one_sentence("tensorrt", refusals(program)) == (
+        "tensorrt cannot run this network: value 'x' and value 'q': its codes are not the -128..127 around 0 that "
+        "TensorRT's INT8 kernels take (0..255 with zero point 3); prepare the network with target=tensorrt, and "
+        "leave the activations' grids to it (signed and symmetric null)."
     )
 
 
 def test_operations_without_a_kernel_are_named_with_where_they_came_from():
     island = program_of(lambda b, x: b.float_island("sin", "sin", {"input": x}, BYTE, module="block.sin"))
     (refusal,) = refusals(island)
-    assert refusal.startswith("FloatIsland 'sin' (from block.sin) computes sin in real numbers; drop the rule")
+    assert str(refusal).startswith("FloatIsland 'sin' (from block.sin): it is computed in real numbers")
+    assert refusal.detail == "sin" and "drop the rule" in refusal.remedy
     pool = program_of(lambda b, x: b.max_pool("pool", x, (2, 2), dilation=(1, 2)))
-    assert refusals(pool) == [
-        "MaxPool 'pool' (from pool) has windows of dilation (1, 2); TensorRT pools without, use 1"
-    ]
+    (refusal,) = refusals(pool)
+    assert str(refusal) == "MaxPool 'pool': TensorRT pools windows without dilation (here (1, 2)); use dilation 1."
     step = ProgramBuilder()
     state, entry = step.input("state", (2,), BYTE), step.input("entry", (2,), BYTE)
     step.output("next", step.add("sum", state, entry, BYTE))
@@ -50,7 +52,7 @@ def test_operations_without_a_kernel_are_named_with_where_they_came_from():
         return last
 
     (refusal,) = refusals(program_of(unrolled, shape=(3, 2)))
-    assert refusal.startswith("Loop 'lstm' (from lstm) is a loop, which has no INT8 kernel")
+    assert str(refusal).startswith("Loop 'lstm': loops have no INT8 kernel; unroll it")
 
 
 def test_pixels_may_be_moved_and_looked_up_and_nothing_else():
@@ -63,23 +65,22 @@ def test_pixels_may_be_moved_and_looked_up_and_nothing_else():
     assert pictures(program) == {"x", "turned"}
     assert refusals(program) == []
     summed = program_of(lambda b, x: b.mean("mean", x, (1,), BYTE), PIXELS).with_integer_edges("x")
-    assert refusals(summed) == [
-        "Mean 'mean' (from mean) reads pixels of 0..255; normalize them with program.with_image_input"
-    ]
+    (refusal,) = refusals(summed)
+    assert str(refusal) == "Mean 'mean': it reads pixels of 0..255; normalize them with program.with_image_input."
 
 
 def test_more_dimensions_than_tensorrt_has_are_refused():
     (refusal,) = refusals(program_of(lambda b, x: b.max("top", x, (1,)), shape=(1, 2, 1, 2, 1, 2, 1, 2)))
-    assert refusal == "Max 'top' (from top) has 9 dimensions with the batch, of which TensorRT has 8; use fewer"
+    assert str(refusal) == "Max 'top': TensorRT has 8 dimensions with the batch (here are 9); use fewer."
 
 
 def test_constant_factors_may_have_any_codes_and_other_constants_not():
     codes = torch.full((4, 4), 200)
     assert refusals(program_of(lambda b, x: b.matmul("m", x, b.constant("c", codes[None], PIXELS), BYTE))) == []
     (refusal,) = refusals(program_of(lambda b, x: b.mul("m", x, b.constant("c", codes[None], PIXELS), BYTE)))
-    assert refusal.startswith("the codes 0..255 with zero point 0 of value 'c' are not")
+    assert str(refusal).startswith("value 'c': its codes are not the -128..127 around 0")
 
 
 def test_a_program_with_the_rounding_of_another_runtime_is_refused():
     (refusal,) = refusals(for_runtime(program_of(lambda b, x: b.add("sum", x, x, BYTE)), "litert"))
-    assert refusal.startswith("Add 'sum' (from sum) rounds as another runtime does; export it with qat.export")
+    assert str(refusal).startswith("Add 'sum': it rounds as another runtime does; export the program with qat.export")

@@ -4,8 +4,8 @@ import math
 
 import numpy
 
-from qat.emitters.onnxruntime.writer import MICROSOFT, Writer, tensor_of
-from qat.errors import ExportError
+from qat.emitters.onnxruntime.writer import MICROSOFT, Writer, refused, tensor_of
+from qat.emitters.refused import Refusal
 from qat.integer.operations import Add, Mul, Requantize
 from qat.integer.values import Grid, float32
 
@@ -56,7 +56,11 @@ def requantize(writer: Writer, operation: Requantize) -> None:
 def _check_product(writer: Writer, operation: Mul | Requantize, grids: list[Grid]) -> None:
     largest = math.prod(max(map(abs, grid.reach)) for grid in grids) * operation.multiplier.to_float().max().item()
     if largest >= PRODUCT_LIMIT:
-        raise ExportError(
-            f"{type(operation).__name__} {operation.name!r} reaches {largest:.3g} steps of its output, whose "
-            f"range has collapsed; ONNX Runtime computes up to {PRODUCT_LIMIT}."
+        raise refused(
+            Refusal.of(
+                operation,
+                f"ONNX Runtime computes up to {PRODUCT_LIMIT} steps of an output",
+                "look for a range that collapsed",
+                f"here are {largest:.3g}",
+            )
         )

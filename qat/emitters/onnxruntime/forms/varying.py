@@ -7,8 +7,8 @@ way. So the sums are rescaled by integer nodes, with the multiplier of each leng
 import numpy
 
 from qat.emitters.onnxruntime.arithmetic import Arithmetic
-from qat.emitters.onnxruntime.writer import Writer, tensor_of
-from qat.errors import ExportError
+from qat.emitters.onnxruntime.writer import TOO_FINE, Writer, refused, tensor_of
+from qat.emitters.refused import Refusal
 from qat.integer.fixed_point import MANTISSA_BITS, Multiplier
 from qat.integer.lengths import Length
 from qat.integer.operations import Mean
@@ -24,9 +24,13 @@ def mean_of_length(writer: Writer, operation: Mean, rows: str, count: Length) ->
     (entry,) = (entry for entry in writer.program.lengths if entry.symbol == count.symbol)
     source, grid = operation.inputs[0], writer.grid(operation.inputs[0])
     if count.at(entry.longest) * largest_reach(grid) >= 2**MANTISSA_BITS:
-        raise ExportError(
-            f"{type(operation).__name__} {name!r} adds up to {count.at(entry.longest)} codes, whose sum float32 does "
-            "not hold; prepare the network with shorter example_inputs."
+        raise refused(
+            Refusal.of(
+                operation,
+                "float32 does not hold the sum of so many codes",
+                "prepare the network with shorter example_inputs",
+                str(count.at(entry.longest)),
+            )
         )
     multipliers = [
         Multiplier.from_scales(grid.scale, operation.share(count.at(length)), writer.grid(operation.output).scale)
@@ -35,10 +39,7 @@ def mean_of_length(writer: Writer, operation: Mean, rows: str, count: Length) ->
     mantissas = [int(multiplier.mantissa) for multiplier in multipliers]
     shifts = [-int(multiplier.exponent) for multiplier in multipliers]
     if min(shifts) < 0:
-        raise ExportError(
-            f"{type(operation).__name__} {name!r} has an output of steps 2^{MANTISSA_BITS} times finer than its sums; "
-            "its output's range has collapsed."
-        )
+        raise refused(Refusal.of(operation, *TOO_FINE))
     length = writer.graph.constant("", (Length(count.symbol, count.recorded),), numpy.int64)
     place = nodes.apply("Sub", length, entry.shortest)
     ones = writer.graph.ones(f"{name}/ones", count, numpy.int8)

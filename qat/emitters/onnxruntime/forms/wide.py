@@ -10,9 +10,9 @@ from qat.emitters.onnxruntime.arithmetic import Arithmetic
 from qat.emitters.onnxruntime.forms import moves
 from qat.emitters.onnxruntime.forms.normalize import normalize
 from qat.emitters.onnxruntime.graph import array_of
-from qat.emitters.onnxruntime.writer import Writer, tensor_of
-from qat.errors import ExportError
-from qat.integer.fixed_point import LONGEST_SHIFT, MANTISSA_BITS
+from qat.emitters.onnxruntime.writer import TOO_FINE, Writer, refused, tensor_of
+from qat.emitters.refused import Refusal
+from qat.integer.fixed_point import LONGEST_SHIFT
 from qat.integer.operations import Add, Linear, Normalize, Operation, Requantize, Reshape, Transpose
 
 #: Bits that the terms of a wide sum fill at most (`SumMultipliers`), and their sum.
@@ -58,10 +58,7 @@ def _round_once(
     mantissa = sign * array_of(operation.multiplier.mantissa).astype(numpy.int64)
     shift = -array_of(operation.multiplier.exponent).astype(numpy.int64)
     if shift.min() < 1:
-        raise ExportError(
-            f"{type(operation).__name__} {operation.name!r} has an output of steps 2^{MANTISSA_BITS} times finer than "
-            "its sums; its output's range has collapsed."
-        )
+        raise refused(Refusal.of(operation, *TOO_FINE))
     shift = shift.clip(max=LONGEST_SHIFT)
     # What is shifted has to be positive: it is raised by whole codes, which are taken off again.
     lift = numpy.int64(1) << (LONGEST_SHIFT - shift)
