@@ -73,13 +73,14 @@ def test_the_parts_of_a_recipe_are_built(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "digits_fp16"])  # which gives weights no grid
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_a_recipe_can_be_swept_over_weight_widths(name, bits):
-    config = compose_recipe(name, [f"quant.weight.bits={bits}"])
-    quant, schedule = parts.quant_of(config), parts.schedule_of(config)
-    assert quant.weight.bits == bits
-    if schedule is not None:
-        schedule.check_reaches(quant.weight.bits, quant.activation.bits)
+def test_a_recipe_can_be_swept_over_weight_widths(name):
+    config = compose_recipe(name, ["quant.weight.bits=2"])
+    for bits in (2, 3, 4, 8):
+        config.quant.weight.bits = bits
+        quant, schedule = parts.quant_of(config), parts.schedule_of(config)
+        assert quant.weight.bits == bits
+        if schedule is not None:
+            schedule.check_reaches(quant.weight.bits, quant.activation.bits)
 
 
 @pytest.mark.parametrize("preset", [stem for group, stem in CHOICES if group == "quant"])
