@@ -62,7 +62,7 @@ class Target:
         if not config.is_integer:
             if not self.takes_real:
                 raise ConfigurationError(
-                    f"activations are {config.activations!r}, but {self.name} runs integer files only; use "
+                    f"activations are {config.activations!r}, but {self._verb('run')} integer files only; use "
                     "activations='static', or target='onnxruntime'."
                 )
             return
@@ -77,9 +77,14 @@ class Target:
             ):
                 if bits is not None and bits > most:
                     raise ConfigurationError(
-                        f"the rule for {rule.name!r} asks for {bits} {what} bits, but {self.name} has integer kernels "
-                        f"up to {most} bits; use {most} or fewer, or target=None to train without export."
+                        f"the rule for {rule.name!r} asks for {bits} {what} bits, but {self._verb('have')} integer "
+                        f"kernels up to {most} bits; use {most} or fewer, or target=None to train without export."
                     )
+
+    def _verb(self, plural: str) -> str:
+        """The runtimes and what they do: "litert needs", "onnxruntime and litert need"."""
+        singular = "has" if plural == "have" else f"{plural}s"
+        return f"{self.name} {singular if len(self.runtimes) == 1 else plural}"
 
     def _needs_symmetric(self, spec: QuantSpec) -> bool:
         return self.symmetric_activations or spec.bits > self.symmetric_above
@@ -87,30 +92,30 @@ class Target:
     def _check_spec(self, spec: QuantSpec, what: str, most: int) -> None:
         if spec.bits > most:
             raise ConfigurationError(
-                f"{what}.bits is {spec.bits}, but {self.name} has integer kernels up to {most} bits; use {most} or "
-                "fewer, or target=None to train without export."
+                f"{what}.bits is {spec.bits}, but {self._verb('have')} integer kernels up to {most} bits; use {most} "
+                "or fewer, or target=None to train without export."
             )
         if what == "weight" and (not spec.symmetric or not spec.signed):
             raise ConfigurationError(
-                f"the weight grid is {spec.kind}, but {self.name} needs signed symmetric weights; set "
+                f"the weight grid is {spec.kind}, but {self._verb('need')} signed symmetric weights; set "
                 "weight.signed=True, weight.symmetric=True."
             )
         if what == "activation" and self._needs_symmetric(spec) and not (spec.signed and spec.symmetric):
             raise ConfigurationError(
-                f"the activation grid is {spec.kind}, but {self.name} needs signed symmetric activations"
+                f"the activation grid is {spec.kind}, but {self._verb('need')} signed symmetric activations"
                 f"{'' if self.symmetric_activations else f' above {self.symmetric_above} bits'}; leave "
                 "activation.signed and activation.symmetric open (None, null in a recipe), or set both to True."
             )
         if what == "activation" and spec.midrise:
             remedy = "" if self._needs_symmetric(spec) else ", or signed=False, symmetric=False"
             raise ConfigurationError(
-                f"the activation grid is signed and symmetric with 2 bits, whose levels at odd half steps {self.name} "
-                f"has no kernel for; use 3 bits or more{remedy}."
+                f"the activation grid is signed and symmetric with 2 bits, whose levels at odd half steps "
+                f"{self._verb('have')} no kernel for; use 3 bits or more{remedy}."
             )
         allowed = self.granularities if what == "weight" else ("per_tensor",)
         if spec.granularity not in allowed:
             raise ConfigurationError(
-                f"{what}.granularity is {spec.granularity!r}, but {self.name} has integer kernels for "
+                f"{what}.granularity is {spec.granularity!r}, but {self._verb('have')} integer kernels for "
                 f"{' and '.join(allowed)} only; use one of these, or target=None to train without export."
             )
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ import qat
 from qat.cli import parts
 from qat.cli.run import SPLIT
 from qat.emitters import emitter_of, files_of, runtime_named
+from qat.emitters.refused import RefusedError, grouped
 from qat.errors import QATError
 from qat.files import write_whole
 from qat.integer.program import IntegerProgram
@@ -28,6 +29,7 @@ class Cell:
     """One run in one runtime.
 
     program, file: digests of what was measured. refusal: why there is no file, and everything else is then empty.
+    reasons: (problem, remedy) of what the runtime refuses, the same whichever layers have it.
     bytes: see `bytes_of`. differing, codes, largest: output codes that are not the
     interpreter's, of how many, and by how much at most. float_ops: operations that the file computes in floating point.
     milliseconds, float_milliseconds: of one sample, medians in turn; None where the runtime has no float file.
@@ -38,6 +40,7 @@ class Cell:
     program: str
     file: str = ""
     refusal: str | None = None
+    reasons: Sequence[Sequence[str]] = ()
     bytes: int = 0
     differing: int = 0
     codes: int = 0
@@ -147,6 +150,9 @@ class Run:
             if known is not None and known.refusal is None and self._holds(known, file):
                 return self._timed(runtime, path, known, repeats) if times else known
             return self._measured(runtime, path, file, repeats)
+        except RefusedError as error:
+            reasons = [list(first.reason) for first, *_ in grouped(error.refusals)]
+            return Cell(self.digest, refusal=str(error), reasons=reasons)
         except QATError as error:
             return Cell(self.digest, refusal=str(error))
         except Exception as error:  # the other cells are worth having

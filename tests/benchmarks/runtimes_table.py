@@ -10,7 +10,6 @@ network is named with the reason.
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,9 +27,6 @@ from qat.files import write_whole
 from qat.report.files import INTEGER, PROGRAM_JSON
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "runtimes.md"
-
-#: From where on sentences of a reason are left out, characters.
-LONGEST = 200
 
 #: What the command writes stands between these lines; what stands around them is left alone.
 BEGIN, END = "<!-- written by tests/benchmarks/runtimes_table.py -->", "<!-- end -->"
@@ -180,30 +176,22 @@ def table(rows: Sequence[Row]) -> str:
         )
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
     if reasons:
-        text += "\n" + "".join(
-            f"- ({number}) {shortened(reason)}\n" for number, reason in enumerate(reasons.values(), 1)
-        )
+        text += "\n" + "".join(f"- ({number}) {reason}\n" for number, reason in enumerate(reasons.values(), 1))
     return text + "\n" + conditions(rows, runtimes)
 
 
 def entry(row: Row, cell: Cell | None, reasons: dict[str, str]) -> str:
-    """The text of one cell. reasons: those that were met so far, added to; what differs by names and numbers alone is
-    one reason, kept as it was met first."""
+    """The text of one cell. reasons: those that were met so far, added to; the same problems are one reason, kept as
+    it was met first."""
     if cell is None:
         return "–"
     if cell.refusal is not None:
-        kind = re.sub(r"'[^']*'|\d+", "", cell.refusal)
+        kind = json.dumps(cell.reasons) if cell.reasons else cell.refusal
         reasons.setdefault(kind, cell.refusal)
         return f"({list(reasons).index(kind) + 1})"
     ratio = cell.latency_ratio
     codes = f"{cell.differing:,}" if not cell.float_ops else f"{cell.differing:,}, {cell.float_ops} in float"
     return f"{codes} · {cell.bytes / row.weight_bytes:.2f} · {'–' if ratio is None else f'{ratio:.2f}'}"
-
-
-def shortened(reason: str) -> str:
-    """The sentences of a reason that begin within `LONGEST` characters: one of many operations tells enough."""
-    end = reason.find(". ", LONGEST)
-    return reason if end < 0 else f"{reason[: end + 1]} And more of the kind."
 
 
 def percent(metrics: Mapping[str, float]) -> str:

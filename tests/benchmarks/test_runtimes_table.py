@@ -5,13 +5,13 @@ import runtimes_table
 import torch
 from omegaconf import OmegaConf
 from runtime_cells import Cell, Remembered, Run
-from runtimes_table import BEGIN, END, Row, document, entry, explanation, shortened, stored, table
+from runtimes_table import BEGIN, END, Row, document, entry, explanation, stored, table
 
 import qat
 from qat import verification
 from qat.cli.check import compose_recipe
 from qat.emitters import emitter_of
-from qat.errors import ExportError
+from qat.emitters.refused import Refusal, RefusedError
 from qat.integer.program import IntegerProgram
 from qat.models import DigitsCNN
 
@@ -113,11 +113,12 @@ def test_of_c_source_the_constants_in_flash_count(run_folder):
 
 def test_a_runtime_that_cannot_is_a_cell_with_its_reason(run_folder, monkeypatch):
     def refuse(program, path, options):
-        raise ExportError("no kernel for 'conv1'; use another.")
+        raise RefusedError("onnxruntime", [Refusal("there is no kernel", "use another", kind="Conv", name="conv1")])
 
     monkeypatch.setattr(emitter_of("onnxruntime"), "emit", refuse)
     cell = Run(run_folder).cell("onnxruntime", None)
-    assert cell.refusal == "no kernel for 'conv1'; use another." and cell.latency_ratio is None
+    assert cell.refusal == "onnxruntime cannot run this network: Conv 'conv1': there is no kernel; use another."
+    assert cell.reasons == [["there is no kernel", "use another"]] and cell.latency_ratio is None
 
 
 def test_a_failure_is_a_cell_as_well(run_folder, monkeypatch):
@@ -156,20 +157,17 @@ def test_an_entry_tells_codes_bytes_and_latency():
 
 def test_reasons_are_numbered_once():
     reasons = {}
+    why = [["there is no kernel", "use another"]]
     one, other, same = (
-        Cell("p", refusal=text) for text in ("no kernel for 'a' and 2", "no scheme", "no kernel for 'b' and 13")
+        Cell("p", refusal="no kernel for 'a' and 2", reasons=why),
+        Cell("p", refusal="no scheme"),
+        Cell("p", refusal="no kernel for 'b' and 13", reasons=why),
     )
     assert [entry(ROW, cell, reasons) for cell in (one, other, one, same)] == ["(1)", "(2)", "(1)", "(1)"]
     row = dataclasses.replace(ROW, cells={"onnxruntime": CELL, "litert": one})
     text = table([row])
     assert "| DigitsCNN | w8a8 | 5 epochs | 100 | 99.00 | 98.50 | 3,590 | 0 · 1.50 · 2.00 | (1) |" in text
     assert "- (1) no kernel for 'a' and 2\n" in text
-
-
-def test_a_long_reason_ends_with_its_first_sentences():
-    assert shortened("Too wide; use 8 bits. Too long.") == "Too wide; use 8 bits. Too long."
-    sentence = f"Operation {'x' * 90} has no kernel."
-    assert shortened(" ".join([sentence] * 9)) == f"{sentence} {sentence} And more of the kind."
 
 
 def test_what_stands_around_the_table_is_left_alone(tmp_path):

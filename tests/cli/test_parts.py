@@ -94,5 +94,5 @@ def test_one_key_gives_the_scheme_that_all_runtimes_take_and_it_stands_in_the_sa
 def test_a_scheme_that_the_target_does_not_run_is_refused_before_anything_is_built():
     for recipe in ("digits_ptq", "digits_cnn"):
         config = compose_recipe(recipe, ["target=[onnxruntime,tensorrt]", "quant.activation.symmetric=false"])
-        with pytest.raises(ConfigurationError, match="unsigned affine, but onnxruntime and tensorrt needs signed"):
+        with pytest.raises(ConfigurationError, match="unsigned affine, but onnxruntime and tensorrt need signed"):
             parts.settled(config)
