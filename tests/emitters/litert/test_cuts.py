@@ -60,6 +60,12 @@ def test_slices_in_steps_are_cut_by_xnnpack_where_sizes_are_multiples_of_the_ste
     assert found.differing() == 0 and delegated_ops(found.path)[1] == ["STRIDED_SLICE"]
 
 
+def test_slices_of_sixteen_bits_are_left_to_the_quicker_kernel(export):
+    wide = Grid(float32(0.001), 0, -(2**15), 2**15 - 1)
+    found = export(lambda b, x: b.slice("s", x, (0, 1, 2), (4, 6, 6), (2, 2, 3)), grid=wide)
+    assert found.differing() == 0 and "SLICE" in found.kinds and "STRIDED_SLICE" not in found.kinds
+
+
 def test_unpacked_weights_are_those_of_windows_alone(export):
     def write(b, x):
         y = b.conv("c", x, weight(64, 64, 3, 3), OUTPUT)

@@ -2,7 +2,7 @@
 
 import numpy
 
-from qat.emitters.litert.forms import windows
+from qat.emitters.litert.forms import cuts, windows
 from qat.emitters.litert.forms.sums import weight_and_bias
 from qat.emitters.litert.model import schema
 from qat.emitters.litert.transposed import Spread
@@ -11,7 +11,7 @@ from qat.integer.operations import Conv
 
 
 def transposed_convolution(writer: Writer, operation: Conv, spread: Spread) -> None:
-    """TRANSPOSE_CONV over all places that the kernel reaches, and a SLICE where the result leaves some out."""
+    """TRANSPOSE_CONV over all places that the kernel reaches, and a STRIDED_SLICE where the result leaves some out."""
     tensor, (height, width, _) = windows.source_of(writer, spread.source)
     lead = 2 - len(spread.strides)
     strides, crop = (1,) * lead + spread.strides, ((0, 0),) * lead + spread.crop
@@ -35,9 +35,7 @@ def transposed_convolution(writer: Writer, operation: Conv, spread: Spread) -> N
         shape = _shape(writer, operation, tensor, whole)
         writer.model.operator("TRANSPOSE_CONV", [shape, weight, tensor, bias], [result], options)
         if result != target:
-            starts = [0, *(before for before, _ in crop), 0]
-            ends = writer.numbers([-1, *counts, len(operation.bias)])
-            writer.model.operator("SLICE", [result, writer.numbers(starts), ends], [target], schema.SliceOptionsT())
+            cuts.block_into(writer, result, target, (0, *(before for before, _ in crop), 0))
 
     windows.finish(writer, operation, tuple(counts), write)
 
