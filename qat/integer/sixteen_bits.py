@@ -4,9 +4,9 @@ A factor of scales is a mantissa of 31 bits and a power of two, `QuantizeMultipl
 Kernels then differ in how they multiply by it:
 - `REDUCED`: by the upper 15 bits of the mantissa, rounded half up once (`MultiplyByQuantizedMultiplier` of 64-bit
   sums): convolutions, depthwise convolutions and products of two matrices;
-- `SINGLE`: by all of it, rounded half up once: fully connected layers;
+- `SINGLE`: by all of it, rounded half up once: fully connected layers, and both operands of a sum;
 - `DOUBLE`: by all of it, rounded half up after the mantissa and half away from zero after the power of two
-  (`MultiplyByQuantizedMultiplier` of 32-bit numbers): products element by element, and the three factors of a sum.
+  (`MultiplyByQuantizedMultiplier` of 32-bit numbers): products element by element, and sums of two operands.
 
 Compared with the kernels of ai-edge-litert 2.3 on an x86 processor. All zero points are 0.
 """
@@ -200,11 +200,11 @@ class FixedSum:
     def sums(self, first: Tensor, second: Tensor) -> Tensor:
         """Weighted sums that are not rescaled yet, int64. first, second: codes less their zero points, integers."""
         raised = (codes.to(torch.int64) << SUM_SHIFT for codes in (first, second))
-        return sum(_times(codes, part) for codes, part in zip(raised, self.parts, strict=False))
+        return sum(_times(SINGLE, codes, part) for codes, part in zip(raised, self.parts, strict=False))
 
     def steps(self, sums: Tensor) -> Tensor:
         """Codes less the zero point, of `sums`."""
-        return _times(sums, self.parts[2])
+        return _times(DOUBLE, sums, self.parts[2])
 
 
 def requantize_fixed_sum(
@@ -221,6 +221,6 @@ def _parts(factor: float) -> tuple[int, int]:
     return (mantissa, shift) if mantissa < 2**MANTISSA_BITS else (mantissa // 2, shift + 1)
 
 
-def _times(numbers: Tensor, part: tuple[int, int]) -> Tensor:
+def _times(kind: str, numbers: Tensor, part: tuple[int, int]) -> Tensor:
     mantissa, exponent = (torch.tensor(number, device=numbers.device) for number in (part[0], part[1] - MANTISSA_BITS))
-    return multiplied(DOUBLE, numbers, mantissa, exponent)
+    return multiplied(kind, numbers, mantissa, exponent)

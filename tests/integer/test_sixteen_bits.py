@@ -156,3 +156,14 @@ def test_sums_of_wide_products_have_64_bits():
         sums(4096, Grid(float32(1.27 * 2**20), 0, -128, 127))
     with pytest.raises(ProgramError, match="beyond the 137438953471 of sums of wide codes"):
         sums(2**16, coarse)
+
+
+def test_operands_of_a_sum_are_rounded_once_and_the_sum_twice():
+    # a second operand of 2^-15 of the first: half of 2^-15, so that -1 << 15 is a tie at -1/2, which goes up to 0
+    factors = FixedSum.from_grids(Grid(1.0, 0, -32767, 32767), Grid(2.0**-15, 0, -32767, 32767), WIDE)
+    assert factors.parts[1] == (2**30, -15)
+    assert factors.sums(torch.tensor([0, 0, 1]), torch.tensor([-1, 1, -3])).tolist() == [0, 1, 2**14 - 1]
+    # measured: scales of a network whose second operand is 1604367762 * 2^-32 of 2^15, its sum 2020587751 * 2^-45
+    factors = FixedSum(1073741824, 0, 1604367762, -1, 2020587751, -14)
+    pairs = torch.tensor([[2516, 13263], [4343, 757], [-2837, 8982], [4936, 4369]]).T
+    assert factors.steps(factors.sums(*pairs)).tolist() == [11690, 4618, 3644, 7715]
