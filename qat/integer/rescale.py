@@ -7,9 +7,10 @@ once. Two ascending functions are equal wherever they are equal on both sides of
 differently are listed, and their codes are put right.
 """
 
+import functools
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from qat.integer.fixed_point import NARROW_BITS, Multiplier, requantize, requantize_once, requantize_product
 from qat.integer.operations import ComputingOperation, MatMul, Mul, Requantize
 from qat.integer.sixteen_bits import FixedMultiplier
+from qat.integer.ties import LONGEST_SHIFT, tie_distances
 from qat.integer.values import Grid
 from qat.tracing import is_traced
 
@@ -25,16 +27,21 @@ Exact = Callable[[Tensor, Multiplier, Grid, int, int], Tensor]
 
 #: Elements rescaled at a time: their int64 intermediates stay in a core's cache.
 _CHUNK = 2**16
-#: Shifts with which no sum leaves int64: products have up to 55 bits, zero points 17.
-_SHIFTS = range(1, 45)
 #: Listed accumulators per channel up to which putting them right costs less than computing every code in full.
 _MOST_EXCEPTIONS = 8
+#: Accumulators per channel that are looked at for it, of which distances from ties spare most: two for each code.
+_MOST_LOOKED_AT = 512
 #: Accumulators per step from which it pays to look for the exceptions first, and to put them right channel by channel.
 _WORTHWHILE = 4
-_LAST = 2**31 - 1
+#: The largest accumulator that a program may have.
+LAST = 2**31 - 1
 #: An accumulator that no operation reaches.
 _NEVER = 2**40
 
+#: Integers (O,), and what they are multiplied by.
+Added = tuple[Tensor, int]
+
+_roundings: "weakref.WeakKeyDictionary[ComputingOperation, OneRounding]" = weakref.WeakKeyDictionary()
 _made: "weakref.WeakKeyDictionary[ComputingOperation, dict]" = weakref.WeakKeyDictionary()
 
 
@@ -48,31 +55,45 @@ def rounding_of(operation: ComputingOperation, source: Grid) -> Exact:
     return requantize_product if is_product else requantize
 
 
-def rescale(
-    sums: Tensor, operation: ComputingOperation, grid: Grid, exact: Exact, bias: Tensor | None = None
-) -> Tensor:
-    """Codes of `grid.dtype` that `exact` makes of `sums + bias`, whole numbers below 2^31.
+def rescale(sums: Tensor, operation: ComputingOperation, grid: Grid, exact: Exact, *added: Added) -> Tensor:
+    """Codes of `grid.dtype` that `exact` makes of sums and what is added to them, whole numbers below 2^31.
 
-    sums: int32 or int64 (O, ...), with as many channels as the operation has multipliers. bias: integers (O,).
+    sums: int32 or int64 (O, ...), with as many channels as the operation has multipliers. added: what each channel's
+    sums lack, the same in every call of the operation.
     """
-    flat = sums.reshape(len(operation.multiplier.mantissa), -1)
-    limits = operation.clamp_min, operation.clamp_max
-    if isinstance(operation.multiplier, FixedMultiplier):
-        whole = flat if bias is None else flat + bias.to(flat.device)[:, None]
-        return operation.multiplier.codes(whole, grid, *limits).reshape(sums.shape)
-    if isinstance(operation.multiplier, Rescaling):
-        whole = flat if bias is None else flat + bias[:, None]
-        return operation.multiplier.codes(whole, grid, *limits, exact).reshape(sums.shape)
+    multiplier = operation.multiplier
+    flat = sums.reshape(len(multiplier.mantissa), -1)
+    if isinstance(multiplier, Rescaling) and multiplier.once:
+        return multiplier.codes(flat, _rounding_of(operation, grid, added)).reshape(sums.shape)
+    limits, bias = (operation.clamp_min, operation.clamp_max), _total(added)
     steps = (operation.clamp_max - operation.clamp_min) * len(flat)
-    worthwhile = flat.device.type == "cpu" and flat.numel() >= _WORTHWHILE * steps
-    fast = _rescale_of(operation, grid, exact) if worthwhile else None
-    if fast is not None:
-        return fast.codes(flat, bias).reshape(sums.shape)
+    if isinstance(multiplier, Multiplier) and flat.device.type == "cpu" and flat.numel() >= _WORTHWHILE * steps:
+        fast = _rescale_of(operation, grid, exact)
+        if fast is not None:
+            return fast.codes(flat, bias).reshape(sums.shape)
     # No sum with its bias leaves int32: programs are checked for that.
     whole = flat if bias is None else flat + bias.to(flat.device)[:, None]
-    pieces = _pieces(whole, operation.multiplier)
-    codes = [exact(piece.T, own, grid, *limits).T for piece, own in pieces]
+    if isinstance(multiplier, FixedMultiplier):
+        return multiplier.codes(whole, grid, *limits).reshape(sums.shape)
+    if isinstance(multiplier, Rescaling):
+        return exact(whole.T, multiplier, grid, *limits).T.reshape(sums.shape)
+    codes = [exact(piece.T, own, grid, *limits).T for piece, own in _pieces(whole, multiplier)]
     return torch.cat(codes, int(len(whole) == 1)).reshape(sums.shape)
+
+
+def _total(added: Sequence[Added]) -> Tensor | None:
+    """What is added in all, (O,)."""
+    parts = [part if factor == 1 else part * factor for part, factor in added]
+    return functools.reduce(torch.add, parts) if parts else None
+
+
+def _rounding_of(operation: ComputingOperation, grid: Grid, added: Sequence[Added]) -> "OneRounding":
+    """How an operation of a module rounds; eager code looks once."""
+    if is_traced():
+        return operation.multiplier.rounding(operation, grid, _total(added))
+    if operation not in _roundings:
+        _roundings[operation] = operation.multiplier.rounding(operation, grid, _total(added))
+    return _roundings[operation]
 
 
 def _pieces(sums: Tensor, multiplier: Multiplier) -> Iterator[tuple[Tensor, Multiplier]]:
@@ -96,77 +117,182 @@ def _rescale_of(operation: ComputingOperation, grid: Grid, exact: Exact) -> "Res
 
 
 @dataclass(frozen=True, eq=False)
-class Rescale:
-    """`clamp((accumulator * mantissa + offset) >> shift)` per channel, except where another code is listed.
+class OneRounding:
+    """`clamp(((sum * mantissa + offset) >> shift) + zero)` per channel, where products near a tie go to the even code.
 
-    mantissa, offset, shift: int64 (O, 1). exceptions: (channel, accumulator, code).
+    mantissa, offset, shift: int64 (O, 1). distance: int64 (O, 1), within which a product counts as a tie, and which the
+    offset lacks; None where no tie has to go down. zero: what is added to the code at last, that the even ones are even
+    before. bias: what sums still lack, (O,); it is part of the offset.
     """
 
     mantissa: Tensor
     offset: Tensor
     shift: Tensor
+    distance: Tensor | None
+    zero: int
     grid: Grid
     clamp_min: int
     clamp_max: int
+    bias: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, mantissa: Tensor, shift: Tensor, distance: Tensor | None, ties: int, grid: Grid, limits: tuple[int, int]
+    ) -> "OneRounding":
+        """mantissa, shift, distance: integers (O,). ties: a code that ties go to."""
+        mantissa, shift = mantissa.to(torch.int64)[:, None], shift.to(torch.int64)[:, None]
+        zero = 0 if distance is None else ties % 2
+        offset = (torch.ones_like(shift) << (shift - 1)) + ((grid.zero_point - zero) << shift)
+        if distance is not None:
+            distance = distance.to(torch.int64)[:, None]
+            offset = offset - distance
+        return cls(mantissa, offset, shift, distance, zero, grid, *limits)
+
+    def with_bias(self, bias: Tensor | None) -> "OneRounding":
+        """The codes of sums that still lack their bias, (O,)."""
+        if bias is None:
+            return self
+        return replace(self, offset=_added_product(self.offset, bias[:, None], self.mantissa), bias=bias)
+
+    def codes(self, sums: Tensor) -> Tensor:
+        """Codes (O, M) of `grid.dtype`, of sums (O, M)."""
+        scaled = _added_product(self.offset, sums, self.mantissa)
+        if self.distance is not None:
+            odd = (scaled >> self.shift).bitwise_and_(1)
+            scaled = _added_product(scaled, odd, self.distance << 1)
+        steps = scaled.bitwise_right_shift_(self.shift)
+        if self.zero:
+            steps = steps.add_(self.zero)
+        return steps.clamp_(self.clamp_min, self.clamp_max).to(self.grid.dtype)
+
+
+def _added_product(offset: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """offset + first * second, int64; compiled code would compute torch.addcmul of integers in float32 (torch 2.13)."""
+    return offset + first * second if is_traced() else torch.addcmul(offset, first, second)
+
+
+@dataclass(frozen=True, eq=False)
+class Rescale:
+    """One rounding, except where another code is listed.
+
+    mantissa, shift: int64 (O,). distance: int64 (O,), or None. ties: a code that ties go to. exceptions: (channel,
+    accumulator, code).
+    """
+
+    mantissa: Tensor
+    shift: Tensor
+    grid: Grid
+    clamp_min: int
+    clamp_max: int
+    ties: int
+    distance: Tensor | None = None
     exceptions: tuple[tuple[int, int, int], ...] = ()
 
     @classmethod
-    def of(cls, multiplier: Multiplier, grid: Grid, clamp_min: int, clamp_max: int, exact: Exact) -> "Rescale | None":
-        """What equals `exact` for every accumulator below 2^31; None where too many would have to be listed."""
-        mantissa, shift = multiplier.mantissa.to(torch.int64)[:, None], -multiplier.exponent.to(torch.int64)[:, None]
-        if int(shift.min()) not in _SHIFTS or int(shift.max()) not in _SHIFTS:
+    def of(
+        cls, multiplier: Multiplier, grid: Grid, clamp_min: int, clamp_max: int, exact: Exact, reach: int = LAST
+    ) -> "Rescale | None":
+        """What equals `exact` for every accumulator up to `reach`; None where too many would have to be listed."""
+        mantissa, shift = multiplier.mantissa.to(torch.int64), -multiplier.exponent.to(torch.int64)
+        # Sums that make wide codes may be wider than what is looked at here.
+        unlimited = exact is requantize_once or grid.bits > NARROW_BITS
+        if int(shift.min()) < 1 or unlimited and int(shift.max()) > LONGEST_SHIFT:
             return None
-        one = torch.ones_like(shift)
-        offset = (one << (shift - 1)) + grid.zero_point * (one << shift)
-        rounded_once = cls(mantissa, offset, shift, grid, clamp_min, clamp_max)
-        exceptions = _exceptions(rounded_once, multiplier, exact)
+        # What is shifted further comes to nothing beside a step, but for a few accumulators, which are listed.
+        mantissa = (mantissa >> (shift - LONGEST_SHIFT).clamp(0, 62)).clamp(min=1)
+        ties = grid.unsigned_offset if exact is requantize_product else grid.zero_point
+        half_up = cls(mantissa, shift.clamp(max=LONGEST_SHIFT), grid, clamp_min, clamp_max, ties)
+        exceptions = _exceptions(half_up, multiplier, exact, reach)
         if exceptions is None:
             return None
-        return cls(mantissa, offset, shift, grid, clamp_min, clamp_max, exceptions)
+        found = half_up._without(exceptions, reach) if exceptions.numel() else half_up
+        return found if len(found.exceptions) <= _MOST_EXCEPTIONS * len(mantissa) else None
+
+    @functools.cached_property
+    def rounding(self) -> OneRounding:
+        """What computes the codes but for the exceptions."""
+        limits = self.clamp_min, self.clamp_max
+        return OneRounding.of(self.mantissa, self.shift, self.distance, self.ties, self.grid, limits)
 
     def codes(self, sums: Tensor, bias: Tensor | None = None) -> Tensor:
         """Codes (O, M) of `grid.dtype` for sums (O, M) that still lack their bias (O,)."""
         codes = torch.empty(sums.shape, dtype=self.grid.dtype)
-        offset = self.offset if bias is None else self.offset + bias.to(torch.int64)[:, None] * self.mantissa
-        width = max(_CHUNK // len(sums), 1)
+        rounding, width = self.rounding.with_bias(bias), max(_CHUNK // len(sums), 1)
         for sum_piece, code_piece in zip(sums.split(width, 1), codes.split(width, 1), strict=True):
-            scaled = torch.addcmul(offset, sum_piece.to(torch.int64), self.mantissa)
-            code_piece.copy_(scaled.bitwise_right_shift_(self.shift).clamp_(self.clamp_min, self.clamp_max))
+            code_piece.copy_(rounding.codes(sum_piece))
         for channel, accumulator, code in self.exceptions:
             wanted = accumulator if bias is None else accumulator - int(bias[channel])
-            if abs(wanted) <= _LAST:
+            if abs(wanted) <= LAST:
                 codes[channel].masked_fill_(sums[channel] == wanted, code)
         return codes
 
     def steps(self) -> Tensor:
-        """The smallest accumulator of each code above clamp_min, int64 (O, codes)."""
-        wanted = torch.arange(self.clamp_min + 1, self.clamp_max + 1) << self.shift
-        return -((self.offset - wanted).div(self.mantissa, rounding_mode="floor"))
+        """The smallest accumulator of each code above clamp_min, int64 (O, codes), of halves that go up."""
+        shift = self.shift[:, None]
+        offset = (torch.ones_like(shift) << (shift - 1)) + (self.grid.zero_point << shift)
+        wanted = torch.arange(self.clamp_min + 1, self.clamp_max + 1) << shift
+        return -((offset - wanted).div(self.mantissa[:, None], rounding_mode="floor"))
+
+    def _without(self, exceptions: Tensor, reach: int) -> "Rescale":
+        """With distances from ties for the channels that have some, and the exceptions of the others.
+
+        exceptions: int64 (4, K), what `_exceptions` gives.
+        """
+        channel, accumulator, code, half_up = exceptions
+        places, row = channel.unique(return_inverse=True)
+        steps, first = self.steps()[places], self.clamp_min + 1
+        for ahead in range(int((code - half_up).abs().max())):  # codes between the two begin earlier, or later
+            earlier, later = half_up + ahead < code, half_up - ahead > code
+            begins = row * steps.shape[1] + half_up - first
+            flat = steps.view(-1)
+            flat.scatter_reduce_(0, begins[earlier] + ahead + 1, accumulator[earlier], "amin")
+            flat.scatter_reduce_(0, begins[later] - ahead, accumulator[later] + 1, "amax")
+        factors, zero_point = (self.mantissa[places], self.shift[places]), self.grid.zero_point
+        *parts, found = tie_distances(*factors, steps, first - zero_point, self.ties - zero_point, reach)
+        before = (self.mantissa, self.shift, torch.zeros_like(self.shift))
+        mantissa, shift, distance = (
+            whole.index_copy(0, places[found], part[found]) for whole, part in zip(before, parts, strict=True)
+        )
+        left = tuple(map(tuple, exceptions[:3, ~found[row]].T.tolist()))
+        distance = distance if bool(distance.any()) else None
+        return replace(self, mantissa=mantissa, shift=shift, distance=distance, exceptions=left)
 
 
 @dataclass(frozen=True, eq=False)
 class Rescaling:
-    """What stands in the place of a `Multiplier` where code is traced: tensors alone, and no look at accumulators.
+    """What stands in the place of a `Multiplier` in modules: tensors alone, and no look at accumulators.
 
-    mantissa, exponent: those of the multiplier. once: whether one rounding gives the codes but for the exceptions.
-    rows: int64 (R,), the channels with exceptions. accumulators, replaced: (K, R, 1), their accumulators, int64, and
-    the codes of these; a row with fewer than K has accumulators that none equals.
+    mantissa, exponent: int32 (O,). once: whether one rounding gives the codes but for the exceptions; its mantissa and
+    exponent they are then, and those of the multiplier otherwise. distance: int32 (O,), or None, and ties: as of
+    `Rescale`. rows: int64 (R,), the channels with exceptions. accumulators, replaced: (K, R, 1), their accumulators,
+    int64, and the codes of these; a row with fewer than K has accumulators that none equals.
     """
 
     mantissa: Tensor
     exponent: Tensor
     once: bool = False
+    ties: int = 0
+    distance: Tensor | None = None
     rows: Tensor | None = None
     accumulators: Tensor | None = None
     replaced: Tensor | None = None
 
     @classmethod
-    def of(cls, operation: ComputingOperation, grid: Grid, exact: Exact) -> "Rescaling":
-        """The rescaling of an operation with a multiplier, to codes of `grid` that are those of `exact`."""
+    def of(cls, operation: ComputingOperation, grid: Grid, exact: Exact, reach: int = LAST) -> "Rescaling":
+        """The rescaling of an operation with a multiplier, to codes of `grid` that are those of `exact`.
+
+        reach: no accumulator is larger.
+        """
         multiplier = operation.multiplier
-        fast = Rescale.of(multiplier, grid, operation.clamp_min, operation.clamp_max, exact)
-        if fast is None or not fast.exceptions:
-            return cls(multiplier.mantissa, multiplier.exponent, fast is not None)
+        if reach > LAST:
+            return cls(multiplier.mantissa, multiplier.exponent)
+        fast = Rescale.of(multiplier, grid, operation.clamp_min, operation.clamp_max, exact, reach)
+        if fast is None:
+            return cls(multiplier.mantissa, multiplier.exponent)
+        parts = (fast.mantissa, -fast.shift, fast.distance)
+        mantissa, exponent, distance = (None if part is None else part.to(torch.int32) for part in parts)
+        if not fast.exceptions:
+            return cls(mantissa, exponent, True, fast.ties, distance)
         listed: dict[int, list[tuple[int, int]]] = {}
         for channel, accumulator, code in fast.exceptions:
             listed.setdefault(channel, []).append((accumulator, code))
@@ -174,62 +300,57 @@ class Rescaling:
         filled = torch.tensor([found + [(_NEVER, 0)] * (most - len(found)) for found in listed.values()])
         accumulators, replaced = filled.permute(2, 1, 0)[..., None].contiguous()
         rows = torch.tensor(list(listed))
-        return cls(multiplier.mantissa, multiplier.exponent, True, rows, accumulators, replaced.to(grid.dtype))
+        return cls(mantissa, exponent, True, fast.ties, distance, rows, accumulators, replaced.to(grid.dtype))
 
-    def codes(self, sums: Tensor, grid: Grid, clamp_min: int, clamp_max: int, exact: Exact) -> Tensor:
-        """Codes (O, M) of `grid.dtype`, of sums (O, M) with their bias."""
-        if not self.once:
-            return exact(sums.T, self, grid, clamp_min, clamp_max).T
-        if is_traced() or sums.device.type != "cpu":
-            return self._rounded_once(sums, grid, clamp_min, clamp_max)
-        pieces = sums.split(max(_CHUNK // len(sums), 1), 1)
-        return torch.cat([self._rounded_once(piece, grid, clamp_min, clamp_max) for piece in pieces], 1)
+    def rounding(self, operation: ComputingOperation, grid: Grid, bias: Tensor | None = None) -> OneRounding:
+        """The one rounding, of sums that still lack their bias, (O,)."""
+        limits = operation.clamp_min, operation.clamp_max
+        return OneRounding.of(self.mantissa, -self.exponent, self.distance, self.ties, grid, limits).with_bias(bias)
 
-    def _rounded_once(self, sums: Tensor, grid: Grid, clamp_min: int, clamp_max: int) -> Tensor:
-        shift = -self.exponent.to(torch.int64)[:, None]
-        step = torch.ones_like(shift) << shift
-        offset = (step >> 1) + step * grid.zero_point
-        scaled = torch.addcmul(offset, sums.to(torch.int64), self.mantissa.to(torch.int64)[:, None])
-        codes = (scaled >> shift).clamp(clamp_min, clamp_max).to(grid.dtype)
-        if self.rows is None:
-            return codes
+    def codes(self, sums: Tensor, rounding: OneRounding) -> Tensor:
+        """Codes (O, M) of the grid, of sums (O, M) that still lack their bias."""
+        if is_traced() or sums.device.type != "cpu" or sums.numel() <= _CHUNK:
+            codes = rounding.codes(sums)
+        else:
+            codes = torch.cat([rounding.codes(piece) for piece in sums.split(max(_CHUNK // len(sums), 1), 1)], 1)
+        return codes if self.rows is None else self._put_right(sums, codes, rounding.bias)
+
+    def _put_right(self, sums: Tensor, codes: Tensor, bias: Tensor | None) -> Tensor:
         chosen, mended = sums.index_select(0, self.rows), codes.index_select(0, self.rows)
-        for accumulator, code in zip(self.accumulators.unbind(), self.replaced.unbind(), strict=True):
+        wanted = self.accumulators
+        if bias is not None:
+            wanted = wanted - bias.index_select(0, self.rows)[:, None]
+        for accumulator, code in zip(wanted.unbind(), self.replaced.unbind(), strict=True):
             mended = torch.where(chosen == accumulator, code, mended)
         return codes.index_copy(0, self.rows, mended)
 
 
-def _exceptions(fast: Rescale, multiplier: Multiplier, exact: Exact) -> tuple[tuple[int, int, int], ...] | None:
-    """Accumulators for which `exact` gives other codes; None for too many.
+def _exceptions(fast: Rescale, multiplier: Multiplier, exact: Exact, reach: int) -> Tensor | None:
+    """(channel, accumulator, code, code of half up), int64 (4, K), where `exact` gives another; None for too many.
 
     Where the codes differ beside a step, the neighbours are looked at until they agree. Between two accumulators for
     which they agree, and with no step in between, they agree everywhere.
     """
     channels = len(fast.mantissa)
     steps = fast.steps()
-    ends = torch.tensor([-_LAST, _LAST]).expand(channels, 2)
-    looked_at = torch.cat([steps, steps - 1, ends], 1).clamp_(-_LAST, _LAST)
+    ends = torch.tensor([-reach, reach]).expand(channels, 2)
+    looked_at = torch.cat([steps, steps - 1, ends], 1).clamp_(-reach, reach)
     channel = torch.arange(channels)[:, None].expand_as(looked_at).flatten()
     accumulator = looked_at.flatten()
-    found: dict[tuple[int, int], int] = {}
+    found = torch.empty(4, 0, dtype=torch.int64)
     while len(accumulator):
         wanted = _exact_codes(accumulator, channel, fast, multiplier, exact)
-        differing = wanted != _once_rounded(accumulator, channel, fast)
-        channel, accumulator, wanted = channel[differing], accumulator[differing], wanted[differing]
-        found |= {
-            (place, value): code
-            for place, value, code in zip(channel.tolist(), accumulator.tolist(), wanted.tolist(), strict=True)
-        }
-        if len(found) > _MOST_EXCEPTIONS * channels:
+        half_up = _half_up(accumulator, channel, fast)
+        differing = wanted != half_up
+        new = torch.stack([channel, accumulator, wanted, half_up])[:, differing]
+        found = torch.cat([found, new], 1).unique(dim=1)
+        if found.shape[1] > _MOST_LOOKED_AT * channels:
             return None
-        beside = {
-            (place, value + side)
-            for place, value in zip(channel.tolist(), accumulator.tolist(), strict=True)
-            for side in (-1, 1)
-            if abs(value + side) <= _LAST and (place, value + side) not in found
-        }
-        channel, accumulator = torch.tensor(sorted(beside), dtype=torch.int64).reshape(-1, 2).T
-    return tuple((place, value, code) for (place, value), code in sorted(found.items()))
+        beside = torch.cat([new[:2] + torch.tensor([[0], [side]]) for side in (-1, 1)], 1)
+        beside = beside[:, beside[1].abs() <= reach].unique(dim=1)
+        known = torch.isin(beside[0] * _NEVER + beside[1], found[0] * _NEVER + found[1])
+        channel, accumulator = beside[:, ~known]
+    return found
 
 
 def _exact_codes(accumulator: Tensor, channel: Tensor, fast: Rescale, multiplier: Multiplier, exact: Exact) -> Tensor:
@@ -237,6 +358,8 @@ def _exact_codes(accumulator: Tensor, channel: Tensor, fast: Rescale, multiplier
     return exact(accumulator, own, fast.grid, fast.clamp_min, fast.clamp_max).to(torch.int64)
 
 
-def _once_rounded(accumulator: Tensor, channel: Tensor, fast: Rescale) -> Tensor:
-    mantissa, offset, shift = (part[channel, 0] for part in (fast.mantissa, fast.offset, fast.shift))
+def _half_up(accumulator: Tensor, channel: Tensor, fast: Rescale) -> Tensor:
+    """What halves that go up give."""
+    mantissa, shift = fast.mantissa[channel], fast.shift[channel]
+    offset = (torch.ones_like(shift) << (shift - 1)) + (fast.grid.zero_point << shift)
     return ((accumulator * mantissa + offset) >> shift).clamp(fast.clamp_min, fast.clamp_max)

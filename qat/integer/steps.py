@@ -110,6 +110,7 @@ class Step(nn.Module):
         self.by_length: tuple[str, int] | None = None
         self._derived: dict[str, Tensor] = {}
         self._unpacked: Weight | None = None
+        self._bound: Operation | None = None
         replaced: dict[str, Any] = {}
         if hasattr(operation, "multiplier"):
             replaced["multiplier"] = self._rescaling(operation, sources, output, lengths)
@@ -127,7 +128,17 @@ class Step(nn.Module):
         return (compute(self.bound(lengths), operands, self.grids, self.grid),)
 
     def bound(self, lengths: Sizes) -> Operation:
-        """The operation with the buffers in its fields, and the sizes of inputs of these lengths."""
+        """The operation with the buffers in its fields, and the sizes of inputs of these lengths.
+
+        Eager code makes one, where it does not follow lengths.
+        """
+        if is_traced() or self.sizes or self.by_length is not None:
+            return self._made(lengths)
+        if self._bound is None:
+            self._bound = self._made(lengths)
+        return self._bound
+
+    def _made(self, lengths: Sizes) -> Operation:
         parts: dict[str, Any] = self._filled(self.operation, self._paths)
         if self._weight is not None:
             parts["weight"] = self._bound_weight()
@@ -156,7 +167,8 @@ class Step(nn.Module):
         if fixed and not (symbols and refits):
             return operation.multiplier
         if not symbols or not refits:
-            return Rescaling.of(operation, output.grid, rounding_of(operation, sources[0].grid))
+            rounding = rounding_of(operation, sources[0].grid)
+            return Rescaling.of(operation, output.grid, rounding, operation.reach(sources, output))
         if len(symbols) > 1:
             raise operation.error(
                 f"has factors that follow {' and '.join(sorted(symbols))}; a module takes those of one length, so make "
@@ -227,17 +239,17 @@ class Step(nn.Module):
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
-        self._unpacked = None
+        self._unpacked = self._bound = None
         for name, source in self._derived.items():
             self._buffers[name] = source.to(self._buffers[name].device)
         return self
 
     def _load_from_state_dict(self, *arguments, **named):
         super()._load_from_state_dict(*arguments, **named)
-        self._unpacked = None
+        self._unpacked = self._bound = None
 
     def __getstate__(self):
-        return {**vars(self), "_unpacked": None}
+        return {**vars(self), "_unpacked": None, "_bound": None}
 
 
 def copied(item: Item, changed: Mapping[str, Any]) -> Item:

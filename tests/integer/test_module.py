@@ -112,7 +112,7 @@ def test_the_rounding_of_other_runtimes_is_computed_as_well(programs, name, runt
 
 @pytest.mark.parametrize(
     ("name", "strict"),
-    [("cnn", False), ("residual", False), ("transformer", False), ("cnn", True), ("transformer", True)],
+    [("cnn", True), ("residual", False), ("transformer", False)],
 )
 def test_networks_are_exported_for_any_batch(programs, name, strict, tmp_path):
     program = programs[name]
@@ -128,8 +128,8 @@ def test_networks_are_exported_for_any_batch(programs, name, strict, tmp_path):
 
 def test_a_network_is_compiled_without_a_break(programs):
     program = programs["transformer"]
-    compiled = torch.compile(program.to_module(), fullgraph=True, backend="aot_eager")
-    assert_equal(program, compiled, batches=(3, 7, 1))
+    compiled = torch.compile(program.to_module(), fullgraph=True, dynamic=True, backend="aot_eager")
+    assert_equal(program, compiled, batches=(3, 7))
 
 
 def test_every_operation_is_exported():
@@ -205,11 +205,11 @@ def test_a_weight_is_unpacked_once_and_again_after_it_changed():
     program, other = with_weight(4), with_weight(4)
     module = program.to_module()
     assert_equal(program, module)
-    first = module.steps[0]._unpacked
+    first = module.steps[0].bound({})
     assert_equal(program, module)
-    assert module.steps[0]._unpacked is first
+    assert module.steps[0].bound({}) is first
     module.load_state_dict(other.to_module().state_dict())
-    assert module.steps[0]._unpacked is None
+    assert module.steps[0].bound({}) is not first
     assert_equal(other, module)
 
 
@@ -329,20 +329,22 @@ def test_int8_products_of_a_gpu_are_filled_up_to_the_shapes_that_its_kernel_take
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.37, 1.25, 0.0009765625, 3e-4])
-def test_a_traced_rescaling_gives_the_codes_of_two_roundings(factor):
-    """Half of an odd number is a tie, and the even neighbour is a code up or a code down: exceptions on either side."""
+def test_a_rescaling_of_a_module_gives_the_codes_of_two_roundings(factor):
+    """Half of an odd number is a tie, and the even neighbour is a code up or a code down."""
     grid, out = Grid(float32(factor), 0, 0, 255), Grid(1.0, 7, 0, 255)
     weight = Weight(torch.tensor([[1], [3]], dtype=torch.int8), WeightGrid(8), torch.tensor([1.0, float32(0.9)]))
     builder = ProgramBuilder()
     builder.output("y", builder.linear("fc", builder.input("x", (1,), grid), weight, out))
     operation = builder.build().operations[0]
     sums = torch.arange(-1000, 1000, dtype=torch.int32).repeat(2, 1)
-    rescaling = Rescaling.of(operation, out, requantize)
     expected = requantize(sums.T, operation.multiplier, out, 0, 255).T
-    assert torch.equal(rescaling.codes(sums, out, 0, 255, requantize), expected)
-    full = Rescaling(operation.multiplier.mantissa, operation.multiplier.exponent)
-    assert torch.equal(full.codes(sums, out, 0, 255, requantize), expected)
-    assert isinstance(operation.multiplier, Multiplier)
+    assert torch.equal(rescaled(operation, sums, out, requantize), expected)
+
+
+def rescaled(operation, sums, grid, exact):
+    """Codes of sums (O, M), as a module computes them."""
+    rescaling = Rescaling.of(operation, grid, exact)
+    return rescaling.codes(sums, rescaling.rounding(operation, grid))
 
 
 @settings(max_examples=60, deadline=None)
@@ -359,4 +361,4 @@ def test_a_traced_rescaling_equals_the_definition(factor, zero_point, seed, exac
     reach = min(int(300 / factor) + 2, 2**24)
     sums = torch.randint(-reach, reach, (1, 3000), generator=generator, dtype=torch.int32)
     expected = exact(sums.T, operation.multiplier, grid, 0, 250).T
-    assert torch.equal(Rescaling.of(operation, grid, exact).codes(sums, grid, 0, 250, exact), expected)
+    assert torch.equal(rescaled(operation, sums, grid, exact), expected)
