@@ -21,7 +21,7 @@ class Kernel:
     """One function of C, or a type.
 
     name: of the function; the short names of its types stand behind it, add_u8_s8_u8.
-    text: C, in which @x is the short name of the type that `types` calls x, and @X its name in C.
+    text: C, in which @x is the short name of the type that `types` calls x, @X its name in C, and @_x its `raised`.
     types: letters of the types, in the order in which the name has them.
     needs: kernels that the text uses, each with the letters of this kernel that stand for its own.
     """
@@ -51,10 +51,11 @@ class KernelTexts:
                 self.need(other, tuple(known[letter] for letter in letters))
 
             def written(match: re.Match) -> str:
-                letter = match.group(1)
-                return known[letter].short if letter.islower() else known[letter.lower()].name
+                mark, letter = match.groups()
+                kind = known[letter.lower()]
+                return str(kind.raised) if mark else kind.short if letter.islower() else kind.name
 
-            lines = re.sub("@([a-zA-Z])", written, kernel.text).strip().splitlines()
+            lines = re.sub("@(_?)([a-zA-Z])", written, kernel.text).strip().splitlines()
             self._texts[called] = "\n".join(map(_within_margin, lines))
         return called
 

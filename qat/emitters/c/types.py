@@ -22,6 +22,11 @@ class CType:
         bits = 8 * self.bytes
         return (0, 2**bits - 1) if self.short[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
+    @property
+    def raised(self) -> int:
+        """What is added to codes before they are multiplied with weights, so that bytes have no sign."""
+        return 128 if self.short == "s8" else 0
+
 
 U8 = CType("u8", "uint8_t", 1, torch.uint8)
 S8 = CType("s8", "int8_t", 1, torch.int8)

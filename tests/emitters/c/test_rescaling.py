@@ -120,21 +120,23 @@ def test_one_multiplication_gives_every_code_or_is_not_taken(factor, grid, exact
     if found is None:
         return
     sums = sums_near_ties(multiplier, grid, reach)
-    chosen, shift = found
+    chosen, shift = found.multiplier, found.shift
     assert 0 <= chosen < 2**31 and 1 <= shift <= 62
-    steps = ((sums * chosen + (1 << shift >> 1)) >> shift) + grid.zero_point
+    moved = sums + sum(move * (sums == stray) for stray, move in found.strays)
+    steps = ((moved * chosen + (1 << shift >> 1)) >> shift) + grid.zero_point
     expected = exact(sums[:, None], multiplier, grid, *clamp)[:, 0].to(torch.int64)
     assert torch.equal(steps.clamp(*clamp), expected)
 
 
-def test_a_general_scale_needs_one_multiplication_and_a_half_does_not_have_it():
+def test_a_general_scale_needs_one_multiplication_and_a_half_makes_every_second_tie_a_stray():
     grid = Grid(1.0, 0, 0, 255)
     multiplier = Multiplier.from_float(torch.tensor([0.0123, 0.5, 2.0**-100]))
     found = single_rounding(multiplier, grid, (0, 255), 2**20, requantize)
-    assert found[0] is not None and found[1] is None
+    assert found[0] is not None and not found[0].strays
+    # 1/2 is 0, 3/2 is 2, 5/2 is 2, ..., 509/2 is 254: a multiplier that rounds all ties down has 3/2, 7/2, ... wrong
+    assert {abs(stray) % 4 for stray, _ in found[1].strays} == {3} and {move for _, move in found[1].strays} == {1}
     # so small that every sum is rounded to the zero point
-    chosen, shift = found[2]
-    assert (2**20 * chosen + (1 << (shift - 1))) >> shift == 0
+    assert (2**20 * found[2].multiplier + (1 << (found[2].shift - 1))) >> found[2].shift == 0
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -146,6 +148,7 @@ def test_wide_codes_are_rounded_once_by_themselves(factor, total):
     if found is None:
         assert factor * abs(total) > 2**30
         return
-    steps = (total * found.multipliers[0] + (1 << found.shifts[0] >> 1)) >> found.shifts[0]
+    (channel,) = found
+    steps = (total * channel.multiplier + (1 << channel.shift >> 1)) >> channel.shift
     expected = requantize_once(torch.tensor([[total]]), multiplier, grid, 0, 65_535).item()
     assert min(max(steps + 30_000, 0), 65_535) == expected

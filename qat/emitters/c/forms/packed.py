@@ -109,10 +109,13 @@ def packed_rows(writer: Writer, weight: Weight, rows: Tensor) -> dict[str, objec
     """The fields of a packed_t. rows: the codes of the weight (rows, size), in the order in which they are used."""
     grid = weight.grid
     kernel = {2: _TWO_BITS, 4: _FOUR_BITS}.get(grid.bits, _ANY_BITS)
-    packed = torch.cat([pack(row, grid.bits) for row in rows.contiguous()])
+    size = rows.shape[1]
+    # eight codes fill whole bytes: all rows at once, of which each keeps the bytes that it needs
+    whole = pack(torch.nn.functional.pad(rows, (0, -size % 8)), grid.bits)
+    packed = whole.reshape(len(rows), -1)[:, : -(-size * grid.bits // 8)]
     return {
         "weights": writer.array("weights", U8, packed),
-        "size": rows.shape[1],
+        "size": size,
         "bits": grid.bits,
         "step": grid.step,
         "offset": grid.offset,

@@ -9,14 +9,15 @@ from qat.emitters.c.forms.packed import UNPACK, WHOLE_BITS, packed_rows
 from qat.emitters.c.forms.rescale import (
     RESCALE,
     RESCALE_AS_FLOAT,
+    RESCALE_PART,
     RESCALE_TYPE,
-    Rescaling,
+    VectorRescaling,
     rescale_fields,
-    rescaling_of,
+    vector_rescaling_of,
 )
 from qat.emitters.c.forms.windows import GATHER, INSIDE, WINDOW, window_fields
 from qat.emitters.c.kernels import Kernel
-from qat.emitters.c.types import S8, S32
+from qat.emitters.c.types import S8, S32, type_of
 from qat.emitters.c.views import channels_last, plain
 from qat.emitters.c.writer import Writer
 from qat.errors import ExportError
@@ -43,38 +44,65 @@ typedef struct {
     needs=((UNPACK, ""), (RESCALE_TYPE, "")),
 )
 
+PRODUCTS = Kernel(
+    "add_products",
+    """
+/* sums += products of `count` codes with those of four rows of weights, which lie `size` apart. Signed codes are raised
+   by 128, since vectors multiply unsigned bytes by signed ones at once. */
+static inline void add_products_@x(const @X *restrict x, const int8_t *restrict weights, int32_t size, int32_t count,
+        int32_t *restrict sums)
+{
+    const int8_t *restrict w0 = weights, *restrict w1 = w0 + size, *restrict w2 = w1 + size, *restrict w3 = w2 + size;
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], i;
+    for (i = 0; i < count; i++) {
+        s0 += ((int32_t)x[i] + @_x) * w0[i];
+        s1 += ((int32_t)x[i] + @_x) * w1[i];
+        s2 += ((int32_t)x[i] + @_x) * w2[i];
+        s3 += ((int32_t)x[i] + @_x) * w3[i];
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+}
+""",
+    "x",
+)
+
 MULTIPLY = Kernel(
     "multiply",
     """
-/* sums[row] = bias[row] + x . row of weights; four rows at a time, so that x is read once for four. */
+/* sums[row] = bias[row] + x . row of weights; four rows at a time, so that x is read once for four. In pieces that
+   vectors have no rest of: what is left behind the last 16 is taken with those before it, which count as nothing. */
 static void multiply_@x(const @X *restrict x, const int8_t *restrict weights, int32_t size, int32_t rows,
         const int32_t *restrict bias, int32_t *restrict sums)
 {
+    const int32_t whole = size & ~31, rest = size & 15, apart = size < 16 || rest < 8;
+    @X last[16];
     int32_t row, i;
-    for (row = 0; row + 4 <= rows; row += 4, weights += 4 * size) {
-        const int8_t *restrict w0 = weights, *restrict w1 = w0 + size, *restrict w2 = w1 + size,
-            *restrict w3 = w2 + size;
-        int32_t s0 = bias[row], s1 = bias[row + 1], s2 = bias[row + 2], s3 = bias[row + 3];
-        for (i = 0; i < size; i++) {
-            s0 += (int32_t)x[i] * w0[i];
-            s1 += (int32_t)x[i] * w1[i];
-            s2 += (int32_t)x[i] * w2[i];
-            s3 += (int32_t)x[i] * w3[i];
-        }
-        sums[row] = s0;
-        sums[row + 1] = s1;
-        sums[row + 2] = s2;
-        sums[row + 3] = s3;
+    for (i = 0; i < 16; i++)
+        last[i] = (@X)(apart || i < 16 - rest ? -@_x : x[size - 16 + i]);
+    for (row = 0; row + 4 <= rows; row += 4, weights += 4 * size, sums += 4) {
+        for (i = 0; i < 4; i++)
+            sums[i] = bias[row + i];
+        add_products_@x(x, weights, size, whole, sums);
+        if (size & 16)
+            add_products_@x(x + whole, weights + whole, size, 16, sums);
+        if (!apart)
+            add_products_@x(last, weights + size - 16, size, 16, sums);
+        else if (rest)
+            add_products_@x(x + size - rest, weights + size - rest, size, rest, sums);
     }
     for (; row < rows; row++, weights += size) {
         int32_t sum = bias[row];
         for (i = 0; i < size; i++)
-            sum += (int32_t)x[i] * weights[i];
-        sums[row] = sum;
+            sum += ((int32_t)x[i] + @_x) * weights[i];
+        *sums++ = sum;
     }
 }
 """,
     "x",
+    needs=((PRODUCTS, "x"),),
 )
 
 _DENSE = """
@@ -85,9 +113,10 @@ static void dense_@x_@y(const layer_t *layer, int32_t rows, const @X *x, @Y *y, 
     for (first = 0; first < layer->outputs; first += layer->block) {
         const int32_t rest = layer->outputs - first, count = rest < layer->block ? rest : layer->block;
         const int8_t *weights = rows_of(&layer->rows, first, count, unpacked);
+        const rescale_t rescale = part_of(&layer->rescale, first, count);
         for (row = 0; row < rows; row++) {
             multiply_@x(x + row * layer->rows.size, weights, layer->rows.size, count, layer->bias + first, sums);
-            rescale_@y(&layer->rescale, sums, first, count, y + row * layer->outputs + first);
+            rescale_@y(&rescale, sums, first, count, y + row * layer->outputs + first);
         }
     }
 }
@@ -105,13 +134,14 @@ static void convolve_@x_@y(const window_t *window, const layer_t *layer, int32_t
             const int32_t rest = outputs - first, count = rest < layer->block ? rest : layer->block;
             const int32_t channel = group * outputs + first;
             const int8_t *weights = rows_of(&layer->rows, channel, count, unpacked);
+            const rescale_t rescale = part_of(&layer->rescale, channel, count);
             @Y *to = y + channel;
             for (at[0] = 0; at[0] < window->windows[0]; at[0]++)
                 for (at[1] = 0; at[1] < window->windows[1]; at[1]++)
                     for (at[2] = 0; at[2] < window->windows[2]; at[2]++, to += layer->outputs) {
                         gather_@x(window, x, at, group * inputs, inputs, (@X)layer->zero_point, columns);
                         multiply_@x(columns, weights, layer->rows.size, count, layer->bias + channel, sums);
-                        rescale_@y(&layer->rescale, sums, channel, count, to);
+                        rescale_@y(&rescale, sums, channel, count, to);
                     }
         }
 }
@@ -167,8 +197,8 @@ def _both(name: str, text: str, *needs: tuple[Kernel, str]) -> dict[bool, Kernel
     }
 
 
-DENSE = _both("dense", _DENSE, (MULTIPLY, "x"))
-CONVOLVE = _both("convolve", _CONVOLVE, (WINDOW, ""), (GATHER, "x"), (MULTIPLY, "x"))
+DENSE = _both("dense", _DENSE, (RESCALE_PART, ""), (MULTIPLY, "x"))
+CONVOLVE = _both("convolve", _CONVOLVE, (RESCALE_PART, ""), (WINDOW, ""), (GATHER, "x"), (MULTIPLY, "x"))
 DEPTHWISE = _both("depthwise", _DEPTHWISE, (INSIDE, ""), (ACCUMULATE, "x"))
 
 
@@ -200,7 +230,7 @@ def convolution(writer: Writer, operation: Conv) -> None:
     rows = weight.movedim(1, -1).flatten(1)
     outputs, inputs = rows.shape
     block = _block(operation, outputs // operation.groups)
-    rescaling = rescaling_of(writer, operation)
+    rescaling = vector_rescaling_of(writer, operation)
     layer = _layer(writer, operation, rescaling, rows, _folded_bias(writer, operation), block)
     window = writer.record("window", "window_t", window_fields(view.shape, target.shape, operation))
     writer.call(
@@ -221,7 +251,7 @@ def _dense(writer: Writer, operation: WeightedOperation, view, target, rows: int
     weights = operation.weight.codes.flatten(1)
     outputs, inputs = weights.shape
     block = _block(operation, outputs)
-    rescaling = rescaling_of(writer, operation)
+    rescaling = vector_rescaling_of(writer, operation)
     layer = _layer(writer, operation, rescaling, weights, _folded_bias(writer, operation), block)
     kernel = DENSE[rescaling.as_float]
     unpacked = _unpacked(writer, operation, block * inputs)
@@ -231,7 +261,7 @@ def _dense(writer: Writer, operation: WeightedOperation, view, target, rows: int
 def _depthwise(writer: Writer, operation: Conv, view, target) -> None:
     weights = operation.weight.codes.flatten(1).T
     places, channels = weights.shape
-    rescaling = rescaling_of(writer, operation)
+    rescaling = vector_rescaling_of(writer, operation)
     layer = _layer(writer, operation, rescaling, weights, operation.bias.tolist(), channels)
     window = writer.record("window", "window_t", window_fields(view.shape, target.shape, operation))
     writer.call(
@@ -257,11 +287,12 @@ def _unpacked(writer: Writer, operation: WeightedOperation, count: int):
 
 
 def _folded_bias(writer: Writer, operation: WeightedOperation) -> list[int]:
-    """The bias less zero point times sum of weights, so that codes are multiplied as they are."""
+    """The bias less zero point times sum of weights, so that codes are multiplied as they are, or raised."""
     grid = writer.grid(operation.inputs[0])
+    raised = type_of(grid).raised
     kernel = operation.weight.kernel.flatten(1).to(torch.int64)
-    folded = operation.bias.to(torch.int64) - grid.zero_point * kernel.sum(1)
-    largest = folded.abs() + kernel.abs().sum(1) * max(abs(grid.quant_min), abs(grid.quant_max))
+    folded = operation.bias.to(torch.int64) - (grid.zero_point + raised) * kernel.sum(1)
+    largest = folded.abs() + kernel.abs().sum(1) * max(abs(grid.quant_min + raised), abs(grid.quant_max + raised))
     if int(largest.max()) > INT32_MAX:
         raise ExportError(
             f"{type(operation).__name__} {operation.name!r} (from {operation.source}) adds up to {int(largest.max())} "
@@ -271,7 +302,7 @@ def _folded_bias(writer: Writer, operation: WeightedOperation) -> list[int]:
 
 
 def _layer(
-    writer: Writer, operation: WeightedOperation, rescaling: Rescaling, rows, bias: list[int], block: int
+    writer: Writer, operation: WeightedOperation, rescaling: VectorRescaling, rows, bias: list[int], block: int
 ) -> Pointer:
     """The layer_t of rows of weight codes."""
     return writer.record(

@@ -1,6 +1,6 @@
 """Windows over values whose channels lie together: where they lie, and their means and largest codes."""
 
-from qat.emitters.c.forms.rescale import RESCALE, RESCALE_AS_FLOAT, RESCALE_TYPE, rescale_fields, rescaling_of
+from qat.emitters.c.forms.rescale import RESCALE, RESCALE_AS_FLOAT, RESCALE_TYPE, rescale_fields, vector_rescaling_of
 from qat.emitters.c.kernels import MOVE, Kernel
 from qat.emitters.c.types import S32
 from qat.emitters.c.views import Shape, channels_last
@@ -166,7 +166,7 @@ def average_pool(writer: Writer, operation: AveragePool) -> None:
     source, rank = operation.inputs[0], len(writer.shape(operation.inputs[0]))
     view = writer.ordered(source, channels_last(rank))
     target = writer.new(operation.output, channels_last(rank))
-    rescaling = rescaling_of(writer, operation)
+    rescaling = vector_rescaling_of(writer, operation)
     writer.call(
         AVERAGE[rescaling.as_float],
         (view.ctype, target.ctype),
