@@ -3,6 +3,7 @@
 Written with the classes of the schema (`ai_edge_litert.schema_py_generated`), which say what the fields mean.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,7 @@ class Model:
         self._metadata: list[schema.MetadataT] = []
         self._constants: dict[tuple, int] = {}
         self._quantizations: dict[Scaling, _Quantization] = {}
+        self._options: dict[tuple, _Options] = {}
 
     def tensor(
         self, name: str, shape: Sequence[int], dtype, scaling: Scaling | None = None, dynamic: bool = True
@@ -95,7 +97,7 @@ class Model:
         made.opcodeIndex = self._codes.setdefault(code, len(self._codes))
         made.inputs, made.outputs = [numpy.array(list(side), numpy.int32) for side in (inputs, outputs)]
         if options is not None:
-            made.builtinOptions = options
+            made.builtinOptions = self._options.setdefault(_described(options), _Options(copy.copy(options)))
             made.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         if second is not None:
             made.builtinOptions2 = second
@@ -182,6 +184,24 @@ class _Quantization(schema.QuantizationParametersT):
         if self not in builder.shared:
             builder.shared[self] = super().Pack(builder)
         return builder.shared[self]
+
+
+class _Options:
+    """The options of operators, one table for all that have equal ones."""
+
+    def __init__(self, options) -> None:
+        self.options = options
+
+    def Pack(self, builder: _SharingBuilder) -> int:
+        if self not in builder.shared:
+            builder.shared[self] = self.options.Pack(builder)
+        return builder.shared[self]
+
+
+def _described(options) -> tuple:
+    """What options say, to compare them."""
+    fields = ((name, None if value is None else numpy.array(value).tolist()) for name, value in vars(options).items())
+    return type(options).__name__, str(sorted(fields))
 
 
 class _Buffer(schema.BufferT):

@@ -21,17 +21,18 @@ Number = int | numpy.ndarray
 
 
 class Integers:
-    """Adds operators on int32 and int64 tensors, each with a tensor of its own."""
+    """Adds operators on int32 and int64 tensors, each with a tensor of its own, all named as the operation is.
+
+    There are hundreds of them in a file, whose names would be a tenth of it.
+    """
 
     def __init__(self, writer: Writer, name: str) -> None:
         self.writer, self.name = writer, name
-        self.count = 0
         self._found: dict[tuple, int] = {}
 
     def add(self, kind: str, operands: list[int], options, shape: tuple[int, ...], dtype=numpy.int32) -> int:
         """One operator; its result."""
-        self.count += 1
-        result = self.writer.model.tensor(f"{self.name}/{self.count}", shape, dtype)
+        result = self.writer.model.tensor(self.name, shape, dtype)
         self.writer.model.operator(kind, operands, [result], options)
         return result
 
@@ -103,8 +104,7 @@ class Integers:
 
     def reshaped(self, tensor: int, shape: tuple[int, ...]) -> int:
         """The numbers of a tensor in another shape."""
-        self.count += 1
-        target = self.writer.model.tensor(f"{self.name}/{self.count}", shape, self.dtype(tensor))
+        target = self.writer.model.tensor(self.name, shape, self.dtype(tensor))
         self.writer.reshape(tensor, target, shape)
         return target
 
@@ -131,8 +131,7 @@ class Integers:
 
     def cast(self, tensor: int, dtype) -> int:
         """A tensor in another type."""
-        self.count += 1
-        return cast(self.writer, tensor, dtype, f"{self.name}/{self.count}")
+        return cast(self.writer, tensor, dtype, self.name)
 
 
 _OPTIONS = {
