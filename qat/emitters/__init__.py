@@ -62,7 +62,7 @@ _ALL = (
         "tensorrt", "model_tensorrt.onnx", "onnxruntime", ("model_tensorrt.onnx.data",), islands=True, runs_here=False
     ),
     Runtime("c", "model.c", beside=("model.h",), layouts=True),
-    Runtime("pytorch", "model.pt2"),
+    Runtime("pytorch", "model.pt2", float_network=True),
     Runtime("web", "web", "onnxruntime", float_network=True),
 )  # fmt: skip
 RUNTIMES = {runtime.name: runtime for runtime in _ALL}

@@ -15,6 +15,7 @@ import torch
 from qat.emitters.description import description
 from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.pytorch.archive import archived, read
+from qat.emitters.pytorch.floating import emit_float
 from qat.emitters.pytorch.graph import exported
 from qat.emitters.pytorch.readback import float_nodes, float_ops, operations
 from qat.emitters.pytorch.session import check_edges, open_session, run_session, session_conditions, session_of
@@ -26,8 +27,8 @@ from qat.files import written_whole
 from qat.integer.program import IntegerProgram
 
 __all__ = [
-    "check", "check_edges", "emit", "files_of", "float_ops", "metadata", "open_session", "operations", "refusals",
-    "run_session", "session_conditions", "stored_bytes",
+    "check", "check_edges", "emit", "emit_float", "files_of", "float_ops", "metadata", "open_session",
+    "operations", "refusals", "run_session", "session_conditions", "stored_bytes",
 ]  # fmt: skip
 
 
