@@ -30,7 +30,7 @@ _SUPPORTED = (
 _WIDE = (
     ops.Conv, ops.Linear, ops.MatMul, ops.Add, ops.Mul, ops.Requantize, ops.Negate, ops.Table, ops.AveragePool,
     ops.Mean, ops.Sum, ops.MaxPool, ops.Max, ops.ArgMax, ops.Concatenate, ops.Reshape, ops.Transpose, ops.Slice,
-    ops.Pad, ops.Take, ops.Expand, ops.Select,
+    ops.Pad, ops.Take, ops.Expand, ops.Select, ops.Normalize,
 )  # fmt: skip
 #: Shifts with which nothing leaves int64: a sum and its factor have up to 55 bits.
 _LONGEST_SHIFT = 55

@@ -57,6 +57,14 @@ def test_a_norm_over_many_elements_is_computed_in_int64(export, kind):
     assert ("FLOOR_MOD", "int64") in types and not any(each == "DIV" for each, _ in types)
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_norms_of_16_bit_codes(export, kind):
+    wide, target = (Grid(float32(scale), 0, -(2**15) + 1, 2**15 - 1) for scale in (1e-4, 3e-4))
+    parts = {"gain": torch.randn(48), "shift": torch.randn(48), **KINDS[kind]}
+    found = export(lambda b, x: b.normalize("n", x, (2,), target, **parts), (5, 48), wide)
+    assert found.differing() == 0
+
+
 def test_a_norm_behind_a_convolution_stays_in_its_layout(export):
     def write(b, x):
         return b.normalize("n", b.max_pool("m", x, (2, 2)), (1,), TARGET, gain=torch.randn(4, 1, 1))

@@ -23,7 +23,7 @@ Number = int | numpy.ndarray
 class Integers:
     """Adds operators on int32 and int64 tensors, each with a tensor of its own, all named as the operation is.
 
-    There are hundreds of them in a file, whose names would be a tenth of it.
+    There are hundreds of them in a file, which has one name for all of an operation once.
     """
 
     def __init__(self, writer: Writer, name: str) -> None:

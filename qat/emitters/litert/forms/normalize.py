@@ -61,9 +61,9 @@ def _under_the_root(
     nodes: Integers, operation: Normalize, values: int, axes: list[int], rest: int | None, largest: int
 ) -> int:
     """The square of each row with its epsilon, int64 (N, rows), at least 1. largest: what the squares add up to."""
-    factors, squares = operation.factors, nodes.between("MUL", values, values)
-    wide = largest >= 2**31
-    sums = _by_rows(nodes, nodes.reduced("SUM", nodes.cast(squares, numpy.int64) if wide else squares, axes))
+    factors, wide = operation.factors, largest >= 2**31
+    long = nodes.cast(values, numpy.int64) if wide else values
+    sums = _by_rows(nodes, nodes.reduced("SUM", nodes.between("MUL", long, long), axes))
     square = nodes.apply("MUL", sums if wide else nodes.cast(sums, numpy.int64), factors.count)
     if rest is not None:
         square = nodes.between("SUB", square, nodes.between("MUL", rest, rest))
