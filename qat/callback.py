@@ -45,13 +45,14 @@ class QATCallback(PreparedInLoops):
     """Quantization-aware training of the network in any LightningModule, ending in a verified integer file.
 
     quant: a preset such as "w4a8", or a `QuantConfig`. schedule: when what happens; by default float for the first
-    tenth of the run, observers frozen at half of it, batch norm at 0.6. target: the runtime to export for, None to
-    simulate only. module: the network or its path, where it cannot be told. example_inputs: inputs to record the
-    network with, by default `example_input_array` or the first batch. export_dir: folder for model.onnx, program.json,
-    program.safetensors, report.json, report.html and `plots/`; by default `integer/` in the run's directory, with
-    `plots/` beside it. nonlinear: how softmax, normalization and division are exported: "integer", or "float_island",
-    which may be faster but is not integer; see `qat.export`. image_input: where the exported files are to take raw
-    uint8 pictures, how their bytes become what the network takes; see `IntegerProgram.with_image_input`.
+    tenth of the run, observers frozen at half of it, batch norm at 0.6. target: the runtime to export for, or several,
+    whose grids `quant` gets where it leaves them open; None to simulate only. module: the network or its path, where it
+    cannot be told. example_inputs: inputs to record the network with, by default `example_input_array` or the first
+    batch. export_dir: folder for model.onnx, program.json, program.safetensors, report.json, report.html and `plots/`;
+    by default `integer/` in the run's directory, with `plots/` beside it. nonlinear: how softmax, normalization and
+    division are exported: "integer", or "float_island", which may be faster but is not integer; see `qat.export`.
+    image_input: where the exported files are to take raw uint8 pictures, how their bytes become what the network takes;
+    see `IntegerProgram.with_image_input`.
 
     Works with the trainers of `pytorch_lightning` and of `lightning.pytorch`. A checkpoint keeps the module's own keys;
     the quantizers' state lies beside it in this callback's state. After `fit` the module stays prepared, `program` is

@@ -23,8 +23,8 @@ from qat.targets import TargetName, target_named
 
 _LOG = logging.getLogger("qat")
 
-#: Runtimes that run every operation which a plan allows: `qat.targets` says it all.
-_RUN_EVERYTHING = frozenset({"onnxruntime", "web", "pytorch"})
+#: What runs every operation that a plan allows: `qat.targets` says it all.
+_RUNS_EVERYTHING = "onnxruntime"
 
 
 def prepare(
@@ -34,7 +34,7 @@ def prepare(
 
     example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; dimension 0 is the batch.
     quant: a preset such as "w4a8", or a `QuantConfig`. target: the runtime to export to, or several, each of which
-    shall run the network; None to simulate only.
+    shall run the network; what quant leaves open of its grids is as all of them take it. None to simulate only.
 
     The module keeps its type, its parameters and its state_dict keys; only its `forward` is wrapped. Raises
     `PreparationError` where a call cannot be followed or has no integer form on the target, with its source line, or
@@ -59,7 +59,7 @@ def refuse_without_kernels(handle: Handle) -> None:
     when the file is written.
     """
     target = target_named(handle.target)
-    runtimes = [name for name in target.runtimes if name not in _RUN_EVERYTHING] if target is not None else []
+    runtimes = [name for name in target.runtimes if name != _RUNS_EVERYTHING] if target is not None else []
     program = rehearsed(handle) if runtimes else None
     if program is None:
         return

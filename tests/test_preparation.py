@@ -41,6 +41,15 @@ def test_what_a_runtime_cannot_run_is_refused_by_layer_before_training(refusing,
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
+@pytest.mark.parametrize("runtime", ["pytorch", "web", "c", "litert", "tensorrt"])
+def test_what_a_rule_leaves_in_float_is_refused_where_there_are_integers_alone(runtime):
+    quant = qat.QuantConfig(rules=[qat.Rule("0", quantize=False)])
+    with pytest.raises(
+        PreparationError, match=rf"^{runtime} cannot run .*'0' \(from .*\): it is computed in real numbers"
+    ):
+        qat.prepare(network(), torch.randn(2, 3, 8, 8), quant, target=["onnxruntime", runtime])
+
+
 def test_a_rehearsal_leaves_no_trace(monkeypatch):
     monkeypatch.setattr(preparation, "emitter_of", lambda runtime: SimpleNamespace(refusals=lambda program: []))
     torch.manual_seed(3)

@@ -9,7 +9,6 @@ from torch import nn
 
 from qat.errors import ConfigurationError, ObservationError
 from qat.inject.handle import Handle
-from qat.inject.prepare import prepare
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.post_training.adjustments import Adjustments
@@ -17,7 +16,9 @@ from qat.post_training.equalization import equalize
 from qat.post_training.options import PostTraining
 from qat.post_training.sequential import adjust_layers
 from qat.post_training.watching import FLOAT, QUANTIZED
+from qat.preparation import prepare
 from qat.spec import QuantConfig
+from qat.targets import TargetName
 from qat.training.discovery import inputs_of, require_forward
 from qat.training.modes import modes_kept
 
@@ -26,16 +27,16 @@ def quantize(
     module: nn.Module,
     batches: Iterable,
     quant: str | QuantConfig = "w8a8",
-    target: str = "onnxruntime",
+    target: TargetName = "onnxruntime",
     *,
     options: PostTraining | None = None,
 ) -> IntegerProgram:
     """The integer program of a trained network, its ranges observed on `batches`; the module is left as it was.
 
     batches: inputs, or pairs of inputs and targets, on the device of the module. quant: without training no step size
-    is learned; ranges are those of `QuantSpec.observer`. options: what is done besides observing ranges; batches are
-    then kept, and run through several times. Raises `ObservationError` for no batches and for batches without a range:
-    empty ones, NaN or infinity.
+    is learned; ranges are those of `QuantSpec.observer`. target: as for `qat.prepare`. options: what is done besides
+    observing ranges; batches are then kept, and run through several times. Raises `ObservationError` for no batches and
+    for batches without a range: empty ones, NaN or infinity.
     """
     handle = calibrate(module, batches, quant, target, options=options)
     try:
@@ -48,7 +49,7 @@ def calibrate(
     module: nn.Module,
     batches: Iterable,
     quant: str | QuantConfig = "w8a8",
-    target: str | None = "onnxruntime",
+    target: TargetName = "onnxruntime",
     *,
     options: PostTraining | None = None,
 ) -> Handle:
