@@ -42,12 +42,13 @@ from qat.integer.operations import (
 )
 from qat.integer.operations.base import AnyMultiplier
 from qat.integer.program import Input, IntegerProgram
-from qat.integer.sixteen_bits import DOUBLE, REDUCED, SINGLE, FixedMultiplier, FixedSum
+from qat.integer.sixteen_bits import DOUBLE, REDUCED, FixedMultiplier, FixedSum
 from qat.integer.values import AnyGrid, Constant, Grid, Value, Weight, WeightGrid
 
-#: How the kernel of each operation multiplies sums of 16-bit codes; means are depthwise convolutions with ones.
+#: How the kernel of each operation multiplies sums of 16-bit codes; means are depthwise convolutions with ones, and
+#: linear layers convolutions.
 _FIXED: dict[type[ComputingOperation], str] = {
-    Conv: REDUCED, AveragePool: REDUCED, Mean: REDUCED, Sum: REDUCED, MatMul: REDUCED, Linear: SINGLE, Mul: DOUBLE,
+    Conv: REDUCED, AveragePool: REDUCED, Mean: REDUCED, Sum: REDUCED, MatMul: REDUCED, Linear: REDUCED, Mul: DOUBLE,
     Requantize: DOUBLE,
 }  # fmt: skip
 

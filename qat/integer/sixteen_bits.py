@@ -4,7 +4,7 @@ A factor of scales is a mantissa of 31 bits and a power of two, `QuantizeMultipl
 Kernels then differ in how they multiply by it:
 - `REDUCED`: by the upper 15 bits of the mantissa, rounded half up once (`MultiplyByQuantizedMultiplier` of 64-bit
   sums): convolutions, depthwise convolutions and products of two matrices;
-- `SINGLE`: by all of it, rounded half up once: fully connected layers, and both operands of a sum;
+- `SINGLE`: by all of it, rounded half up once: both operands of a sum;
 - `DOUBLE`: by all of it, rounded half up after the mantissa and half away from zero after the power of two
   (`MultiplyByQuantizedMultiplier` of 32-bit numbers): products element by element, and sums of two operands.
 
@@ -20,13 +20,15 @@ from torch import Tensor
 from qat.errors import ProgramError
 from qat.integer.values import Grid, check_dtype
 
-REDUCED, SINGLE, DOUBLE = KINDS = ("reduced", "single", "double")
+REDUCED, SINGLE, DOUBLE = "reduced", "single", "double"
+#: Kinds of multipliers that an operation may have.
+KINDS = (REDUCED, DOUBLE)
 #: Bits of a mantissa, and of those that 64-bit sums are multiplied by.
 MANTISSA_BITS, REDUCED_BITS = 31, 15
 _BITS = {REDUCED: REDUCED_BITS, SINGLE: MANTISSA_BITS, DOUBLE: MANTISSA_BITS}
 #: Powers of two that kernels multiply a mantissa of 1/2 to below 1 by; 32-bit numbers are raised by up to 30 bits.
 MIN_SHIFT = -31
-_MAX_SHIFT = {REDUCED: 7, SINGLE: 7, DOUBLE: 30}
+_MAX_SHIFT = {REDUCED: 7, DOUBLE: 30}
 #: Codes are raised by so much before they are added.
 SUM_SHIFT = 15
 
@@ -127,16 +129,12 @@ def factor_parts(kind: str, input_scale: Tensor, weight_scale: Tensor, output_sc
 def multiplied(kind: str, sums: Tensor, mantissa: Tensor, exponent: Tensor) -> Tensor:
     """`sums * mantissa * 2**exponent` rounded as kernels of that kind do, int64. The factors broadcast.
 
-    sums: whole numbers, below 2^31 where kind is `DOUBLE`, else below 2^38.
+    sums: whole numbers, below 2^38 where kind is `REDUCED`, else below 2^31.
     """
     sums, mantissa, shift = sums.to(torch.int64), mantissa.to(torch.int64), -exponent.to(torch.int64)
     one = torch.ones_like(shift)
-    if kind == REDUCED:
+    if kind != DOUBLE:
         return sums * mantissa + (one << (shift - 1)) >> shift
-    if kind == SINGLE:
-        # In two halves, since the whole product has up to 69 bits; what is cut off below is less than a half's unit.
-        upper = sums * (mantissa >> 16) + (sums * (mantissa & 0xFFFF) >> 16)
-        return upper + (one << (shift - 17)) >> (shift - 16)
     right = (shift - MANTISSA_BITS).clamp(min=0)
     raised = sums << (MANTISSA_BITS - shift).clamp(min=0)
     return _half_away(raised * mantissa + (1 << (MANTISSA_BITS - 1)) >> MANTISSA_BITS, right)

@@ -13,6 +13,7 @@ from qat.integer.sixteen_bits import (
     SINGLE,
     FixedMultiplier,
     FixedSum,
+    factor_parts,
     multiplied,
     requantize_fixed_sum,
 )
@@ -32,7 +33,7 @@ def codes(kind, sums, mantissa, exponent):
 def test_a_factor_is_a_mantissa_and_a_power_of_two():
     # 1/2 * 3/8 / 1/4 = 3/4 = 3/4 * 2^0: 3/4 * 2^31 = 1610612736, of which the upper 15 bits are 24576
     scales = 0.5, torch.tensor([0.375]), 0.25
-    assert parts(FixedMultiplier.from_scales(SINGLE, *scales)) == ([1610612736], [-31])
+    assert parts(FixedMultiplier.from_scales(DOUBLE, *scales)) == ([1610612736], [-31])
     assert parts(FixedMultiplier.from_scales(REDUCED, *scales)) == ([24576], [-15])
     # 0.5 * 2^-9: the power of two stands below the mantissa
     assert parts(FixedMultiplier.from_scales(DOUBLE, 2.0**-10, 1.0, 1.0)) == ([2**30], [-40])
@@ -45,11 +46,11 @@ def test_a_reduced_mantissa_that_rounds_up_to_16_bits_is_the_largest_of_15():
 
 
 def test_scales_of_sums_are_multiplied_in_float64_and_those_of_products_in_float32():
-    third = float32(1 / 3)  # 11184811 * 2^-25, whose square has 47 bits: 125099996... of which float32 keeps 24
-    exact = round(11184811**2 / 2**47 * 2**31)
-    (single,), _ = parts(FixedMultiplier.from_scales(SINGLE, third, third, 1.0))
-    (double,), _ = parts(FixedMultiplier.from_scales(DOUBLE, third, third, 1.0))
-    assert single == exact and double % 2**7 == 0 and double != exact
+    third = torch.tensor(1 / 3)  # 11184811 * 2^-25, whose square has 47 bits, of which float32 keeps 24
+    (mantissa, exponent), one = factor_parts(SINGLE, third, third, torch.tensor(1.0)), torch.tensor(1.0)
+    assert (int(mantissa), int(exponent)) == (round(11184811**2 / 2**47 * 2**31), -34)
+    (rounded, _) = factor_parts(DOUBLE, third, third, one)
+    assert int(rounded) % 2**7 == 0 and int(rounded) != int(mantissa)
 
 
 def test_sums_are_rounded_half_up_once():
@@ -57,8 +58,8 @@ def test_sums_are_rounded_half_up_once():
     sums = [1, 2, 3, 6, -1, -2, -3, -6]
     for kind, mantissa, exponent in ((REDUCED, 24576, -15), (SINGLE, 1610612736, -31)):
         assert codes(kind, sums, mantissa, exponent) == [1, 2, 2, 5, -1, -1, -2, -4]
-    # sums of more than 32 bits, whose product with the mantissa has more than 64
-    assert codes(SINGLE, [2**37, -(2**37) + 1], 2**31 - 1, -31 - 20) == [2**17, -(2**17)]
+    # sums of more than 32 bits
+    assert codes(REDUCED, [2**37, -(2**37) + 1], 2**15 - 1, -15 - 20) == [2**17 - 4, -(2**17) + 4]
 
 
 def test_products_are_rounded_twice_at_last_away_from_zero():
@@ -115,7 +116,7 @@ def test_wide_codes_are_rescaled_in_fixed_point_on_litert_alone():
     made = network()
     litert = for_runtime(made, "litert")
     assert kinds(litert) == {
-        "conv": REDUCED, "add": None, "mul": DOUBLE, "half": DOUBLE, "linear": SINGLE, "mean": REDUCED,
+        "conv": REDUCED, "add": None, "mul": DOUBLE, "half": DOUBLE, "linear": REDUCED, "mean": REDUCED,
     }  # fmt: skip
     back = for_runtime(litert, "c")
     assert all(isinstance(each.multiplier, Multiplier) for each in back.operations if hasattr(each, "multiplier"))

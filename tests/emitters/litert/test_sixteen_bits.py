@@ -97,6 +97,10 @@ def moved(builder, x):
     return builder.expand("e", builder.max("m", joined, (3,), keepdim=True), (4, 6, 5))
 
 
+def flattened(builder, x):
+    return builder.linear("l", builder.reshape("f", x, (144,)), weight(5, 144), COARSE)
+
+
 @pytest.mark.parametrize(
     ("write", "kinds"),
     [
@@ -108,7 +112,10 @@ def moved(builder, x):
         (difference, ["MUL", "PAD", "DEPTHWISE_CONV_2D", "ADD"]),
         (moved, ["PAD", "STRIDED_SLICE", "GATHER", "CONCATENATION", "REDUCE_MAX", "TILE"]),
         (lambda b, x: b.arg_max("a", x, 1), ["CAST", "ARG_MAX", "CAST"]),
-        (lambda b, x: b.linear("l", b.reshape("f", x, (144,)), weight(5, 144), COARSE), ["RESHAPE", "FULLY_CONNECTED"]),
+        (
+            lambda b, x: b.linear("l", b.reshape("f", x, (144,)), weight(5, 144), COARSE),
+            ["RESHAPE", "RESHAPE", "CONV_2D", "RESHAPE"],
+        ),
     ],
 )
 @pytest.mark.parametrize("codes", [False, True])
@@ -120,7 +127,7 @@ def test_operations(export, write, kinds, codes):
 
 def test_the_lowest_int16_number_is_no_code(export):
     found = export(lambda b, x: b.linear("l", x, weight(3, 6), WIDE), shape=(6,), grid=WIDE)
-    assert found.kinds == ["QUANTIZE", "MAXIMUM", "FULLY_CONNECTED", "MAXIMUM", "DEQUANTIZE"]
+    assert found.kinds == ["QUANTIZE", "MAXIMUM", "RESHAPE", "CONV_2D", "RESHAPE", "MAXIMUM", "DEQUANTIZE"]
     (result,) = emitter.run_session(found.session, {"x": torch.full((1, 6), -1e9)}).values()
     assert torch.equal(result, found.program({"x": torch.full((1, 6), -1e9)}))
 

@@ -53,12 +53,37 @@ def linear(writer: Writer, operation: Linear) -> None:
         kernel, tensor = kernel[:, list(placed.columns)], codes.tensor
     else:
         tensor = writer.read(source)
+    if not writer.real and writer.is_wide(source):
+        _linear_convolution(writer, operation, tensor, kernel)
+        return
     constants = weight_and_bias(writer, operation, kernel, operation.weight.scale, 0, packed_bits(writer, operation))
 
     def write(target: int, activation: int) -> None:
         fully_connected(writer, [tensor, *constants], target, activation)
 
     writer.limited(operation, orders.usual(rank), write)
+
+
+def _linear_convolution(writer: Writer, operation: Linear, tensor: int, kernel: numpy.ndarray) -> None:
+    """CONV_2D over rows of 16-bit codes: FULLY_CONNECTED rounds a few of a million otherwise than any fixed point."""
+    outputs, inputs = kernel.shape
+    shape = writer.shape(operation.output)
+    count = math.prod(shape[:-1])
+    rows = writer.like(operation.inputs[0], f"{operation.name}/rows", (1, count, 1, inputs))
+    writer.reshape(tensor, rows, writer.model.shape(rows))
+    kernel = kernel.reshape(outputs, 1, 1, inputs)
+    constants = weight_and_bias(writer, operation, kernel, operation.weight.scale, 0)
+
+    def write(target: int, activation: int) -> None:
+        options = schema.Conv2DOptionsT()
+        options.padding, options.fusedActivationFunction = windows.VALID, activation
+        options.strideH = options.strideW = options.dilationHFactor = options.dilationWFactor = 1
+        scaling, dtype = writer.model.scaling(target), writer.dtype(operation.output)
+        summed = writer.model.tensor(f"{operation.name}/sums", (1, count, 1, outputs), dtype, scaling)
+        writer.model.operator("CONV_2D", [rows, *constants], [summed], options)
+        writer.reshape(summed, target, (1, *shape))
+
+    writer.limited(operation, orders.usual(len(shape)), write)
 
 
 def average_pool(writer: Writer, operation: AveragePool) -> None:
