@@ -3,6 +3,7 @@
 import pytest
 import pytorch_lightning
 import torch
+from pages_without_pictures import pages_without_pictures, pictures  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset

@@ -78,7 +78,7 @@ def trainer(pl, path, *callbacks, **options):
     )
 
 
-def test_one_line_ends_in_a_verified_file(pl, tmp_path):
+def test_one_line_ends_in_a_verified_file(pl, tmp_path, pictures):
     callback = qat.QATCallback("w4a8")
     model = classifier(pl)
     fit = trainer(pl, tmp_path, callback)

@@ -69,7 +69,7 @@ def test_without_a_rule_the_error_has_the_rule_that_works(tmp_path):
     assert "quant.rules: [{name: 'grid_sample', quantize: false}]" in str(refusal.value)
 
 
-def test_a_run_with_an_island_trains_exports_verifies_and_says_so(tmp_path, capsys):
+def test_a_run_with_an_island_trains_exports_verifies_and_says_so(tmp_path, capsys, pictures):
     quant = qat.QuantConfig(rules=[qat.Rule("grid_sample", quantize=False)])
     callback = qat.QATCallback(quant, SCHEDULE, export_dir=tmp_path / "out")
     module = fit(callback, tmp_path)

@@ -69,7 +69,7 @@ def adversarial_module(package):
 
 
 @PACKAGES
-def test_manual_optimization(package, make_trainer, images, tmp_path):
+def test_manual_optimization(package, make_trainer, images, tmp_path, pictures):
     module = manual_module(package)
     keys = list(module.state_dict())
     callback = qat.QATCallback("w4a8", short_schedule(), export_dir=tmp_path / "out", module="body")

@@ -28,7 +28,7 @@ class Module(pytorch_lightning.LightningModule):
 
 
 @pytest.mark.parametrize("quant", ["w4-weight-only", "w2-weight-only", "w8-dynamic"])
-def test_a_run_ends_in_a_verified_file(quant, tmp_path):
+def test_a_run_ends_in_a_verified_file(quant, tmp_path, pictures):
     torch.manual_seed(0)
     data = torch.utils.data.TensorDataset(torch.randn(64, 8), torch.randint(2, (64,)))
     loader = torch.utils.data.DataLoader(data, 16)

@@ -94,7 +94,7 @@ def test_a_stream_of_unknown_length_is_exported(make_trainer, plain_module, imag
     assert callback.report.ok
 
 
-def test_a_diverged_metric_is_exported_as_null(make_trainer, plain_module, images, tmp_path):
+def test_a_diverged_metric_is_exported_as_null(make_trainer, plain_module, images, tmp_path, pictures):
     class Diverged(plain_module.kind):
         def validation_step(self, batch, batch_idx):
             self.log("val_loss", torch.tensor(float("nan")))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from pages_without_pictures import pages_without_pictures, pictures  # noqa: F401
 
 from qat.cli import train
 

@@ -20,7 +20,7 @@ def small_run(tmp_path):
     return folder.parent
 
 
-def test_a_run_is_reported_anew(small_run, capsys):
+def test_a_run_is_reported_anew(small_run, capsys, pictures):
     assert main([str(small_run)]) == 0
     output = capsys.readouterr().out
     assert "98.00 %" in output and "keep at 8 bits" in output

@@ -33,7 +33,7 @@ def test_what_each_layer_loses_is_in_the_report_under_the_names_of_the_history(f
     assert {"conv1.weight", "conv1.output", "add.output", "linear.output"} <= set(epochs[-1]["layers"])
 
 
-def test_quantization_after_training_leaves_the_same_files(tmp_path, qat_train):
+def test_quantization_after_training_leaves_the_same_files(tmp_path, qat_train, pictures):
     result = qat_train(tmp_path, "-cn", "digits_ptq", "hydra.run.dir=run", "post_training.batches=2")
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "run" / "integer" / "report.json").read_text())

@@ -77,7 +77,7 @@ def test_without_the_packages_that_draw_it_the_page_is_left_out_and_that_is_said
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_weight_that_is_not_finite_is_named_and_nothing_of_an_earlier_run_is_left(handle, tmp_path, bad):
+def test_a_weight_that_is_not_finite_is_named_and_nothing_of_an_earlier_run_is_left(handle, tmp_path, bad, pictures):
     deliver(handle, tmp_path, "onnxruntime", batches(), History())
     with torch.no_grad():
         handle.module[2].weight[1, 0] = bad
