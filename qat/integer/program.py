@@ -1,7 +1,7 @@
 """IntegerProgram: a network as typed integer operations, the one thing that lowering makes and emitters read.
 
 Everything is checked when a program is made: names resolve, operations are in order, shapes and grids agree,
-multipliers are those of the scales, and no accumulator can leave int32.
+multipliers are those of the scales, and no accumulator can leave int32 (sums of products of 16-bit codes: 38 bits).
 """
 
 import dataclasses
