@@ -3,7 +3,8 @@
 Equality holds for the kernels of XNNPACK, which LiteRT runs by default: they round as `qat.integer.semantics` says,
 measured on an x86 processor. Codes of 16 bits have TensorFlow Lite's own (`qat.integer.sixteen_bits`). Operations are
 listed by `refusals` that have no equal form. The batch has any size: tensors are of a batch of 1,
-`resize_tensor_input` makes it another. A program of several lengths is exported at its recorded one, its loops step by step.
+`resize_tensor_input` makes it another. A program of several lengths is exported at its recorded one, its loops step by
+step.
 
 Edges carry real numbers, quantized first and dequantized last; where the program says so (`with_integer_edges`) codes,
 in int8 or int16 tensors. They have the layout of the network; with `channels_last` images are (N, H, W, C).
