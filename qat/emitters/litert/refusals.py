@@ -5,12 +5,13 @@ from collections.abc import Iterator
 
 import torch
 
+from qat.emitters.litert.channel_scales import LOWEST_EXPONENT, vanishing
 from qat.emitters.litert.limits import is_wide, offset_of, whole_steps
 from qat.emitters.litert.norms import norm_divisions
 from qat.emitters.litert.transposed import spreads
 from qat.emitters.refused import Refusal
 from qat.integer import operations as ops
-from qat.integer.fixed_point import Multiplier, SumMultipliers
+from qat.integer.fixed_point import MANTISSA_BITS, Multiplier, SumMultipliers
 from qat.integer.half_up import HalfUpMultipliers
 from qat.integer.operations import Operation
 from qat.integer.program import IntegerProgram
@@ -19,7 +20,7 @@ from qat.integer.unrolled import unrolled
 from qat.integer.values import Constant, Grid, Value
 
 #: Exponents of the factors that kernels take: of sums of products, and of products.
-_SUMS, _PRODUCTS = (-32, 8), (-16, 8)
+_SUMS, _PRODUCTS = (LOWEST_EXPONENT, 8), (-16, 8)
 _SUPPORTED = (
     ops.Conv, ops.Linear, ops.MatMul, ops.Add, ops.Mul, ops.Requantize, ops.Negate, ops.Table, ops.Softmax,
     ops.Embedding, ops.AveragePool, ops.Mean, ops.Sum, ops.MaxPool, ops.Max, ops.ArgMax, ops.Concatenate, ops.Reshape,
@@ -120,8 +121,10 @@ def _problems(program: IntegerProgram, operation: Operation) -> Iterator[_Proble
     multiplier = getattr(operation, "multiplier", None)
     if isinstance(multiplier, Multiplier):
         low, high = _PRODUCTS if isinstance(operation, ops.Mul | ops.Requantize) else _SUMS
-        exponents = multiplier.exponent + 24
-        if int(exponents.min()) <= low or int(exponents.max()) > high:
+        exponents = multiplier.exponent + MANTISSA_BITS
+        if isinstance(operation, ops.WeightedOperation):
+            exponents = exponents[~vanishing(program, operation)]
+        if exponents.numel() and (int(exponents.min()) <= low or int(exponents.max()) > high):
             yield (
                 f"LiteRT takes rescaling factors of 2^{low} to below 2^{high}",
                 _COLLAPSED,

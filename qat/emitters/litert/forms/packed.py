@@ -9,6 +9,7 @@ matrix product: 0.25 ms (`python tests/benchmarks/bench_litert_kernels.py`).
 
 import numpy
 
+from qat.emitters.litert.channel_scales import channel_scales
 from qat.emitters.litert.forms import cuts, windows
 from qat.emitters.litert.model import Scaling, schema
 from qat.emitters.litert.writer import Writer, array_of
@@ -52,10 +53,9 @@ def as_matrix_product(writer: Writer, operation: Conv) -> bool:
     tensor = _padded(writer, operation, tensor, sizes, window)
     rows = _side_by_side(writer, operation, tensor, window, counts)
     kernel = array_of(windows.flat_weight(operation.weight.kernel).permute(0, 2, 3, 1)).reshape(len(operation.bias), -1)
-    units = operation.weight.scale * numpy.float32(writer.scale(source))
-    weight = writer.model.packed_constant(
-        f"{operation.name}/weight", kernel, bits, Scaling(tuple(operation.weight.scale.tolist()))
-    )
+    scales = channel_scales(writer.program, operation)
+    units = scales * numpy.float32(writer.scale(source))
+    weight = writer.model.packed_constant(f"{operation.name}/weight", kernel, bits, Scaling(tuple(scales.tolist())))
     bias = writer.model.constant(f"{operation.name}/bias", array_of(operation.bias), Scaling(tuple(units.tolist())))
 
     def write(target: int, activation: int) -> None:

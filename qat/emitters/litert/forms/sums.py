@@ -12,6 +12,7 @@ import numpy
 import torch
 
 from qat.emitters.litert import orders
+from qat.emitters.litert.channel_scales import channel_scales
 from qat.emitters.litert.forms import windows
 from qat.emitters.litert.forms.packed import as_matrix_product, packed_bits
 from qat.emitters.litert.model import Scaling, schema
@@ -30,16 +31,15 @@ def convolution(writer: Writer, operation: Conv) -> None:
         return
     weight = windows.flat_weight(operation.weight.kernel)
     window = windows.Window.of(operation.kernel_size, operation.stride, operation.padding, operation.dilation)
-    scales = operation.weight.scale
     if windows.is_depthwise(operation):
         weight = array_of(weight.permute(1, 2, 3, 0))  # (1, height, width, outputs)
-        constants = weight_and_bias(writer, operation, weight, scales, 3)
-        windows.convolve(writer, operation, window, constants, len(scales) // operation.groups)
+        constants = weight_and_bias(writer, operation, weight, 3)
+        windows.convolve(writer, operation, window, constants, len(operation.bias) // operation.groups)
         return
     weight = array_of(weight.permute(0, 2, 3, 1))
     plain = operation.groups == 1 and not writer.real and not writer.is_wide(operation.inputs[0])
     strip = windows.Strip.of(window, windows.sizes_of(writer, operation.inputs[0])) if plain else None
-    constants = weight_and_bias(writer, operation, weight if strip is None else strip.weight(weight), scales, 0)
+    constants = weight_and_bias(writer, operation, weight if strip is None else strip.weight(weight), 0)
     windows.convolve(writer, operation, window, constants, None, strip)
 
 
@@ -56,7 +56,7 @@ def linear(writer: Writer, operation: Linear) -> None:
     if not writer.real and writer.is_wide(source):
         _linear_convolution(writer, operation, tensor, kernel)
         return
-    constants = weight_and_bias(writer, operation, kernel, operation.weight.scale, 0, packed_bits(writer, operation))
+    constants = weight_and_bias(writer, operation, kernel, 0, packed_bits(writer, operation))
 
     def write(target: int, activation: int) -> None:
         fully_connected(writer, [tensor, *constants], target, activation)
@@ -72,7 +72,7 @@ def _linear_convolution(writer: Writer, operation: Linear, tensor: int, kernel: 
     rows = writer.like(operation.inputs[0], f"{operation.name}/rows", (1, count, 1, inputs))
     writer.reshape(tensor, rows, writer.model.shape(rows))
     kernel = kernel.reshape(outputs, 1, 1, inputs)
-    constants = weight_and_bias(writer, operation, kernel, operation.weight.scale, 0)
+    constants = weight_and_bias(writer, operation, kernel, 0)
 
     def write(target: int, activation: int) -> None:
         options = schema.Conv2DOptionsT()
@@ -179,10 +179,11 @@ def _left(operation: Mean | Sum, order: orders.Order) -> orders.Order:
 
 
 def weight_and_bias(
-    writer: Writer, operation: WeightedOperation, kernel: numpy.ndarray, scales: torch.Tensor, axis: int, bits: int = 8
+    writer: Writer, operation: WeightedOperation, kernel: numpy.ndarray, axis: int, bits: int = 8
 ) -> list[int]:
     """Tensors of the weight and the bias. kernel: integers, as the operator has them, outputs along `axis`."""
     name, scale = operation.name, writer.scale(operation.inputs[0])
+    scales = operation.weight.scale if writer.real else channel_scales(writer.program, operation)
     units = torch.tensor(scale, dtype=torch.float32) * scales
     if writer.real:
         shape = [1] * kernel.ndim

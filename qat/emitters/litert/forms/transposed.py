@@ -16,7 +16,7 @@ def transposed_convolution(writer: Writer, operation: Conv, spread: Spread) -> N
     lead = 2 - len(spread.strides)
     strides, crop = (1,) * lead + spread.strides, ((0, 0),) * lead + spread.crop
     kernel = windows.flat_weight(operation.weight.kernel).flip(2, 3).permute(0, 2, 3, 1)
-    weight, bias = weight_and_bias(writer, operation, array_of(kernel), operation.weight.scale, 0)
+    weight, bias = weight_and_bias(writer, operation, array_of(kernel), 0)
     sizes = [
         (length - 1) * step + extent
         for length, step, extent in zip((height, width), strides, kernel.shape[1:3], strict=True)
