@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy
 from torch import Tensor
 
 from qat.emitters.c.names import Names
@@ -12,6 +13,8 @@ from qat.emitters.c.types import CType
 #: A line of the source.
 LINE = 118
 _INDENT = " " * 4
+#: How far apart numbers are of which every one is written.
+_FEW = 2**16
 #: Bytes of a pointer of the processors that this is for.
 POINTER_BYTES = 4
 
@@ -34,7 +37,7 @@ class Constants:
 
     def array(self, label: str, ctype: CType, values: Tensor | Iterable[int]) -> Pointer:
         """An array of integers, in the order of the tensor's dimensions."""
-        numbers = values.flatten().tolist() if isinstance(values, Tensor) else list(values)
+        numbers = numpy.asarray(values.flatten() if isinstance(values, Tensor) else list(values), numpy.int64)
         text = f"[{len(numbers)}] = {{\n{_rows(numbers)}\n}};"
         return Pointer(self._declare(label, ctype.name, text, len(numbers) * ctype.bytes))
 
@@ -64,12 +67,26 @@ class Constants:
         return tuple(self._texts)
 
 
-def _rows(numbers: list[int]) -> str:
-    """Numbers in lines, equally many in each."""
-    widest = max(map(len, map(str, (min(numbers), max(numbers)))))
-    count = (LINE - len(_INDENT)) // (widest + 2)
-    pieces = (numbers[start : start + count] for start in range(0, len(numbers), count))
-    return ",\n".join(_INDENT + ", ".join(map(str, piece)) for piece in pieces)
+def _rows(numbers: numpy.ndarray) -> str:
+    """Numbers in lines, equally many in each.
+
+    Every number is written once, in a cell as wide as the widest. Lines are rows of cells, and at last all that cells
+    are too wide is taken out.
+    """
+    low, high = int(numbers.min()), int(numbers.max())
+    if high - low < _FEW:
+        written, places = numpy.arange(low, high + 1), numbers - low
+    else:
+        written, places = numpy.unique(numbers, return_inverse=True)
+    cells = numpy.array([f"{number}, " for number in written.tolist()], "S")
+    count = (LINE - len(_INDENT)) // cells.itemsize
+    lines = numpy.zeros((-(-len(numbers) // count), count), cells.dtype)
+    lines.reshape(-1)[: len(numbers)] = cells[places]
+    letters = lines.view(numpy.uint8)
+    begins = numpy.frombuffer(f"\n{_INDENT}".encode(), numpy.uint8)
+    rows = numpy.concatenate([numpy.broadcast_to(begins, (len(letters), len(begins))), letters], axis=1)
+    text = rows.tobytes().translate(None, bytes(1)).decode()
+    return text.replace(" \n", "\n")[1:-2]
 
 
 def _written(value: object) -> str:

@@ -20,6 +20,8 @@ _STRING = re.compile(r'"(?:\\.|[^"\\])*"')
 _REAL = re.compile(
     r"\b(?:float|double|_Complex|math\.h|float\.h)\b|(?<![\w.])(?:\d+\.\d*|\.\d+|\d+[eE][+-]?\d+)(?:[eE][+-]?\d+)?[fFlL]?"
 )
+#: What lines of arrays have, which is most of a source.
+_NUMBERS = re.compile(r"^ +[-\d, ]+$", re.MULTILINE)
 _ARRAY = re.compile(r"static const (\w+) (\w+)\[(\d+)\] = \{")
 _RECORD = re.compile(r"static const (\w+) (\w+) = \{\n(.*?)\n\};", re.DOTALL)
 #: An operation: the comment above its calls, and the calls up to the next comment.
@@ -67,7 +69,7 @@ def float_ops(path: str | PathLike) -> list[str]:
     source = Path(path).read_text()
     found = []
     for file, text in ((Path(path), source), (header_of(path), guarded.sub(_blank, header_of(path).read_text()))):
-        bare = _STRING.sub('""', _COMMENT.sub(_blank, text))
+        bare = _STRING.sub('""', _COMMENT.sub(_blank, _NUMBERS.sub("", text)))
         for number, line in enumerate(bare.splitlines(), start=1):
             if not line.startswith("#define") and (match := _REAL.search(line)):
                 found.append(f"{match.group()} in line {number} of {file.name}")

@@ -73,17 +73,27 @@ def single_rounding(
 
 
 def _steps(multiplier: Multiplier, grid: Grid, clamp: tuple[int, int], reach: int, exact: Exact) -> Tensor:
-    """(channels, codes above the lowest): the smallest sum of each code, reach + 1 where no sum has it."""
-    channels = len(multiplier.mantissa)
-    wanted = torch.arange(clamp[0] + 1, clamp[1] + 1)[:, None].expand(-1, channels)
-    below = torch.full(wanted.shape, -reach - 1)
-    above = torch.full(wanted.shape, reach + 1)
-    for _ in range((2 * reach + 2).bit_length()):
+    """(channels, codes above the lowest): the smallest sum of each code, reach + 1 where no sum has it.
+
+    They lie beside what real numbers give, and are looked for there first: between `below` and `above`.
+    """
+    wanted = torch.arange(clamp[0] + 1, clamp[1] + 1)[:, None]
+
+    def reached(sums: Tensor) -> Tensor:
+        codes = exact(sums.clamp(-reach, reach), multiplier, grid, *clamp).to(torch.int64)
+        return (codes >= wanted) & (sums >= -reach) | (sums > reach)
+
+    factor = multiplier.to_float().double()
+    guess = ((wanted - grid.zero_point - 0.5) / factor).clamp(-reach - 1, reach + 1)
+    margin = (guess.abs() / 2**20 + 1 / (factor * 2**14)).clamp(max=reach).to(torch.int64) + 2
+    middle = guess.to(torch.int64)
+    below, above = (middle - margin).clamp(min=-reach - 1), (middle + margin).clamp(max=reach + 1)
+    below = torch.where(reached(below), -reach - 1, below)
+    above = torch.where(reached(above), above, reach + 1)
+    while bool((above - below > 1).any()):
         middle = (below + above) >> 1
-        tried = exact(middle.clamp(-reach, reach), multiplier, grid, *clamp).to(torch.int64)
-        reached = (tried >= wanted) & (middle >= -reach) | (middle > reach)
-        above = torch.where(reached, middle, above)
-        below = torch.where(reached, below, middle)
+        found = reached(middle)
+        above, below = torch.where(found, middle, above), torch.where(found, below, middle)
     return above.T.contiguous()
 
 
