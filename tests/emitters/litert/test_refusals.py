@@ -80,6 +80,6 @@ def test_a_program_with_another_rounding_is_refused(tmp_path):
 
 
 def test_factors_that_kernels_do_not_take_are_refused():
-    weight = Weight(torch.ones(3, 4, dtype=torch.int8), WeightGrid(8), torch.full((3,), 1e-12))
+    weight = Weight(torch.ones(3, 4, dtype=torch.int8), WeightGrid(8), torch.full((3,), 1e4))
     (sentence,) = refused(lambda b, x: b.linear("fc", x, weight, BYTE), (4,))
     assert "takes rescaling factors of 2^-32 to below 2^8" in sentence
