@@ -32,6 +32,8 @@ class Result(NamedTuple):
 
 
 def _qat_train(folder, *arguments) -> Result:
+    given = {argument.partition("=")[0] for argument in arguments}
+    quick = [setting for setting in QUICK if setting.partition("=")[0] not in given]
     logging = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
     stdout, stderr, threads = io.StringIO(), io.StringIO(), torch.get_num_threads()
     with (
@@ -40,7 +42,7 @@ def _qat_train(folder, *arguments) -> Result:
         contextlib.redirect_stderr(stderr),
     ):
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["qat-train", *arguments, *logging, *QUICK])
+        patch.setattr(sys, "argv", ["qat-train", *arguments, *logging, *quick])
         try:
             code = train.main()
         finally:

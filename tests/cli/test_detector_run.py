@@ -13,7 +13,8 @@ from qat.models.boxes import detections_of, points_of
 @pytest.fixture(scope="module")
 def detector_run(tmp_path_factory, qat_train):
     folder = tmp_path_factory.mktemp("detector")
-    result = qat_train(folder, "-cn", "shapes_detector_w8a8", "hydra.run.dir=run")
+    few = ("data.limit=32", "data.batch_size=8")
+    result = qat_train(folder, "-cn", "shapes_detector_w8a8", "hydra.run.dir=run", *few)
     assert result.returncode == 0, result.stderr
     assert "operations on floats: 0" in result.stdout
     return folder / "run"
@@ -21,13 +22,13 @@ def detector_run(tmp_path_factory, qat_train):
 
 def test_the_file_is_the_program_and_what_was_trained_code_for_code(detector_run):
     report = json.loads((detector_run / "integer" / "report.json").read_text())
-    assert report["ok"] and report["split"] == "test" and report["samples"] == 128
+    assert report["ok"] and report["split"] == "test" and report["samples"] == 32
     points = 8 * 8 + 4 * 4
     assert {name: entry["differing"] for name, entry in report["mismatches"].items()} == {
         "onnxruntime": 0,
         "fake_quant": 0,
     }
-    assert report["mismatches"]["onnxruntime"]["total"] == 128 * points * (5 + 4)
+    assert report["mismatches"]["onnxruntime"]["total"] == 32 * points * (5 + 4)
 
 
 def test_its_precision_is_that_of_the_trained_network(detector_run):

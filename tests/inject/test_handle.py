@@ -177,11 +177,11 @@ def test_a_copy_is_independent():
 
 def test_a_pickled_network_trains_and_converts_in_another_process(tmp_path):
     code = """
-import pickle, sys, torch, qat
-from qat.inject.handle import handle_of
+import pickle, sys, torch
 network, x, expected = pickle.load(open(sys.argv[1], "rb"))
-network.eval()
 assert torch.equal(network(x), expected)
+import qat
+from qat.inject.handle import handle_of
 assert torch.equal(qat.convert(network)(x), expected)
 network.train()
 network(x).sum().backward()
