@@ -29,14 +29,14 @@ def source(tmp_path):
 
 
 def test_operations_with_the_bytes_of_their_constants(source):
-    # rows of 7 weights of 3 bits take 3 bytes; bias and multiplier 4 each, a shift 1; a layer_t has 16 fields of 4
-    assert 10 * (3 + 4 + 4 + 1) + 16 * 4 == 184
+    # rows of 7 weights of 3 bits take 3 bytes; bias and multiplier 4 each, a shift 1; a layer_t has 19 fields of 4
+    assert 10 * (3 + 4 + 4 + 1) + 19 * 4 == 196
     walk = 4 * (1 + 1 + 3)  # rank, one size, and a stride of each of three operands
     first, table, second = c.operations(source)
-    assert first == FileOperation("fc1", "Linear", "uint8", 184)
+    assert first == FileOperation("fc1", "Linear", "uint8", 196)
     assert table == FileOperation("relu", "Table", "int8", 256 + walk)
     # weights, multipliers and shifts are those of the first
-    assert second == FileOperation("fc2", "Linear", "uint8", 40 + 64)
+    assert second == FileOperation("fc2", "Linear", "uint8", 40 + 76)
     assert first.bytes + table.bytes + second.bytes == c.footprint(source).constants
 
 
