@@ -27,11 +27,11 @@ class ProgramModule(Steps):
 
     The state dict holds weights at their true width, biases and constants. It is one of this program: everything else
     follows from its grids, so that the state of another program is refused, where it says what it is of (safetensors
-    files do not). Eager code keeps each weight unpacked from its first use on; compiled and exported code unpacks it in
-    every run. The kernels are the interpreter's: products of int8 matrices are `torch._int_mm` on processors whose
-    product does not saturate, and on GPUs; of two values in a loop over samples, in traced code int32 sums, on GPUs
-    float64 ones of whole numbers below 2^31. Unlike the interpreter the module does not look at what its inputs hold:
-    NaN has no code, and an index that is out of range ends as in `torch.index_select`.
+    files do not). Eager code keeps each weight unpacked, and each operation prepared, from its first use on; compiled
+    and exported code unpacks it in every run. The kernels are the interpreter's: products of int8 matrices are
+    `torch._int_mm` on processors whose product does not saturate, and on GPUs; of two values in a loop over samples, in
+    traced code int32 sums, on GPUs float64 ones of whole numbers below 2^31. Unlike the interpreter the module does not
+    look at what its inputs hold: NaN has no code, and an index that is out of range ends as in `torch.index_select`.
     """
 
     def __init__(self, program: IntegerProgram):

@@ -1,10 +1,11 @@
-"""Rescaling in four integer operations an element, proven equal to `qat.integer.fixed_point` for every accumulator.
+"""Rescaling in a few integer operations an element, proven equal to `qat.integer.fixed_point` for every accumulator.
 
 Both rescalings of whole numbers round twice, as float32 does, and that takes some thirty operations an element. But
 their codes ascend with the accumulator, and so do those of `(accumulator * mantissa + offset) >> shift`, which rounds
 once. Two ascending functions are equal wherever they are equal on both sides of each step of one of them. So when a
-`Rescale` is made, both are computed beside every step; the few accumulators where a second rounding comes out
-differently are listed, and their codes are put right.
+`Rescale` is made, both are computed beside every step. Where a second rounding comes out differently, products near a
+tie go to the even code (`qat.integer.ties`); the few accumulators for which that is not enough are listed, and their
+codes are put right.
 """
 
 import functools
