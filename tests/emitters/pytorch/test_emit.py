@@ -203,7 +203,7 @@ def test_a_file_of_other_codes_gets_no_name(tmp_path, monkeypatch):
 
 
 def test_islands_are_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="computes with integers alone; use 'integer'"):
+    with pytest.raises(ConfigurationError, match="integers alone; use 'integer'"):
         qat.export(network(), tmp_path / "model.pt2", runtime="pytorch", nonlinear="float_island")
 
 
