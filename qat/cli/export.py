@@ -16,6 +16,7 @@ from qat.errors import ConfigurationError, ExportError, QATError
 from qat.integer.image_input import with_image_input, without_image_inputs
 from qat.integer.images import ImageScaling
 from qat.report.files import INTEGER, PROGRAM_JSON
+from qat.training.delivery import refresh_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,6 +111,7 @@ def export_run(
             export_all(program, folder, others, **choices | {"channels_last": False, "unpacked_weights": False})
             program.save(folder)
         certificate.write(certificate.certificate(program, folder, exported_in(folder), None), folder)
+        refresh_page(folder)
     return path
 
 

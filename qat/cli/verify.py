@@ -23,6 +23,7 @@ from qat.emitters import RUNTIMES, exported_in
 from qat.errors import ConfigurationError, ExportError, QATError
 from qat.real.program import RealProgram
 from qat.report.files import INTEGER
+from qat.training.delivery import refresh_page
 from qat.training.discovery import find_network
 
 
@@ -83,6 +84,7 @@ def verify_run(run_dir: Path) -> None:
             f"{' and '.join(wrong)} is not the integer program beside it; export it again with qat-export {run_dir}."
         )
     certificate.write(certificate.certificate(program, folder, files, certificate.Evidence(SPLIT, report)), folder)
+    refresh_page(folder)
 
 
 def verify_certificate(run_dir: Path) -> None:

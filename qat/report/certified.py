@@ -8,17 +8,19 @@ from qat import certificate
 from qat.errors import ExportError, ReportError
 from qat.report import formats
 
-_HASH_LENGTH = 12
-
 
 @dataclass(frozen=True)
 class FileRow:
-    """One exported file. operations: "9 QLinearConv uint8, ..."; data_codes, random_codes: "0 of 3,590"."""
+    """One exported file.
+
+    sha256: lines as the command sha256sum writes them. operations: "9 QLinearConv uint8, ..."; data_codes,
+    random_codes: "0 of 3,590".
+    """
 
     runtime: str
     file: str
     bytes: str
-    sha256: str
+    sha256: tuple[str, ...]
     operations: str
     float_ops: int
     data_codes: str
@@ -76,12 +78,11 @@ def read_certified(directory: Path) -> Certified | None:
 
 def _file_row(runtime: str, entry: Mapping) -> FileRow:
     codes = [entry[key] for key in ("data_codes", "random_codes")]
-    hashes = [f"{name} {digest[:_HASH_LENGTH]}" for name, digest in entry["sha256"].items()]
     return FileRow(
         runtime=runtime,
         file=entry["file"],
         bytes=formats.count_text(entry["bytes"]),
-        sha256=", ".join(hashes),
+        sha256=tuple(f"{digest}  {name}" for name, digest in entry["sha256"].items()),
         operations=", ".join(f"{row['count']} {row['kind']} {row['dtype']}" for row in entry["operations"]),
         float_ops=len(entry["float_ops"]),
         data_codes=_codes(codes[0]),

@@ -23,7 +23,7 @@ from qat.integer.images import ImageScaling
 from qat.integer.program import IntegerProgram
 from qat.lowering.convert import convert
 from qat.real.program import RealProgram
-from qat.report.files import INTEGER
+from qat.report.files import INTEGER, REPORT_JSON
 from qat.report.records import EXPORTED, STAGES
 from qat.targets import TargetName, target_named
 from qat.training.history import History, finite
@@ -149,6 +149,12 @@ def write_page(directory: Path) -> Path | None:
     except MissingExtraError as error:
         print(f"no report.html was written: {error}", file=sys.stderr)
         return None
+
+
+def refresh_page(directory: Path) -> None:
+    """Write report.html again, where there is a report, so that it shows the certificate beside it."""
+    if (directory / REPORT_JSON).exists():
+        write_page(directory)
 
 
 def write_report(

@@ -54,7 +54,7 @@ def test_rows_of_files_and_layers(tmp_path):
             runtime="onnxruntime",
             file="model.onnx",
             bytes="1,234",
-            sha256="model.onnx 0123456789ab",
+            sha256=("0123456789abcdef  model.onnx",),
             operations="2 QLinearConv uint8",
             float_ops=0,
             data_codes="0 of 17,970",
