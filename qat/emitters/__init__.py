@@ -98,27 +98,16 @@ def export(
         image_scaling=image_scaling,
         unpacked_weights=unpacked_weights,
     )
-    if unpacked_weights and not RUNTIMES[runtime].unpacked:
-        raise ConfigurationError(
-            f"unpacked_weights is True, but files for {runtime} are no faster with weights of 8 bits; leave it out, or "
-            f"export for {' or '.join(entry.name for entry in _ALL if entry.unpacked)}."
-        )
-    if channels_last and not RUNTIMES[runtime].layouts and not isinstance(program, RealProgram):
-        raise ConfigurationError(
-            f"channels_last is True, but {runtime} takes the network's own inputs as it does; export for "
-            f"{' or '.join(entry.name for entry in _ALL if entry.layouts)}, or take raw pictures with "
-            "program.with_image_input(channels_last=True)."
-        )
     if isinstance(program, RealProgram):
         if not RUNTIMES[runtime].real_programs:
             raise ConfigurationError(
                 f"the program's activations are {program.activations}, and {runtime} runs integer files only; export "
                 "it for onnxruntime, or quantize with activations='static'."
             )
-        if nonlinear != "integer" or channels_last:
+        if nonlinear != "integer" or channels_last or unpacked_weights:
             raise ConfigurationError(
-                "nonlinear and channels_last are choices of integer files, and this one computes in real numbers; "
-                "leave them out."
+                "nonlinear, channels_last and unpacked_weights are choices of integer files, and this one computes in "
+                "real numbers; leave them out."
             )
         emitter.emit_real(program, path, options.labels)
         return
@@ -126,8 +115,25 @@ def export(
         raise ConfigurationError(
             f"export takes an IntegerProgram, not a {type(program).__name__}; call qat.convert(module) first."
         )
+    _check_choices(runtime, options)
     _check_labels(program, options.labels)
     emitter.emit(for_runtime(program, runtime), path, options)
+
+
+def _check_choices(runtime: str, options: ExportOptions) -> None:
+    """Refuse choices that `runtime` does not have."""
+    check_nonlinear(options.nonlinear, [runtime])
+    if options.unpacked_weights and not RUNTIMES[runtime].unpacked:
+        raise ConfigurationError(
+            f"unpacked_weights is True, but files for {runtime} are no faster with weights of 8 bits; leave it out, or "
+            f"export for {' or '.join(entry.name for entry in _ALL if entry.unpacked)}."
+        )
+    if options.channels_last and not RUNTIMES[runtime].layouts:
+        raise ConfigurationError(
+            f"channels_last is True, but {runtime} takes the network's own inputs as it does; export for "
+            f"{' or '.join(entry.name for entry in _ALL if entry.layouts)}, or take raw pictures with "
+            "program.with_image_input(channels_last=True)."
+        )
 
 
 def _check_labels(program: IntegerProgram, labels: Sequence[str]) -> None:

@@ -48,6 +48,9 @@ def test_choices_that_would_change_nothing_are_refused(tmp_path):
         export(program, tmp_path / "model.pt2", runtime="pytorch", channels_last=True)
     with pytest.raises(ConfigurationError, match="unpacked_weights is True, but files for c are .* export for litert"):
         export(program, tmp_path / "model.c", runtime="c", unpacked_weights=True)
+    for runtime in ("litert", "c", "pytorch", "web"):
+        with pytest.raises(ConfigurationError, match=f"nonlinear is 'float_island', but files for {runtime} compute"):
+            export(program, tmp_path / "model.c", runtime=runtime, nonlinear="float_island")
     with pytest.raises(ConfigurationError, match=r"there are 3 labels, but the last .* \(y0 2\); give one"):
         export(program, tmp_path / "model.c", runtime="c", labels=["a", "b", "c"])
     assert list(tmp_path.iterdir()) == []

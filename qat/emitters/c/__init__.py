@@ -24,13 +24,13 @@ from qat.emitters.c.session import (
     run_session,
     session_conditions,
 )
-from qat.emitters.c.source import write_sources
+from qat.emitters.c.source import Sources, write_sources
 from qat.emitters.c.trial import run_in_process
 from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.refused import Refusal, RefusedError
 from qat.emitters.samples import outputs_by_name, random_inputs
-from qat.errors import ConfigurationError, ExportError
-from qat.files import written_whole
+from qat.errors import ExportError
+from qat.files import written_together
 from qat.integer.checks import accumulator_reach
 from qat.integer.fixed_point import SumMultipliers
 from qat.integer.operations import Add, Conv, FloatIsland, Linear, MatMul, Operation
@@ -94,10 +94,6 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
     path = Path(path)
     if path.suffix != ".c":
         raise ExportError(f"{path} does not end in .c; the header is written beside it, with .h.")
-    if options.nonlinear != "integer":
-        raise ConfigurationError(
-            f"nonlinear is {options.nonlinear!r}, but a C source has no real numbers; use 'integer'."
-        )
     if found := refusals(program):
         raise RefusedError("c", found)
     program = program.at()
@@ -108,13 +104,23 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
         )
     else:
         with tempfile.TemporaryDirectory(prefix="qat_c_") as folder:
-            trial = Path(folder) / path.name
-            trial.write_text(sources.source)
-            header_of(trial).write_text(sources.header)
-            check(program, trial)
-    # Neither gets its name before both are on the disk. A crash between leaves a pair that the compiler refuses.
-    with written_whole(header_of(path), sources.header.encode()), written_whole(path, sources.source.encode()):
+            check(program, _on_trial(sources, Path(folder) / path.name))
+    files = {path: [sources.source.encode()], header_of(path): [sources.header.encode()]}
+    with written_together(files):
         pass
+
+
+def _on_trial(sources: Sources, path: Path) -> Path:
+    """The source, written to a temporary folder with its header. Raises `ExportError` where there is no room."""
+    try:
+        path.write_text(sources.source)
+        header_of(path).write_text(sources.header)
+    except OSError as error:
+        raise ExportError(
+            f"{path.name} cannot be written to {path.parent} to try it ({error.strerror}); free some space there, or "
+            "set TMPDIR to another folder."
+        ) from error
+    return path
 
 
 def check(program: IntegerProgram, path: str | PathLike) -> None:

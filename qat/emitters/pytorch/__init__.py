@@ -22,7 +22,7 @@ from qat.emitters.pytorch.session import check_edges, open_session, run_session,
 from qat.emitters.refused import Refusal, RefusedError
 from qat.emitters.samples import outputs_by_name, random_inputs
 from qat.emitters.single_file import files_of, stored_bytes
-from qat.errors import ConfigurationError, ExportError
+from qat.errors import ExportError
 from qat.files import written_whole
 from qat.integer.program import IntegerProgram
 
@@ -39,10 +39,6 @@ def refusals(program: IntegerProgram) -> list[Refusal]:
 
 def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions = DEFAULTS) -> None:
     """Write `program` as a .pt2 file. Raises `ExportError`, and writes none, where it is not integer or not equal."""
-    if options.nonlinear != "integer":
-        raise ConfigurationError(
-            f"nonlinear is {options.nonlinear!r}, but a .pt2 file computes with integers alone; use 'integer'."
-        )
     if refused := refusals(program):
         raise RefusedError("pytorch", refused)
     made, graph = exported(program)

@@ -48,6 +48,8 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
     whole, program = program, program.at()
     with written(graph_of(program), program, Path(path), described(whole, options.labels)) as temporary:
         found = check(program, temporary)
+    if reals := [operation.name for operation in program.operations if computes_reals(operation)]:
+        _LOG.warning("%s computes in float32 what TensorRT has no integers for: %s", path, ", ".join(reals))
     differing = {name: codes for name, codes in found.items() if codes.differing}
     for name, codes in differing.items():
         _LOG.info("%s gives other codes than the program for %s", name, codes)

@@ -20,7 +20,6 @@ from qat.emitters.description import description
 from qat.emitters.options import DEFAULTS, ExportOptions
 from qat.emitters.refused import Refusal, RefusedError
 from qat.emitters.web.package import FILES, GLUE, SCRIPT, VERSION, WASM, runtime_files
-from qat.errors import ConfigurationError
 from qat.files import written_folder
 from qat.integer.image_input import network_input
 from qat.integer.images import ImageScaling
@@ -75,10 +74,6 @@ def emit(program: IntegerProgram, path: str | PathLike, options: ExportOptions =
     one that takes pictures (`program.with_image_input`) gets their bytes. Raises `ExportError` for what the page cannot
     show, and where the file is not integer or not equal.
     """
-    if options.nonlinear != "integer":
-        raise ConfigurationError(
-            f"nonlinear is {options.nonlinear!r}, but the page runs a file of integers alone; use 'integer'."
-        )
     if refused := refusals(program):
         raise RefusedError("web", refused)
     runtime = {f"{RUNTIME}/{name}": content for name, content in runtime_files().items()}

@@ -12,7 +12,7 @@ from qat.emitters.c import compiler
 from qat.emitters.c.session import header_of, read_interface
 from qat.emitters.c.source import write_sources
 from qat.emitters.c.trial import run_in_process
-from qat.errors import ConfigurationError, ExportError
+from qat.errors import ExportError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.lengths import Length
 from qat.integer.operations import FloatIsland
@@ -131,8 +131,6 @@ def test_what_has_no_form_is_refused_before_anything_is_written(tmp_path):
     assert str(refusal).startswith("FloatIsland 'angle' (from decoder): it is computed in real numbers")
     with pytest.raises(ExportError, match="FloatIsland 'angle'"):
         c.emit(builder.build(), tmp_path / "model.c")
-    with pytest.raises(ConfigurationError, match="nonlinear is 'float_island', but a C source has no real numbers"):
-        c.emit(image_program(), tmp_path / "model.c", ExportOptions("float_island"))
     with pytest.raises(ExportError, match="model.h does not end in .c"):
         c.emit(image_program(), tmp_path / "model.h")
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 import qat
 from qat.emitters import pytorch
 from qat.emitters.pytorch import archive, graph, readback
-from qat.errors import ConfigurationError, ExportError
+from qat.errors import ExportError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.lengths import Length
 from qat.integer.values import Grid, Weight, WeightGrid, float32
@@ -200,11 +200,6 @@ def test_a_file_of_other_codes_gets_no_name(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="gives other codes than the program for"):
         qat.export(network(), tmp_path / "model.pt2", runtime="pytorch")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_islands_are_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="integers alone; use 'integer'"):
-        qat.export(network(), tmp_path / "model.pt2", runtime="pytorch", nonlinear="float_island")
 
 
 def test_what_a_rule_left_in_float_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import torch
 import qat
 from qat.emitters import web
 from qat.emitters.web import package
-from qat.errors import ConfigurationError, ExportError, MissingExtraError
+from qat.errors import ExportError, MissingExtraError
 from qat.integer.builder import ProgramBuilder
 from qat.integer.images import ImageScaling
 from qat.integer.values import Grid, IndexRange, Weight, WeightGrid, float32
@@ -129,11 +129,6 @@ def test_what_the_page_cannot_show_is_refused(unpacked, tmp_path, program, messa
     with pytest.raises(ExportError, match=message):
         qat.export(program, tmp_path / "web", runtime="web")
     assert not (tmp_path / "web").exists()
-
-
-def test_islands_are_refused(unpacked, tmp_path):
-    with pytest.raises(ConfigurationError, match="the page runs a file of integers alone"):
-        qat.export(network(), tmp_path / "web", runtime="web", nonlinear="float_island")
 
 
 def test_no_npm_is_told_with_the_way_around(tmp_path, monkeypatch):
