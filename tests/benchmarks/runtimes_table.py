@@ -41,11 +41,12 @@ Written by `python tests/benchmarks/runtimes_table.py RUN...`. Every row is one 
 {samples}.
 
 *float* and *integer* are top-1, of the float weights that training began with and of the integer program; *codes* are
-how many output codes were compared. A cell is *differing codes · bytes · latency*: output codes that are not the
-reference interpreter's (with the rounding of the runtime); bytes of the file over what the weights alone take, bits x
-weights / 8 (of C the constants in flash, of a page the model without its runtime); and the time of the float network in
-the same runtime over that of the file, one sample, medians in turn (above 1 the integer file is faster). A dash: not
-measured. A number in brackets: there is no such file, for the reason below.
+how many output codes were compared, where a cell has no number of its own. A cell is *differing codes · bytes ·
+latency*: output codes that are not the reference interpreter's (with the rounding of the runtime); bytes of the file
+over what the weights alone take, bits x weights / 8 (of C the constants in flash, of a page the model without its
+runtime); and the time of the float network in the same runtime over that of the file, one sample, medians in turn
+(above 1 the integer file is faster). A dash: not measured. A number in brackets: there is no such file, for the reason
+below.
 """
 
 
@@ -64,6 +65,11 @@ class Row:
     float_metrics: Mapping[str, float] = field(default_factory=dict)
     float_limit: int | None = None
     cells: dict[str, Cell] = field(default_factory=dict)
+
+    @property
+    def codes(self) -> int:
+        """How many output codes were compared, of the files that were run on most samples."""
+        return max((cell.codes for cell in self.cells.values()), default=0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,7 +161,7 @@ def explanation(rows: Sequence[Row]) -> str:
     limits = {cell.limit for row in rows for cell in row.cells.values() if cell.refusal is None} - {None}
     samples = "the whole test split"
     if limits:
-        samples += f", or on its first {min(limits):,} samples where *codes* tells so"
+        samples += f", or on its first {min(limits):,} samples where a cell has the number of its codes"
     return _EXPLANATION.format(samples=samples)
 
 
@@ -168,7 +174,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         files = [cell for cell in row.cells.values() if cell.refusal is None]
         accuracy = next((cell.metrics for cell in files if cell.metrics), {})
-        codes = next((f"{cell.codes:,}" for cell in files), "–")
+        codes = f"{row.codes:,}" if row.codes else "–"
         lines.append(
             [row.network, row.bits, row.training, f"{row.weight_bytes:,.0f}"]
             + [percent(row.float_metrics), percent(accuracy), codes]
@@ -190,7 +196,11 @@ def entry(row: Row, cell: Cell | None, reasons: dict[str, str]) -> str:
         reasons.setdefault(kind, cell.refusal)
         return f"({list(reasons).index(kind) + 1})"
     ratio = cell.latency_ratio
-    codes = f"{cell.differing:,}" if not cell.float_ops else f"{cell.differing:,}, {cell.float_ops} in float"
+    codes = f"{cell.differing:,}"
+    if cell.codes != row.codes:
+        codes += f" of {cell.codes:,}"
+    if cell.float_ops:
+        codes += f", {cell.float_ops} in float"
     return f"{codes} · {cell.bytes / row.weight_bytes:.2f} · {'–' if ratio is None else f'{ratio:.2f}'}"
 
 

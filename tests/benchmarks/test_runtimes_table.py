@@ -84,7 +84,7 @@ def test_fewer_samples_are_told_and_no_reason_to_measure_fewer_again(run_folder)
     assert whole.limit is None and whole.codes == 240
     assert Run(run_folder, limit=8).cell("onnxruntime", whole) is whole
     rows = [dataclasses.replace(ROW, cells={"onnxruntime": some, "litert": whole})]
-    assert "or on its first 8 samples where *codes* tells so" in explanation(rows)
+    assert "or on its first 8 samples where a cell has the number of its codes" in explanation(rows)
 
 
 def test_the_interpreter_runs_every_batch_once_for_all_cells(run_folder, counted):
@@ -148,10 +148,13 @@ def test_a_differing_code_is_an_exit_code(run_folder, tmp_path, monkeypatch):
 
 def test_an_entry_tells_codes_bytes_and_latency():
     reasons = {}
-    assert entry(ROW, CELL, reasons) == "0 · 1.50 · 2.00"
-    assert entry(ROW, dataclasses.replace(CELL, differing=1234, milliseconds=None), reasons) == "1,234 · 1.50 · –"
-    assert entry(ROW, dataclasses.replace(CELL, float_ops=2), reasons) == "0, 2 in float · 1.50 · 2.00"
-    assert entry(ROW, None, reasons) == "–"
+    row = dataclasses.replace(ROW, cells={"onnxruntime": CELL})
+    assert entry(row, CELL, reasons) == "0 · 1.50 · 2.00"
+    fewer = dataclasses.replace(CELL, codes=CELL.codes - 1)
+    assert entry(row, fewer, reasons) == f"0 of {fewer.codes:,} · 1.50 · 2.00"
+    assert entry(row, dataclasses.replace(CELL, differing=1234, milliseconds=None), reasons) == "1,234 · 1.50 · –"
+    assert entry(row, dataclasses.replace(CELL, float_ops=2), reasons) == "0, 2 in float · 1.50 · 2.00"
+    assert entry(row, None, reasons) == "–"
     assert not reasons
 
 
