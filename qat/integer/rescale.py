@@ -344,14 +344,27 @@ def _exceptions(fast: Rescale, multiplier: Multiplier, exact: Exact, reach: int)
         half_up = _half_up(accumulator, channel, fast)
         differing = wanted != half_up
         new = torch.stack([channel, accumulator, wanted, half_up])[:, differing]
-        found = torch.cat([found, new], 1).unique(dim=1)
+        found = _distinct(torch.cat([found, new], 1), reach)
         if found.shape[1] > _MOST_LOOKED_AT * channels:
             return None
         beside = torch.cat([new[:2] + torch.tensor([[0], [side]]) for side in (-1, 1)], 1)
-        beside = beside[:, beside[1].abs() <= reach].unique(dim=1)
-        known = torch.isin(beside[0] * _NEVER + beside[1], found[0] * _NEVER + found[1])
+        beside = _distinct(beside[:, beside[1].abs() <= reach], reach)
+        known = torch.isin(_place(beside, reach), _place(found, reach))
         channel, accumulator = beside[:, ~known]
     return found
+
+
+def _place(entries: Tensor, reach: int) -> Tensor:
+    """One number for each (channel, accumulator, ...), ascending in this order; entries: int64 (2 or more, K)."""
+    return entries[0] * (2 * reach + 1) + entries[1] + reach
+
+
+def _distinct(entries: Tensor, reach: int) -> Tensor:
+    """Entries of different accumulators of a channel, in ascending order."""
+    place, order = _place(entries, reach).sort(stable=True)
+    is_first = torch.ones_like(place, dtype=torch.bool)
+    is_first[1:] = place[1:] != place[:-1]
+    return entries[:, order[is_first]]
 
 
 def _exact_codes(accumulator: Tensor, channel: Tensor, fast: Rescale, multiplier: Multiplier, exact: Exact) -> Tensor:
