@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import qat
-from qat.errors import ConversionError
+from qat.errors import PreparationError
 from qat.real.program import RealProgram
 
 
@@ -20,7 +20,7 @@ def test_code_that_asks_what_it_runs_on_is_found(program_of):
             factor = 2 if type(y) is torch.Tensor else 3
             return y * factor
 
-    with pytest.raises(ConversionError, match="is another function than that of the eval forward"):
+    with pytest.raises(PreparationError, match="is another function than that of the eval forward"):
         program_of(Asks(), torch.randn(2, 3))
 
 

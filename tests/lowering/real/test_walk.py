@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import qat
-from qat.errors import ConversionError
+from qat.errors import PreparationError
 
 
 def test_sizes_that_follow_the_inputs_are_named_after_them(program_of):
@@ -64,5 +64,5 @@ def test_a_recurrence_is_refused_with_its_line(program_of):
         def forward(self, x):
             return self.lstm(x)[0]
 
-    with pytest.raises(ConversionError, match=r"the recurrence in lstm at .*: such files hold no loops"):
+    with pytest.raises(PreparationError, match=r"the recurrence in lstm at .*: such files hold no loops"):
         program_of(Recurrent(), torch.randn(2, 5, 4))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import qat
 from qat.emitters.onnxruntime.real.forms import FORMS
-from qat.errors import ConversionError, ExportError
+from qat.errors import ExportError, PreparationError
 from qat.real.functions import FUNCTIONS
 
 
@@ -25,7 +25,7 @@ def test_every_function_has_a_form():
     ],
 )
 def test_functions_that_are_not_listed_are_named_with_their_line(function, message, behind, difference):
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(PreparationError, match=message):
         difference(behind(function), torch.randn(5, 4))
 
 
