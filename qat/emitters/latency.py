@@ -1,11 +1,13 @@
 """How long exported files take, beside one another."""
 
+import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from qat.integer.program import IntegerProgram
@@ -52,14 +54,26 @@ def of_nonlinear(emitter, program: IntegerProgram, sample: Mapping[str, Tensor],
 def median_times(
     emitter, sessions: Mapping[str, object], samples: Mapping[str, Mapping[str, Tensor]], repeats: int
 ) -> dict[str, float]:
-    """Median milliseconds of one run of each session, run in turn. samples: inputs by name for each session."""
+    """Median milliseconds of one run of each session, on one thread, in turn. samples: inputs by name for each."""
     times: dict[str, list[float]] = {name: [] for name in sessions}
-    for _ in range(WARM_UP):
-        for name, opened in sessions.items():
-            emitter.run_session(opened, samples[name])
-    for _ in range(repeats):
-        for name, opened in sessions.items():
-            start = time.perf_counter()
-            emitter.run_session(opened, samples[name])
-            times[name].append((time.perf_counter() - start) * 1000)
+    with _one_thread():
+        for _ in range(WARM_UP):
+            for name, opened in sessions.items():
+                emitter.run_session(opened, samples[name])
+        for _ in range(repeats):
+            for name, opened in sessions.items():
+                start = time.perf_counter()
+                emitter.run_session(opened, samples[name])
+                times[name].append((time.perf_counter() - start) * 1000)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of torch, whose sessions have those of the process; the sessions of other runtimes have their own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -18,6 +18,7 @@ def clock(monkeypatch):
     now, ran = [0.0], []
 
     def run_session(session, inputs):
+        assert torch.get_num_threads() == 1
         ran.append((session, inputs))
         now[0] += next(durations[session])
 
@@ -28,7 +29,10 @@ def clock(monkeypatch):
 
 def test_the_median_of_what_runs_behind_the_warm_up_in_milliseconds(clock):
     sessions, samples = {"a": "fast", "b": "slow"}, {"a": {"x": 1}, "b": {"x": 2}}
+    torch.set_num_threads(2)
     times = latency.median_times(clock.emitter, sessions, samples, repeats=3)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     assert times == {"a": pytest.approx(2.0), "b": pytest.approx(500.0)}
     assert clock.ran == [("fast", {"x": 1}), ("slow", {"x": 2})] * (latency.WARM_UP + 3)
 

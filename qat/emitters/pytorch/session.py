@@ -74,7 +74,6 @@ def session_conditions() -> dict[str, object]:
         "processor": platform.machine(),
         "processor_capability": torch.backends.cpu.get_cpu_capability(),
         "int8_matmul": "torch._int_mm" if int8_matmul_is_exact() else "int32 sums",
-        "threads": torch.get_num_threads(),
     }
 
 
