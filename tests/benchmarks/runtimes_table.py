@@ -161,7 +161,7 @@ def explanation(rows: Sequence[Row]) -> str:
     limits = {cell.limit for row in rows for cell in row.cells.values() if cell.refusal is None} - {None}
     samples = "the whole test split"
     if limits:
-        samples += f", or on its first {min(limits):,} samples where a cell has the number of its codes"
+        samples += f", or on its first {min(limits):,} samples where the numbers of codes tell so"
     return _EXPLANATION.format(samples=samples)
 
 

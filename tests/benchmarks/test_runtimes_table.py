@@ -84,7 +84,7 @@ def test_fewer_samples_are_told_and_no_reason_to_measure_fewer_again(run_folder)
     assert whole.limit is None and whole.codes == 240
     assert Run(run_folder, limit=8).cell("onnxruntime", whole) is whole
     rows = [dataclasses.replace(ROW, cells={"onnxruntime": some, "litert": whole})]
-    assert "or on its first 8 samples where a cell has the number of its codes" in explanation(rows)
+    assert "or on its first 8 samples where the numbers of codes tell so" in explanation(rows)
 
 
 def test_the_interpreter_runs_every_batch_once_for_all_cells(run_folder, counted):
