@@ -54,7 +54,7 @@ def _run(module: nn.Module, args: tuple, kwargs: dict):
         module.eval()
         try:
             return module.forward(*args, **kwargs), None
-        except Exception as error:
+        except Exception as error:  # of any kind, in the network's own code; the caller says it
             return None, error
 
 

@@ -34,6 +34,17 @@ NARROW_BITS = 8
 LONGEST_SHIFT, LONGEST_WIDE_SHIFT = 31 + MANTISSA_BITS + 1, 37 + MANTISSA_BITS + 1
 
 
+def check_factor_parts(mantissa: Tensor, exponent: Tensor) -> None:
+    """Raise `ProgramError` for mantissas and exponents that are not one of each per channel, int32."""
+    check_dtype(mantissa, torch.int32, "multiplier mantissas")
+    check_dtype(exponent, torch.int32, "multiplier exponents")
+    if mantissa.dim() != 1 or mantissa.shape != exponent.shape or not mantissa.numel():
+        raise ProgramError(
+            f"multiplier mantissas of shape {tuple(mantissa.shape)} and exponents of shape {tuple(exponent.shape)}; "
+            "both are (channels,), or (1,)."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Multiplier:
     """float32 factors as integers, one per output channel or a single one: `mantissa * 2**exponent`.
@@ -45,13 +56,7 @@ class Multiplier:
     exponent: Tensor
 
     def __post_init__(self):
-        check_dtype(self.mantissa, torch.int32, "multiplier mantissas")
-        check_dtype(self.exponent, torch.int32, "multiplier exponents")
-        if self.mantissa.dim() != 1 or self.mantissa.shape != self.exponent.shape or not self.mantissa.numel():
-            raise ProgramError(
-                f"multiplier mantissas of shape {tuple(self.mantissa.shape)} and exponents of shape "
-                f"{tuple(self.exponent.shape)}; both are (channels,), or (1,)."
-            )
+        check_factor_parts(self.mantissa, self.exponent)
         low, high = 2 ** (MANTISSA_BITS - 1), 2**MANTISSA_BITS - 1
         if int(self.mantissa.min()) < low or int(self.mantissa.max()) > high:
             raise ProgramError(f"multiplier mantissas must lie in {low}..{high}, as those of float32 numbers do.")

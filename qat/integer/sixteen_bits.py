@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from qat.errors import ProgramError
-from qat.integer.values import Grid, check_dtype
+from qat.integer.fixed_point import check_factor_parts
+from qat.integer.values import Grid
 
 REDUCED, SINGLE, DOUBLE = "reduced", "single", "double"
 #: Kinds of multipliers that an operation may have.
@@ -47,13 +48,7 @@ class FixedMultiplier:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ProgramError(f"a multiplier is of kind {self.kind!r}; known are {', '.join(KINDS)}.")
-        check_dtype(self.mantissa, torch.int32, "multiplier mantissas")
-        check_dtype(self.exponent, torch.int32, "multiplier exponents")
-        if self.mantissa.dim() != 1 or self.mantissa.shape != self.exponent.shape or not self.mantissa.numel():
-            raise ProgramError(
-                f"multiplier mantissas of shape {tuple(self.mantissa.shape)} and exponents of shape "
-                f"{tuple(self.exponent.shape)}; both are (channels,), or (1,)."
-            )
+        check_factor_parts(self.mantissa, self.exponent)
         bits = _BITS[self.kind]
         low, high = 2 ** (bits - 1), 2**bits - 1
         if int(self.mantissa.min()) < low or int(self.mantissa.max()) > high:

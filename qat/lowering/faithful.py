@@ -114,7 +114,7 @@ def _agrees_on_one_sample(module: nn.Module, handle: Handle, program: IntegerPro
     """Whether all output codes are equal; a network need not take a batch of one."""
     try:
         return not any(_differing(*pair) for pair in _outputs(module, handle, program, _first(1, inputs)))
-    except Exception:
+    except Exception:  # of any kind, in the network's own code; with the whole batch it is told
         return False
 
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_interpreter.py
 
 Prints seconds per 1,000 images, of the clock and of the processor (all threads): the least of several passes; and how
-many accumulators `qat.integer.rescale` has to list, because rounding twice gives them another code.
+many accumulators `qat.integer.one_rounding` has to list, because rounding twice gives them another code.
 Two threads of an AVX512-VNNI machine that others used as well: 4.25 s, 8.44 of the processor, with every code rounded
 twice on int64 (`git show a6418fa:qat/integer/kernels.py`); 1.46 s, 2.89 of the processor, since `qat.integer.rescale`.
 """

@@ -76,8 +76,10 @@ def _activations(program: IntegerProgram, operation: Operation) -> list[tuple[st
     """The relu or clamp that the operation has taken in, as (node kind, its limits)."""
     if not isinstance(operation, ComputingOperation):
         return []
-    grid = program.value(operation.output).grid
-    low, high = (grid.scale * (code - grid.zero_point) for code in (operation.clamp_min, operation.clamp_max))
-    if operation.clamp_max < grid.quant_max:
-        return [("Clip", [("min", low), ("max", high)])]
-    return [("Relu", [])] if operation.clamp_min == grid.zero_point else []
+    match operation.real_limits(program.value(operation.output)):
+        case None:
+            return []
+        case (0.0, None):
+            return [("Relu", [])]
+        case low, high:
+            return [("Clip", [("min", low), ("max", high)])]

@@ -93,7 +93,7 @@ class _Step(nn.Module):
             raise ExportError(f"{type(operation).__name__} {operation.name!r} has no float form in torch.")
         self.inputs, self.outputs, self.operation = operation.inputs, operation.outputs, operation
         sources, output = [program.named[name] for name in operation.inputs], program.named[operation.output]
-        self.limits = _limits(operation, output)
+        self.limits = operation.real_limits(output) if isinstance(operation, ComputingOperation) else None
         constants = real_constants(operation, sources, output)
         for name, tensor in constants.items():
             self.register_buffer(name, tensor)
@@ -104,13 +104,3 @@ class _Step(nn.Module):
             return (result,)
         low, high = self.limits
         return (F.relu(result) if (low, high) == (0.0, None) else result.clamp(low, high),)
-
-
-def _limits(operation: Operation, output) -> tuple[float | None, float | None] | None:
-    """Of the relu or clamp that an operation has taken in."""
-    if not isinstance(operation, ComputingOperation):
-        return None
-    grid = output.grid
-    if operation.clamp_max < grid.quant_max:
-        return tuple(grid.scale * (code - grid.zero_point) for code in (operation.clamp_min, operation.clamp_max))
-    return (0.0, None) if operation.clamp_min == grid.zero_point else None

@@ -30,19 +30,16 @@ def exported(program: IntegerProgram) -> tuple[IntegerProgram, ExportedProgram]:
     if program.lengths and not any(isinstance(operation, Loop) for operation in program.operations):
         try:
             return program, _traced(program)
-        except Exception as error:  # torch has many kinds of refusal
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            _LOG.warning("the .pt2 file takes the recorded length only, since torch.export cannot follow: %s", reason)
+        except ExportError as error:
+            _LOG.warning("the .pt2 file takes the recorded length only, since torch.export cannot follow: %s", error)
     elif program.lengths:
         _LOG.warning("the .pt2 file takes the recorded length only, since its loops are unrolled")
     program = program.at()
-    try:
-        return program, _traced(program)
-    except Exception as error:
-        raise ExportError(f"torch {torch.__version__} does not export the program ({str(error)[:300]}).") from error
+    return program, _traced(program)
 
 
 def _traced(program: IntegerProgram) -> ExportedProgram:
+    """The graph of the program's module. Raises `ExportError` where torch does not export it."""
     module = program.to_module()
     batch = Dim("batch", min=1)
     lengths = {
@@ -59,7 +56,11 @@ def _traced(program: IntegerProgram) -> ExportedProgram:
             if isinstance(size, Length) and size.symbol in lengths:
                 dims[dim] = _derived(lengths[size.symbol], size)
         shapes.append(dims)
-    graph = torch.export.export(module, tuple(examples), dynamic_shapes=tuple(shapes))
+    try:
+        graph = torch.export.export(module, tuple(examples), dynamic_shapes=tuple(shapes))
+    except Exception as error:  # torch has many kinds of refusal
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ExportError(f"torch {torch.__version__} does not export the program ({reason}).") from error
     _name_operations(graph, module)
     return graph
 

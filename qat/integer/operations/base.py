@@ -82,6 +82,15 @@ class ComputingOperation(Operation):
     clamp_min: int
     clamp_max: int
 
+    def real_limits(self, output: Value) -> tuple[float, float | None] | None:
+        """(lowest, highest) real results of the relu or clamp that the operation has taken in, (0.0, None) of a relu;
+        None where its grid alone limits them."""
+        grid = output.grid
+        if self.clamp_max < grid.quant_max:
+            low, high = (grid.scale * (code - grid.zero_point) for code in (self.clamp_min, self.clamp_max))
+            return low, high
+        return (0.0, None) if self.clamp_min == grid.zero_point else None
+
     def accumulator_limit(self, sources: Sequence[Value | Constant], output: Value) -> int:
         """What no accumulator may exceed, for any input."""
         return INT32_MAX

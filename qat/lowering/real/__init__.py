@@ -46,7 +46,7 @@ def _check_agreement(module: nn.Module, handle: Handle, program: RealProgram) ->
         values = program.run({edge.name: given[edge.name] for edge in program.inputs})
     except ProgramError:
         raise
-    except Exception as error:
+    except Exception as error:  # torch's functions have many kinds of refusal
         raise ConversionError(f"the program of the network fails ({type(error).__name__}: {error}).") from error
     for edge, wanted in zip(program.outputs, expected, strict=True):
         found, wanted = values[edge.value].double(), wanted.double()
