@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from every_operation import program_of_every_operation
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.export import Dim
@@ -22,7 +22,7 @@ from qat.integer.builder import ProgramBuilder
 from qat.integer.fixed_point import Multiplier, requantize, requantize_product
 from qat.integer.kernels import matrices
 from qat.integer.lengths import Length
-from qat.integer.rescale import Rescaling
+from qat.integer.rescale import Rescaling, rescale
 from qat.integer.semantics import for_runtime
 from qat.integer.values import Grid, IndexRange, Weight, WeightGrid, float32
 from qat.models import DigitsCNN, VisionTransformer
@@ -341,10 +341,17 @@ def test_a_rescaling_of_a_module_gives_the_codes_of_two_roundings(factor):
     assert torch.equal(rescaled(operation, sums, out, requantize), expected)
 
 
+class Rescaled(SimpleNamespace):
+    """What of an operation rescaling reads."""
+
+    __hash__ = object.__hash__
+
+
 def rescaled(operation, sums, grid, exact):
     """Codes of sums (O, M), as a module computes them."""
-    rescaling = Rescaling.of(operation, grid, exact)
-    return rescaling.codes(sums, rescaling.rounding(operation, grid))
+    limits = operation.clamp_min, operation.clamp_max
+    own = Rescaled(multiplier=Rescaling.of(operation, grid, exact), clamp_min=limits[0], clamp_max=limits[1])
+    return rescale(sums, own, grid, exact)
 
 
 @settings(max_examples=60, deadline=None)
@@ -354,6 +361,7 @@ def rescaled(operation, sums, grid, exact):
     st.integers(0, 2**30),
     st.sampled_from([requantize, requantize_product]),
 )
+@example(0.001, 147, 1, requantize)  # float32 stores some of its products as ties, and no distance tells which
 def test_a_traced_rescaling_equals_the_definition(factor, zero_point, seed, exact):
     grid = Grid(1.0, zero_point, 0, 255)
     operation = SimpleNamespace(multiplier=Multiplier.from_float(torch.tensor([factor])), clamp_min=0, clamp_max=250)
